@@ -1,0 +1,43 @@
+# Every target works in a fresh clone: it makes the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format ui bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+# The stamp is newer than what it was made from, so that changed pins are installed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else "pneumonia pins its packages for Python 3.11, and `$(PYTHON)` is %d.%d: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## a complete search on generated chest phantoms, offline
+	@$(BIN)/pneumonia experiment=demo
+
+test: $(VENV)/.installed ## all tests but the slow ones
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed ## the slow tests
+	@$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed ## format, lint, types, layering
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## put the code in its format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+ui: $(VENV)/.installed ## the MLflow UI on the local results
+	@$(BIN)/python -m pneumonia.tracking --port $(PORT)
+
+clean: ## remove the virtual environment and caches; results stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

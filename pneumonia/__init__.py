@@ -1,0 +1,1 @@
+"""Tune image classifiers: made for detecting pneumonia in chest X-rays."""

@@ -1,0 +1,114 @@
+"""Augmentation: random changes of training images. One function each, named by `_target_`.
+
+Every function takes strengths as keyword arguments and returns a pipeline from raw images
+`(N, S, S, 3)` in 0..255 to the same shape, or None for no change. Every image of a batch gets a
+change of its own. A strength of 0 leaves its layer out.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pneumonia.errors import ConfigError
+
+
+def none() -> None:
+    """Leave the images as they are."""
+    return
+
+
+def geometric(*, flip: bool, rotation: float, zoom: float) -> keras.Sequential | None:
+    """Flip, rotate and zoom, as the published study does.
+
+    Args:
+        flip: Whether to flip left and right, every other image.
+        rotation: Largest angle either way, in degrees, up to 180.
+        zoom: Largest change of size either way, as a share, below 1.
+    """
+    _check("rotation", rotation, most=180)
+    _check("zoom", zoom, most=0.99)
+    layers = keras.layers
+    return _pipeline(
+        layers.RandomFlip("horizontal", name="flip") if flip else None,
+        layers.RandomRotation(rotation / 360, "nearest", name="rotation") if rotation else None,
+        layers.RandomZoom(zoom, fill_mode="nearest", name="zoom") if zoom else None,
+    )
+
+
+def chest(
+    *, crop: float, shift: float, brightness: float, contrast: float
+) -> keras.Sequential | None:
+    """Crop, shift and change the exposure, within what a radiograph of the same chest may show.
+
+    Left and right are not exchanged: the heart lies on one side.
+
+    Args:
+        crop: Largest share of height and width cut off, below 1.
+        shift: Largest shift either way, as a share of height and width, up to 1.
+        brightness: Largest change of brightness either way, as a share of white, up to 1.
+        contrast: Largest change of contrast either way, as a share, up to 1.
+    """
+    _check("crop", crop, most=0.99)
+    for key, value in {"shift": shift, "brightness": brightness, "contrast": contrast}.items():
+        _check(key, value, most=1)
+    layers, white = keras.layers, (0, 255)
+    return _pipeline(
+        layers.RandomZoom((-crop, 0), fill_mode="nearest", name="crop") if crop else None,
+        layers.RandomTranslation(shift, shift, "nearest", name="shift") if shift else None,
+        layers.RandomBrightness(brightness, white, name="brightness") if brightness else None,
+        layers.RandomContrast(contrast, white, name="contrast") if contrast else None,
+    )
+
+
+def render(
+    pipeline: keras.Sequential, images: NDArray[np.float32], seed: int | tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Render one view of some images.
+
+    The result depends on the pipeline's settings, the images and the seed only. Which change an
+    image gets depends on its place in the call, and on the number of images.
+
+    Args:
+        pipeline: What a function of this module returned.
+        images: float32 `(N, S, S, 3)` in 0..255.
+        seed: One or more non-negative integers, such as `(seed, view, chunk)`.
+
+    Returns:
+        float32 `(N, S, S, 3)`, clipped to 0..255.
+    """
+    states = [v for v in pipeline.variables if v.name == "seed_generator_state"]
+    entropy = (seed,) if isinstance(seed, int) else seed
+    words = np.random.SeedSequence(entropy).generate_state(2 * len(states)) >> 1
+    for state, pair in zip(states, words.reshape(-1, 2), strict=True):
+        state.assign(pair.astype(state.dtype))
+    return np.asarray(_traced(pipeline, images.shape[1:])(tf.constant(images)))
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(pipeline: keras.Sequential, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    def call(images: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(pipeline(images, training=True), 0.0, 255.0)
+
+    # A concrete function: TensorFlow warns of many traces of what looks like one function.
+    signature = tf.TensorSpec((None, *shape), tf.float32)
+    traced: Callable[[Any], Any] = tf.function(call, autograph=False).get_concrete_function(
+        signature
+    )
+    return traced
+
+
+def _pipeline(*layers: keras.layers.Layer | None) -> keras.Sequential | None:
+    chosen = [layer for layer in layers if layer is not None]
+    return keras.Sequential(chosen, name="augment") if chosen else None
+
+
+def _check(key: str, value: float, *, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ConfigError(f"augment.{key}", f"a number from 0 to {most:g}", value)

@@ -1,0 +1,272 @@
+"""Backbones: raw images to features. One function per family, named by `_target_`.
+
+Every function takes keyword arguments only and returns a model from float32 images
+`(N, image_size, image_size, 3)`, RGB in 0..255, to features `(N, F)`. The scaling is part of it.
+What is to be trained is what Keras calls trainable; a backbone without trainable weights is
+frozen, and its features can be computed once. The arguments they share:
+
+`image_size`
+    Height and width of the input in pixels.
+`weights`
+    `imagenet`, None for random ones (drawn from Keras' global seed), or a file that
+    `save_weights` wrote for the network without its top (`.weights.h5`, `.h5` or `.keras`).
+`layer`
+    Where the network is cut: the name of the layer whose output becomes the features. None is
+    the last one.
+`pooling`
+    What turns a feature map into a row of features: `avg`, `max` or `flatten`.
+`trainable`
+    False, True, or the name of the layer from which it trains: that layer and all after it, in
+    the order of `model.summary()`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import keras
+
+from pneumonia import applications, lite0
+from pneumonia.errors import ConfigError
+
+
+def efficientnet_lite0(
+    *,
+    image_size: int,
+    weights: str | None = "imagenet",
+    layer: str | None = None,
+    pooling: str = "avg",
+    trainable: bool | str = False,
+) -> keras.Model:
+    """Build EfficientNet-Lite0, whose ImageNet weights are installed with the program.
+
+    The arguments are those of every backbone, see the module.
+    """
+    _check_size(image_size, least=lite0.MINIMUM_SIZE)
+    network = lite0.network(image_size)
+    if weights == "imagenet":
+        lite0.load_imagenet(network)
+    else:
+        _load_weights(network, weights)
+    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+
+
+def inception_v3(
+    *,
+    image_size: int,
+    weights: str | None = "imagenet",
+    layer: str | None = "mixed7",
+    pooling: str = "avg",
+    trainable: bool | str = False,
+    scaling: str = "imagenet",
+) -> keras.Model:
+    """Build InceptionV3 (https://arxiv.org/abs/1512.00567), cut at `mixed7` as in the study.
+
+    Args beside those of every backbone, see the module:
+        scaling: `imagenet` (-1..1, what its weights expect) or `unit` (0..1, what the study did).
+    """
+    _check_size(image_size)
+    network = applications.network(
+        "InceptionV3", image_size=image_size, weights=weights, scaling=scaling
+    )
+    network.name = "inception_v3"
+    _load_weights(network, weights)
+    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+
+
+def keras_application(
+    *,
+    name: str,
+    image_size: int,
+    weights: str | None = "imagenet",
+    layer: str | None = None,
+    pooling: str = "avg",
+    trainable: bool | str = False,
+    scaling: str = "imagenet",
+) -> keras.Model:
+    """Build any network of `keras.applications`.
+
+    Args beside those of every backbone, see the module:
+        name: The network, such as `MobileNetV2`.
+        scaling: `imagenet` (what the network's weights expect) or `unit` (0..1).
+    """
+    _check_size(image_size)
+    network = applications.network(name, image_size=image_size, weights=weights, scaling=scaling)
+    _load_weights(network, weights)
+    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+
+
+def cnn(
+    *,
+    image_size: int,
+    blocks: int,
+    filters: int,
+    growth: int = 2,
+    kernel_size: int = 3,
+    channels: int = 1,
+    weights: str | None = None,
+    layer: str | None = None,
+    pooling: str = "flatten",
+    trainable: bool | str = True,
+) -> keras.Model:
+    """Build a small network to train from scratch: blocks of convolution, ReLU and max pooling.
+
+    Args beside those of every backbone, see the module:
+        blocks: Number of blocks; each halves height and width.
+        filters: Channels of the first block.
+        growth: Factor of the channels from block to block: 2 doubles them, 1 keeps them.
+        kernel_size: Height and width of the convolutions.
+        channels: 1 looks at the first channel only (the three of a radiograph are equal), 3 at
+            all of them.
+    """
+    for key, value in {"blocks": blocks, "filters": filters, "growth": growth}.items():
+        _check_positive(f"model.{key}", value)
+    _check_positive("model.kernel_size", kernel_size)
+    _check_size(image_size, least=2**blocks)
+    if channels not in (1, 3):
+        raise ConfigError("model.channels", "1 or 3", channels)
+    if weights == "imagenet":
+        raise ConfigError("model.weights", "null or a weights file", weights)
+    image = keras.Input((image_size, image_size, 3), name="image")
+    x = image[..., :1] if channels == 1 else image
+    x = keras.layers.Rescaling(1 / 255, name="scaling")(x)
+    for number in range(1, blocks + 1):
+        x = keras.layers.Conv2D(
+            filters * growth ** (number - 1),
+            kernel_size,
+            padding="same",
+            activation="relu",
+            name=f"block{number}_conv",
+        )(x)
+        x = keras.layers.MaxPooling2D(name=f"block{number}_pool")(x)
+    network = keras.Model(image, x, name="cnn")
+    applications.number_from_zero(network)
+    _load_weights(network, weights)
+    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+
+
+def split(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model | None]:
+    """Split a backbone into what is frozen and the rest, which is trained.
+
+    The cut is the last tensor that all data pass through before anything trainable. A frozen
+    layer between the two, or beside the trainable ones, belongs to the rest.
+
+    Args:
+        backbone: One of this module's.
+
+    Returns:
+        The frozen part (None if nothing is frozen) and the rest (None if everything is). Both
+        share the layers of `backbone`; `rest(frozen(x))` is `backbone(x)`.
+    """
+    if not backbone.trainable_weights:
+        return backbone, None
+    tensor = _last_frozen_tensor(backbone)
+    if tensor is None:
+        return None, backbone
+    frozen = keras.Model(backbone.input, tensor, name=f"{backbone.name}_frozen")
+    if not frozen.weights:
+        return None, backbone
+    rest = keras.Model(tensor, backbone.output, name=f"{backbone.name}_rest")
+    rest.layers[0].name = "frozen_features"
+    return frozen, rest
+
+
+def _last_frozen_tensor(backbone: keras.Model) -> keras.KerasTensor | None:
+    """Find the last tensor before all trainable layers that nothing bypasses."""
+    operations = backbone.operations
+    read_last = {id(backbone.output): len(operations)}
+    for index, operation in enumerate(operations):
+        if not isinstance(operation, keras.layers.InputLayer):
+            read_last |= {id(tensor): index for tensor in keras.tree.flatten(operation.input)}
+    found, open_until = None, 0
+    for index, operation in enumerate(operations):
+        if getattr(operation, "trainable_weights", None):
+            break
+        # Operations are in topological order: a tensor is bypassed where an earlier one is
+        # still read after its own operation.
+        if open_until <= index:
+            found = operation.output
+        open_until = max(open_until, read_last[id(operation.output)])
+    return found
+
+
+def _finish(
+    network: keras.Model,
+    *,
+    layer: str | None,
+    pooling: str,
+    trainable: bool | str,
+    weights: str | None,
+) -> keras.Model:
+    """Cut a network at a layer, pool its output, and set what trains."""
+    names = [operation.name for operation in network.operations]
+    if layer is not None and layer not in names:
+        raise ConfigError(
+            "model.layer", f"the name of a layer of {network.name}", layer, _nearest(layer, names)
+        )
+    x = network.output if layer is None else network.operations[names.index(layer)].output
+    model = keras.Model(network.inputs[0], _pool(x, pooling), name=network.name)
+    _set_trainable(model, trainable, pretrained=weights is not None)
+    return model
+
+
+def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    layers = {
+        "avg": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+        "flatten": keras.layers.Flatten,
+    }
+    if pooling not in layers:
+        raise ConfigError("model.pooling", "avg, max or flatten", pooling)
+    if len(x.shape) == 2:
+        return x
+    return layers[pooling if len(x.shape) == 4 else "flatten"](name="pooling")(x)
+
+
+def _set_trainable(model: keras.Model, trainable: bool | str, *, pretrained: bool) -> None:
+    layers = model.layers
+    start = 0 if trainable is True else len(layers)
+    if isinstance(trainable, str):
+        names = [layer.name for layer in layers]
+        if trainable not in names:
+            expected = f"false, true or the name of a layer of {model.name} up to its cut"
+            raise ConfigError("model.trainable", expected, trainable, _nearest(trainable, names))
+        start = names.index(trainable)
+    for index, layer in enumerate(layers):
+        # Batch normalization keeps the statistics of ImageNet, and with them stays in inference
+        # mode: those of a few small batches of radiographs would change every feature at once.
+        # https://keras.io/guides/transfer_learning/
+        is_kept = pretrained and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= start and not is_kept
+
+
+def _load_weights(network: keras.Model, weights: str | None) -> None:
+    """Load a file, if `weights` names one."""
+    if weights is None or weights == "imagenet":
+        return
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise ConfigError("model.weights", "imagenet, null or a file that exists", weights)
+    try:
+        network.load_weights(file)
+    except (ValueError, OSError, KeyError) as error:
+        expected = f"a file with the weights of {network.name} without its top"
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError("model.weights", expected, weights, reason) from error
+
+
+def _check_size(image_size: int, *, least: int = 1) -> None:
+    _check_positive("model.image_size", image_size)
+    if image_size < least:
+        raise ConfigError("model.image_size", f"at least {least}", image_size)
+
+
+def _check_positive(key: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(key, "a positive integer", value)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"Nearest: {', '.join(near)}" if near else f"It has {', '.join(names[-3:])} and more"

@@ -1,0 +1,73 @@
+"""Call what a section of the configuration names by `_target_`, with plain arguments."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hydra.utils import get_object
+
+from pneumonia.errors import ConfigError, UserError
+
+
+def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any:
+    """Call the target of a section.
+
+    Args:
+        section: The arguments, with `_target_`: the dotted path of a function or class. With
+            `_partial_: true` the result is the target with its arguments bound.
+        key: The dotted path of the section, for messages.
+        *args: Arguments that come before those of the section.
+        **extra: Arguments beside those of the section.
+
+    Raises:
+        ConfigError: Where the target does not exist, or does not take an argument.
+    """
+    target = locate(section.get("_target_"), key)
+    arguments = {name: value for name, value in section.items() if not name.startswith("_")}
+    _check_arguments(target, arguments, key)
+    call = functools.partial(target, *args, **arguments, **extra)
+    if section.get("_partial_"):
+        return call
+    try:
+        return call()
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(key, f"arguments that `{section['_target_']}` takes ({error})",
+                          arguments) from error
+
+
+def locate(path: Any, key: str) -> Callable[..., Any]:
+    """Return the object at a dotted path.
+
+    Raises:
+        ConfigError: Where there is none that can be called.
+    """
+    try:
+        target = get_object(path)
+    except (ImportError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{key}._target_", "the dotted path of a function or class", path
+        ) from error
+    if not callable(target):
+        raise ConfigError(f"{key}._target_", "a function or class", path)
+    found: Callable[..., Any] = target
+    return found
+
+
+def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], key: str) -> None:
+    parameters = inspect.signature(target).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for name in arguments:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean `{key}.{nearest[0]}`?" if nearest else ""
+            raise ConfigError(
+                f"{key}.{name}", f"an argument of `{target.__name__}`", arguments[name], hint
+            )

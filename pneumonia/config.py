@@ -1,0 +1,318 @@
+"""Validation of a composed config, and its flat form: all that is said before TensorFlow is there.
+
+Every mistake is collected, so that a user hears of all of them at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pneumonia import schema, targets
+from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.ranges import EXPECTED, Range, looks_like_range, misspelt_function, parse
+from pneumonia.space import GROUPS, Space, collapse, find, leaves, plain
+
+MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", "objective", "features")
+"""The keys at the top that hold a mapping: the config groups and two more."""
+
+_PLAIN = ("objective", "features")
+_ROOTS = (*MAPPINGS, "seed", "resume", "when")
+_OPTIONAL_MAPPINGS = ("training.class_weight", "training.early_stopping")
+_BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
+
+Leaf = tuple[str, Any, Any]
+
+
+def validate(cfg: DictConfig) -> Space:
+    """Check a composed config as far as it goes without importing what it names.
+
+    Args:
+        cfg: The composed config, unresolved.
+
+    Returns:
+        The space of the ranges in it.
+
+    Raises:
+        ConfigErrors: With everything that is wrong.
+    """
+    tree = plain(cfg)
+    errors = list(_check_roots(tree))
+    if errors:
+        raise ConfigErrors(errors)
+    space = Space((), {}, ())
+    try:
+        space = find(cfg)
+    except ConfigErrors as found:
+        errors.extend(found.errors)
+    named = {error.key for error in errors}
+    known = [leaf for leaf in leaves(cfg) if leaf[0] not in named]
+    checks: dict[str, schema.Check] = {}
+    for key, section in _sections(tree):
+        errors.extend(_check_section(key, section, space, checks))
+    errors.extend(_check_leaves(known, tree, checks))
+    errors.extend(_check_objective(tree))
+    errors.extend(_check_tuner(tree))
+    errors.extend(_check_cnn(tree))
+    if not errors:
+        _collapse_once(cfg, space)
+    if errors:
+        raise ConfigErrors(_once(errors))
+    return space
+
+
+def flatten(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config by dotted path, with scalars only: a list becomes its JSON text.
+
+    A range stays the text that it is. What holds nothing is left out.
+    """
+    made = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
+    return {
+        path: json.dumps(value) if isinstance(value, list) else value
+        for path, _, value in leaves(made)
+        if value != {}
+    }
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a sentence, without a full stop, with the name that comes nearest; maybe nothing."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"The nearest is `{found[0]}`" if found else ""
+
+
+def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
+    """Check that what the config holds at its top is all there, and nothing else."""
+    for key, value in tree.items():
+        if key not in _ROOTS:
+            yield ConfigError(key, "a key of the config", value, nearest(str(key), _ROOTS))
+        elif key in MAPPINGS and not isinstance(value, dict):
+            hint = f"Options are chosen by {key}=<option>, keys set by {key}.<key>=<value>"
+            yield ConfigError(key, "a mapping of keys", value, hint if key not in _PLAIN else "")
+    for key in _ROOTS:
+        if key not in tree:
+            yield ConfigError(key, "a value", None, "It is missing from the config")
+
+
+def _sections(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every mapping that has to hold a `_target_`."""
+    for key in schema.SECTIONS:
+        head, _, rest = key.partition(".")
+        yield key, tree[head].get(rest) if rest else tree[head]
+    metrics = tree["training"].get("metrics")
+    if isinstance(metrics, dict):
+        for name, section in metrics.items():
+            yield f"training.metrics.{name}", section
+
+
+def _check_section(
+    key: str, section: object, space: Space, checks: dict[str, schema.Check]
+) -> Iterator[ConfigError]:
+    """Check a section's target and the names of its arguments; note the checks of their values."""
+    if not isinstance(section, dict) or "_target_" not in section:
+        yield ConfigError(f"{key}._target_", "the dotted path of a function or class", None)
+        return
+    path = f"{key}._target_"
+    ranges = {item.path: item for item in space}
+    options = ranges[path].values if path in ranges else (section["_target_"],)
+    for target in options:
+        if looks_like_range(target):
+            continue
+        try:
+            signature = targets.inspect(path, target)
+        except ConfigError as error:
+            yield error
+            continue
+        if signature:
+            types = {f"{key}.{name}": text for name, text in signature.types.items()}
+            checks |= {name: schema.check_of(name, target, text) for name, text in types.items()}
+            yield from _check_names(key, section, signature, _excluded(space, path, target))
+
+
+def _excluded(space: Space, path: str, target: object) -> set[str]:
+    """Return the keys whose conditions leave them out when the section's target is this one."""
+    conditions = {item.path: item.conditions for item in space} | dict(space.conditional)
+    return set(space.inactive) | {
+        key
+        for key, rules in conditions.items()
+        if any(rule.parent == path and not rule.holds(target) for rule in rules)  # type: ignore[arg-type]
+    }
+
+
+def _check_names(
+    key: str, section: dict[str, Any], signature: targets.Signature, excluded: set[str]
+) -> Iterator[ConfigError]:
+    beside = schema.SECTIONS.get(key, ())
+    for name, value in section.items():
+        path = f"{key}.{name}"
+        is_known = str(name).startswith("_") or name in signature.types or name in beside
+        if not is_known and path not in excluded and not signature.is_open:
+            near = nearest(path, [f"{key}.{other}" for other in (*signature.types, *beside)])
+            target = section["_target_"]
+            yield ConfigError(path, f"an argument that `{target}` takes", value, near)
+    absent = signature.required - set(section) - set(schema.GIVEN.get(key, ()))
+    if not section.get("_partial_"):
+        for name in sorted(absent):
+            yield ConfigError(f"{key}.{name}", "a value", None, "This argument has no default")
+
+
+def _check_leaves(
+    known: list[Leaf], tree: dict[str, Any], checks: dict[str, schema.Check]
+) -> Iterator[ConfigError]:
+    """Check every value, and every value of a range, against its key."""
+    weight = tree["training"].get("class_weight")
+    if isinstance(weight, dict):
+        inside = "training.class_weight."
+        values = {path.removeprefix(inside): value for path, _, value in known if inside in path}
+        if values and not any(looks_like_range(value) for value in values.values()):
+            yield from _check_value("training.class_weight", values, schema.check_of(inside[:-1]))
+    yield from _check_mappings(tree, checks)
+    for path, raw, value in known:
+        if path.startswith(("when", "training.class_weight.")):
+            continue
+        if value == "???":
+            yield ConfigError(path, "a value", value, f"Give it with {path}=...")
+        elif (isinstance(value, str) and "${" in value) or _is_told_of(path, raw):
+            continue  # what cannot be resolved: the collapse says why
+        elif unknown := _unknown(path, value):
+            yield unknown
+        else:
+            check = checks.get(path) or schema.check_of(path)
+            yield from _check_value(path, value, check, str(raw))
+
+
+def _check_mappings(
+    tree: dict[str, Any], checks: dict[str, schema.Check], above: str = ""
+) -> Iterator[ConfigError]:
+    """Check that no mapping stands where a single value belongs."""
+    for key, value in tree.items():
+        path = f"{above}{key}"
+        if not isinstance(value, dict) or path in ("when", *_OPTIONAL_MAPPINGS):
+            continue
+        if path in schema.KEYS or path in checks:
+            check = checks.get(path) or schema.KEYS[path]
+            if not check.accepts(value):
+                yield from _check_value(path, value, check)
+        else:
+            yield from _check_mappings(value, checks, f"{path}.")
+
+
+def _is_told_of(path: str, raw: object) -> bool:
+    """Say whether a value is that of another key with the same check: one message is enough."""
+    other = raw[2:-1] if isinstance(raw, str) and raw.startswith("${") else ""
+    return path in schema.KEYS and schema.KEYS.get(other) is schema.KEYS[path]
+
+
+def _unknown(path: str, value: object) -> ConfigError | None:
+    """Return the error of a key that a mapping with a fixed set of keys does not have."""
+    above = path.rpartition(".")[0]
+    is_section = path.startswith(("training.loss", "training.metrics"))
+    if (
+        path in schema.KEYS
+        or is_section
+        or not path.startswith(tuple(f"{c}." for c in schema.CLOSED))
+    ):
+        return None
+    names = [key for key in schema.KEYS if key.startswith(f"{above.split('.')[0]}.")]
+    return ConfigError(path, f"a key of `{above}`", value, nearest(path, names))
+
+
+def _check_value(
+    path: str, value: Any, check: schema.Check, raw: str = ""
+) -> Iterator[ConfigError]:
+    can_vary = path.split(".")[0] in GROUPS
+    if looks_like_range(value):
+        if not can_vary:
+            searched = f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}"
+            yield ConfigError(path, check.expected, value, f"Ranges are for {searched} only")
+            return
+        yield from _check_range(parse(path, value), check, raw)
+        return
+    if isinstance(value, list) and any(map(looks_like_range, value)):
+        yield ConfigError(path, "a range as the whole value, not inside a list", value)
+    function = misspelt_function(value) if can_vary else None
+    if function:
+        yield ConfigError(path, EXPECTED, value, f"Did you mean {function}(...)")
+    elif not check.accepts(value):
+        expected = check.expected
+        if can_vary:
+            expected = f"{expected.replace(' or ', ', ')} or a range"
+        hint = ""
+        if can_vary and isinstance(value, str) and "," in value:
+            hint = f"Several values to search are written choice({value})"
+        yield ConfigError(path, expected, value, hint)
+
+
+def _check_range(item: Range, check: schema.Check, text: str) -> Iterator[ConfigError]:
+    """Check all the values of a choice, or the ends of an interval."""
+    values = item.values if item.kind == "choice" else (item.low, item.high)
+    wrong = [value for value in values if not check.accepts(value)]
+    if not wrong:
+        return
+    hint = f"The range is {text}"
+    if item.kind == "float" and check.accepts(1) and not check.accepts(0.5):
+        hint = f"Write int({text})" if text.startswith("interval") else f"{hint}: use int(interval)"
+    yield ConfigError(item.path, f"a range whose every value is {check.expected}", wrong[0], hint)
+
+
+def _check_objective(tree: dict[str, Any]) -> Iterator[ConfigError]:
+    metrics = tree["training"].get("metrics")
+    names = [f"val_{name}" for name in ("loss", *(metrics if isinstance(metrics, dict) else ()))]
+    if metrics is not None and not isinstance(metrics, dict):
+        yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
+        return
+    name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
+    if isinstance(name, str) and name not in names and "${" not in name:
+        hint = nearest(name, names) or f"There are {', '.join(names)}"
+        yield ConfigError(
+            "objective.name", "val_loss or a metric of `training.metrics`", name, hint
+        )
+    elif _BEST.get(name, direction) != direction and direction in ("max", "min"):
+        yield ConfigError("objective.direction", f"{_BEST[name]}, for {name}", direction)
+
+
+def _check_tuner(tree: dict[str, Any]) -> Iterator[ConfigError]:
+    tuner = tree["tuner"]
+    is_endless = "Random" in str(tuner.get("_target_")) or "Bayesian" in str(tuner.get("_target_"))
+    if is_endless and tuner.get("max_trials", 1) is None:
+        yield ConfigError("tuner.max_trials", "a positive integer, for this tuner", None)
+
+
+def _check_cnn(tree: dict[str, Any]) -> Iterator[ConfigError]:
+    """Check that the network from scratch does not halve its images away."""
+    model = tree["model"]
+    if model.get("_target_") != "pneumonia.backbones.cnn":
+        return
+    sizes, blocks = (_ends(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
+    least = 2 ** min(blocks[1], 32) if blocks else 0
+    if sizes and sizes[0] < least:
+        expected = f"at least 2 ** model.blocks, {least:g}"
+        yield ConfigError("model.image_size", expected, model["image_size"])
+
+
+def _ends(path: str, value: object) -> tuple[float, float] | None:
+    """Return the least and the greatest number that a value or range stands for, if it does."""
+    values: tuple[object, ...] = (value,)
+    if looks_like_range(value):
+        try:
+            item = parse(path, str(value))
+        except ConfigError:
+            return None
+        values = item.values if item.kind == "choice" else (item.low, item.high)
+    numbers = [number for number in values if isinstance(number, int | float)]
+    return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
+
+
+def _collapse_once(cfg: DictConfig, space: Space) -> None:
+    """Collapse at the start values: interpolations that cannot be resolved come to light."""
+    try:
+        collapse(cfg, space.start())
+    except ConfigError as error:
+        raise ConfigErrors([error]) from error
+
+
+def _once(errors: list[ConfigError]) -> list[ConfigError]:
+    return list({str(error): error for error in errors}.values())

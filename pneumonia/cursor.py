@@ -1,0 +1,67 @@
+"""How far a journal was sent to MLflow, on disk: what lets a killed process go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+NAME = "tracking.json"
+
+
+@dataclass(slots=True)
+class TrialRun:
+    """What was sent of one trial.
+
+    `epochs` holds the last epoch sent of each execution; `classifier` is the file's name beside
+    the journal, and `is_kept` says whether it still lies there.
+    """
+
+    run_id: str
+    is_open: bool = True
+    has_ended: bool = False
+    score: float | None = None
+    classifier: str | None = None
+    is_kept: bool = False
+    model_id: str | None = None
+    epochs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far a journal was sent, and what became of it in the store.
+
+    `next` is the number of the first event not yet sent, at byte `offset` of the journal.
+    """
+
+    store: str
+    next: int = 0
+    offset: int = 0
+    search_id: str = ""
+    name: str = ""
+    dataset: str = ""
+    direction: str = "max"
+    run_id: str | None = None
+    is_open: bool = False
+    best: str | None = None
+    final_model: str | None = None
+    trials: dict[str, TrialRun] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, store: str) -> Cursor:
+        """Read the cursor from a file; start anew if there is none, or for another store."""
+        saved = cls.read(path) if path.exists() else None
+        return saved if saved is not None and saved.store == store else cls(store)
+
+    @classmethod
+    def read(cls, path: Path) -> Cursor:
+        """Read the cursor from a file."""
+        saved = json.loads(path.read_text())
+        trials = {key: TrialRun(**row) for key, row in saved.pop("trials").items()}
+        return cls(**saved, trials=trials)
+
+    def save(self, path: Path) -> None:
+        """Write the cursor to a file, whole or not at all."""
+        partial = path.with_name(path.name + ".part")
+        partial.write_text(json.dumps(asdict(self)))
+        partial.replace(path)

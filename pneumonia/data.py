@@ -1,0 +1,293 @@
+"""The data of a search: images, labels and where they come from, checked once and then frozen.
+
+Nothing here knows a file format or a library of datasets; `datasets` and `phantom` make the
+`ImageData` that everything above reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumonia.errors import DataError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageSource(Protocol):
+    """Images that are read when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def read(self, indices: Indices) -> Sequence[Images] | Images:
+        """Return images as uint8 (H, W, C) with C in {1, 3}.
+
+        Args:
+            indices: Integers of shape (n,), in any order, repeats allowed.
+
+        Returns:
+            An array (n, H, W, C) where all have one shape, a list of n arrays otherwise.
+        """
+        ...
+
+
+class ArraySource:
+    """Images in one array, in memory or memory-mapped.
+
+    Args:
+        images: uint8 of shape (N, H, W, C) with C in {1, 3}, or (N, H, W) for grey images.
+
+    Raises:
+        DataError: Where the array has another type or shape.
+    """
+
+    __slots__ = ("_images",)
+
+    def __init__(self, images: Images) -> None:
+        if images.dtype != np.uint8:
+            raise DataError(f"Images: expected uint8 values. Received: {images.dtype}.")
+        if images.ndim == 3:
+            images = images[..., np.newaxis]
+        if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
+            raise DataError(
+                "Images: expected the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3). "
+                f"Received: {images.shape}."
+            )
+        self._images = images
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
+    def read(self, indices: Indices) -> Images:
+        """Return the images as one array (n, H, W, C)."""
+        return self._images[np.asarray(indices, dtype=np.int64)]
+
+
+class JoinedSource:
+    """One source after the other, as one source.
+
+    Args:
+        first: The images with the indices 0 to len(first) - 1.
+        second: The images after those.
+    """
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: ImageSource, second: ImageSource) -> None:
+        self._first = first
+        self._second = second
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._first) + len(self._second)
+
+    def read(self, indices: Indices) -> Sequence[Images] | Images:
+        """Return the images in the order of `indices`."""
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not -len(self) <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"An index is out of range for {len(self)} images.")
+        indices = np.where(indices < 0, indices + len(self), indices)
+        is_first = indices < len(self._first)
+        first = iter(self._first.read(indices[is_first]))
+        second = iter(self._second.read(indices[~is_first] - len(self._first)))
+        return stack([next(first if here else second) for here in is_first])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The images of one split with their labels; `build_split` makes and checks it.
+
+    Args:
+        name: `train`, `val` or `test`; `train+val` for the two merged.
+        images: The N images.
+        labels: int64 of shape (N,); 0 is the negative class, 1 the positive one.
+        names: What each image is called: a file name, or `train/17`.
+        digest: sha256, as 64 hexadecimal digits, of images and labels in their order.
+        hashes: sha256 of each image (32 bytes each), or empty where they are not known.
+    """
+
+    name: str
+    images: ImageSource
+    labels: Labels
+    names: Sequence[str]
+    digest: str
+    hashes: Sequence[bytes] = ()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageData:
+    """A dataset for a binary classifier; `build_data` makes and checks it.
+
+    Args:
+        name: A short name, such as `pneumonia_mnist`.
+        class_names: The negative class, the positive class.
+        train: What a classifier is fitted to.
+        val: What trials are ranked by.
+        test: What the winner is scored on, and nothing is chosen by.
+        source: Where the images come from, for people.
+        duplicates: For `train/val`, `train/test` and `val/test`, how many images of the second
+            split also occur, byte for byte, in the first.
+    """
+
+    name: str
+    class_names: tuple[str, str]
+    train: Split
+    val: Split
+    test: Split
+    source: str
+    duplicates: Mapping[str, int]
+
+
+def build_split(
+    name: str,
+    images: ImageSource,
+    *,
+    labels: npt.ArrayLike,
+    names: Sequence[str] | None = None,
+    hashes: Sequence[bytes] | None = None,
+) -> Split:
+    """Check images against labels and compute the digest.
+
+    Args:
+        name: `train`, `val` or `test`.
+        images: The N images.
+        labels: Integers 0 and 1 of shape (N,); both occur.
+        names: What each image is called; `<split>/<index>` by default.
+        hashes: sha256 of each image; by default of its shape and pixels.
+
+    Raises:
+        DataError: For an empty split, a split with one class, or labels that do not fit.
+    """
+    checked = check_labels(name, labels, count=len(images))
+    if names is None:
+        names = [f"{name}/{index}" for index in range(len(images))]
+    if hashes is None:
+        hashes = hash_images(images)
+    return Split(name, images, checked, names, compute_digest(hashes, checked), hashes)
+
+
+def build_data(
+    name: str, splits: Sequence[Split], *, class_names: Sequence[str], source: str
+) -> ImageData:
+    """Put the three splits together, check that they belong together, count the duplicates.
+
+    Args:
+        name: A short name for the dataset.
+        splits: train, val and test, in this order.
+        class_names: The negative class, the positive class.
+        source: Where the images come from, for people.
+
+    Raises:
+        DataError: Where images of the splits differ in their channels, or the class names do
+            not fit.
+    """
+    if len(class_names) != 2 or class_names[0] == class_names[1]:
+        raise DataError(
+            "Class names: expected two different names, the negative class first. "
+            f"Received: {list(class_names)}."
+        )
+    channels = {split.name: split.images.read(np.array([0]))[0].shape[-1] for split in splits}
+    if len(set(channels.values())) > 1:
+        listed = ", ".join(f"{count} in {name}" for name, count in channels.items())
+        raise DataError(f"Channels: expected one number in all splits. Received: {listed}.")
+    train, val, test = splits
+    negative, positive = class_names
+    return ImageData(name, (negative, positive), train, val, test, source, count_duplicates(splits))
+
+
+def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
+    """Return labels as int64 of shape (count,).
+
+    Raises:
+        DataError: Where there are none, one class only, values besides 0 and 1, or another count.
+    """
+    array = np.asarray(labels)
+    if count == 0:
+        raise DataError(f"Split {name!r}: expected images. Received: none.")
+    if array.shape != (count,):
+        raise DataError(
+            f"Split {name!r}: expected labels of the shape ({count},), one for each image. "
+            f"Received: {array.shape}."
+        )
+    values = np.unique(array)
+    if array.dtype.kind not in "biu" or not np.isin(values, (0, 1)).all():
+        shown = ", ".join(str(value) for value in values[:8]) + (", …" if len(values) > 8 else "")
+        raise DataError(f"Split {name!r}: expected the labels 0 and 1. Received: {shown}.")
+    if len(values) == 1:
+        raise DataError(
+            f"Split {name!r}: expected images of both classes. "
+            f"Received: {count} with the label {int(values[0])}."
+        )
+    return array.astype(np.int64)
+
+
+def hash_images(images: ImageSource, *, batch: int = 256) -> list[bytes]:
+    """Return the sha256 of each image's shape and pixels (32 bytes each)."""
+    hashes = []
+    for start in range(0, len(images), batch):
+        indices = np.arange(start, min(start + batch, len(images)))
+        for image in images.read(indices):
+            header = "x".join(map(str, image.shape)).encode()
+            hashes.append(hashlib.sha256(header + b":" + image.tobytes()).digest())
+    return hashes
+
+
+def compute_digest(hashes: Sequence[bytes], labels: Labels) -> str:
+    """Return the sha256 of images and labels, order included, as hexadecimal digits."""
+    state = hashlib.sha256()
+    for one in hashes:
+        state.update(one)
+    state.update(labels.astype("<i8").tobytes())
+    return state.hexdigest()
+
+
+def count_duplicates(splits: Sequence[Split]) -> dict[str, int]:
+    """Count, for each pair of splits, the images of the second that also occur in the first.
+
+    Returns:
+        Counts by `<first>/<second>`.
+    """
+    return {
+        f"{first.name}/{second.name}": sum(map(frozenset(first.hashes).__contains__, second.hashes))
+        for first, second in combinations(splits, 2)
+    }
+
+
+def merge(a: Split, b: Split, name: str) -> Split:
+    """Return the images of `a`, then those of `b`, as one split.
+
+    Used to fit the winner once more to train and val together.
+    """
+    hashes = [*a.hashes, *b.hashes]
+    labels = np.concatenate([a.labels, b.labels])
+    if len(hashes) == len(labels):
+        digest = compute_digest(hashes, labels)
+    else:
+        hashes = []
+        digest = hashlib.sha256(f"{a.digest}+{b.digest}".encode()).hexdigest()
+    names = [*a.names, *b.names]
+    return Split(name, JoinedSource(a.images, b.images), labels, names, digest, hashes)
+
+
+def stack(images: Sequence[Images]) -> Sequence[Images] | Images:
+    """Return an array (n, H, W, C) where all images have one shape, the list otherwise."""
+    if images and len({image.shape for image in images}) == 1:
+        return np.stack(images)
+    return images

@@ -1,0 +1,206 @@
+"""Where images come from: one function per source, named by `_target_` in `conf/dataset/`.
+
+A function takes plain values and returns a checked `ImageData`. Relative paths count from the
+current folder, `~` is the home folder.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumonia import folders, prepared
+from pneumonia.data import SPLITS, ArraySource, ImageData, Split, build_data, build_split
+from pneumonia.errors import ConfigError, DataError
+from pneumonia.image_files import MIN_SIDE, FileSource, Header, read_header
+
+
+def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = None) -> ImageData:
+    """Read PneumoniaMNIST through TensorFlow Datasets, which prepares it the first time.
+
+    4,708 + 524 + 624 grey images of 28 x 28 pixels. Looked for in this order: prepared in
+    `data_dir`, the file `pneumoniamnist.npz` in `manual_dir`, the download.
+
+    Source: Yang et al., MedMNIST v2, Scientific Data 10:41, 2023; images from Kermany et al.,
+    Cell 172, 2018.
+
+    Args:
+        data_dir: Where TFDS keeps prepared datasets; by default `TFDS_DATA_DIR` of the
+            environment or `~/tensorflow_datasets`.
+        manual_dir: The folder of a file fetched by hand.
+
+    Raises:
+        DataError: Where it can be neither read nor prepared, or the file is not the official one.
+    """
+    return prepared.load(
+        Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None
+    )
+
+
+def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) -> ImageData:
+    """Read a file in MedMNIST's format with two classes.
+
+    Args:
+        path: An .npz file with `train_images` and `train_labels`, the same for val and test:
+            images uint8 of shape (N, H, W) or (N, H, W, 3), labels 0 and 1 of shape (N, 1) or
+            (N,).
+        class_names: The names of label 0 and of label 1; `negative` and `positive` by default.
+
+    Raises:
+        ConfigError: Where no path is given.
+        DataError: For a file that is missing, damaged, or of another task.
+    """
+    if not path:
+        raise ConfigError("dataset.path", "the path of an .npz file in MedMNIST's format", path)
+    file = Path(path).expanduser()
+    arrays = _read_npz(file)
+    try:
+        splits = [
+            build_split(
+                name,
+                ArraySource(_check_sides(arrays[f"{name}_images"])),
+                labels=_flatten_labels(arrays[f"{name}_labels"]),
+            )
+            for name in SPLITS
+        ]
+        names = class_names or ("negative", "positive")
+        return build_data(file.stem, splits, class_names=names, source=str(file.absolute()))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def image_folder(
+    *,
+    path: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    patient_pattern: str | None = None,
+    positive: str | None = None,
+) -> ImageData:
+    r"""Read PNG, JPEG, BMP and TIFF files from class folders.
+
+    `path` holds `train`, `val` and `test` with two class folders each, or the two class folders
+    alone. What is missing of val and test is split off train. Headers are checked now, pixels are
+    decoded when they are read; `image_files` says how unusual files are.
+
+    Args:
+        path: The folder.
+        val_fraction: Fraction of the images for val, where the folder has no val.
+        test_fraction: Fraction of the images for test, where the folder has no test.
+        seed: Another seed splits in another way.
+        patient_pattern: A regular expression with a group that finds the patient in a file's
+            name, such as `person(\d+)_`; the images of a patient are not split up.
+        positive: The folder of the positive class; `folders.order_classes` says what counts
+            without it.
+
+    Raises:
+        ConfigError: For an argument that does not fit.
+        DataError: For another layout, an empty split, or files that cannot be read.
+    """
+    if not path:
+        raise ConfigError("dataset.path", "a folder with class folders", path)
+    root = Path(path).expanduser()
+    files = folders.find_files(root)
+    class_names = folders.order_classes(files, positive)
+    fractions = {"val": val_fraction, "test": test_fraction}
+    fractions = {name: value for name, value in fractions.items() if name not in files}
+    _check_fractions(fractions)
+    if fractions:
+        files |= folders.divide(files["train"], fractions, seed=seed, pattern=patient_pattern)
+    headers = _read_headers([file.path for name in SPLITS for file in files[name]])
+    channels = 3 if any(header.is_colour for header in headers.values()) else 1
+    splits = [
+        _build_folder_split(name, files[name], headers, root, channels, class_names)
+        for name in SPLITS
+    ]
+    return build_data(
+        root.resolve().name, splits, class_names=class_names, source=str(root.absolute())
+    )
+
+
+def _read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
+    keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{file}: expected an .npz file. Received: a single array.")
+            missing = [key for key in keys if key not in archive]
+            if missing:
+                raise DataError(
+                    f"{file}: expected the arrays {', '.join(keys)}. "
+                    f"Received: none of the name {', '.join(missing)}."
+                )
+            return {key: archive[key] for key in keys}
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: no such file (dataset.path).") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file}: not a whole .npz file of plain arrays ({error}).") from error
+
+
+def _check_sides(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if images.ndim in (3, 4) and min(images.shape[1:3]) < MIN_SIDE:
+        height, width = images.shape[1:3]
+        raise DataError(f"Images: expected {MIN_SIDE} pixels a side. Received: {width} x {height}.")
+    return images
+
+
+def _flatten_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DataError(
+            "Labels: expected one label per image, 0 or 1. "
+            f"Received: {labels.shape[1]} per image; this is a multi-label task."
+        )
+    if labels.ndim <= 2 and labels.size and labels.dtype.kind in "iu" and labels.max() > 1:
+        raise DataError(
+            "Labels: expected the two classes 0 and 1. "
+            f"Received: {len(np.unique(labels))} classes; this is a multi-class task."
+        )
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _check_fractions(fractions: dict[str, float]) -> None:
+    for name, value in fractions.items():
+        if not isinstance(value, (int, float)) or not 0 < value < 1:
+            raise ConfigError(f"dataset.{name}_fraction", "a number between 0 and 1", value)
+    if sum(fractions.values()) >= 1:
+        expected = "less than 1 together with dataset.test_fraction"
+        raise ConfigError("dataset.val_fraction", expected, fractions["val"])
+
+
+def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
+    """Check all files; name the first few that cannot be read in one error."""
+    headers, faults = {}, []
+    for path in paths:
+        try:
+            headers[path] = read_header(path)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        listed = folders.list_some(faults, separator="\n  ")
+        raise DataError(f"{len(faults)} of {len(paths)} image files cannot be used:\n  {listed}")
+    return headers
+
+
+def _build_folder_split(
+    name: str,
+    files: Sequence[folders.LabeledFile],
+    headers: dict[Path, Header],
+    root: Path,
+    channels: int,
+    class_names: Sequence[str],
+) -> Split:
+    paths = [file.path for file in files]
+    return build_split(
+        name,
+        FileSource(paths, channels=channels),
+        labels=np.array([class_names.index(file.class_name) for file in files], dtype=np.int64),
+        names=[path.relative_to(root.resolve()).as_posix() for path in paths],
+        hashes=[headers[path].sha256 for path in paths],
+    )

@@ -1,0 +1,344 @@
+"""Train a Keras model on arrays, whole epochs in one call, traced once per architecture.
+
+Keras' `fit` costs about a second of tracing for every model and more Python per step than a small
+head costs arithmetic. Here a model is trained by a *program*: a loop over the steps of an epoch in
+one `tf.function`. Programs are kept and used again for every model of the same architecture;
+learning rate and dropout rates are variables of the program. Losses and optimizers are Keras' own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+_PROGRAMS_KEPT = 16
+_PREDICT_BYTES = 64 * 2**20
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a training needs to go on as if it had never stopped.
+
+    Attributes:
+        model: The values of the model's variables, the states of random layers among them.
+        optimizer: The values of the optimizer's variables, step count and learning rate first.
+    """
+
+    model: tuple[Array, ...]
+    optimizer: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some steps of an epoch.
+
+    Attributes:
+        x: Inputs, (steps, batch, ...).
+        y: Labels, (steps, batch) float32.
+        weight: Weights of the samples, (steps, batch) float32; 0 where a batch is padded.
+        steps: How many of the steps count; the rest is padding, so that the shape stays the same.
+    """
+
+    x: Array
+    y: Array
+    weight: Array
+    steps: int
+
+
+class SteppedDropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout whose rate is a variable and whose mask depends on seed and step only.
+
+    Owns neither seed nor step: the program gives both, so a training that goes on from a state
+    draws the masks that it would have drawn.
+    """
+
+    def __init__(self, layer: keras.layers.Dropout, position: int, clock: Clock) -> None:
+        super().__init__(name=layer.name)
+        self.position = position
+        self.clock = clock
+        self.rate = tf.Variable(float(layer.rate), trainable=False, dtype=tf.float32)
+        self.noise_shape = layer.noise_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the inputs, with a part of them dropped while training."""
+        if not training:
+            return inputs
+        shape = tf.shape(inputs) if self.noise_shape is None else self.noise_shape
+        seed = tf.stack([self.clock.seed + self.position, self.clock.step()])
+        noise = tf.random.stateless_uniform(shape, seed, alg=self.clock.generator)
+        kept = tf.cast(noise >= self.rate, inputs.dtype)
+        return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the inputs."""
+        return input_shape
+
+
+class Clock:
+    """Owns the seed of the dropout masks, and reads the step from the optimizer.
+
+    Attributes:
+        seed: The seed of the training.
+        generator: Under XLA Threefry, because it takes ten times as long there for Philox; Philox
+            otherwise, because there is nothing else on a CPU.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, *, jit: bool) -> None:
+        self.generator = "threefry" if jit else "philox"
+        self.seed = tf.Variable(0, trainable=False, dtype=tf.int32)
+        self._optimizer = optimizer
+
+    def step(self) -> tf.Tensor:
+        """Return the number of steps taken."""
+        return tf.cast(self._optimizer.iterations.value, tf.int32)
+
+
+class Program:
+    """Owns the traced training loop of one architecture, and the variables that it works on.
+
+    It must not choose: epochs, order of the samples, early stopping and metrics are the caller's.
+
+    Args:
+        model: The model to train; the program works on a copy.
+        optimizer: A Keras optimizer that has not been built.
+        loss: A Keras loss.
+        jit: Whether XLA compiles the loop.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        loss: keras.losses.Loss,
+        jit: bool,
+    ) -> None:
+        self._optimizer, self._loss = optimizer, loss
+        self._clock = Clock(optimizer, jit=jit)
+        self._dropouts: list[SteppedDropout] = []
+        self._model = _clone(model, self._clock, self._dropouts)
+        optimizer.build(self._model.trainable_variables)
+        self._variables = variables(self._model)
+        self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
+        self._epoch = tf.function(self._run, jit_compile=jit)
+        self._predict = tf.function(
+            lambda x: self._model(x, training=False),
+            input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
+        )
+
+    def start(self, model: keras.Model, *, learning_rate: Any, seed: int) -> None:
+        """Begin a training: take the model's weights and dropout rates, reset the optimizer."""
+        for variable, source in zip(self._variables, variables(model), strict=True):
+            variable.assign(source)
+        for variable, value in zip(self._optimizer.variables, self._initial, strict=True):
+            variable.assign(np.broadcast_to(value, variable.shape))
+        if isinstance(learning_rate, float):
+            self._optimizer.learning_rate = learning_rate
+        for ours, theirs in zip(self._dropouts, _dropouts(model), strict=True):
+            ours.rate.assign(theirs.rate)
+        # Room below the seed for the positions of the layers, and within 31 bits.
+        self._clock.seed.assign(seed * 1009 % (2**31 - 1009))
+
+    def train(self, chunks: Iterable[Chunk]) -> tuple[float, Array]:
+        """Train on the chunks of one epoch.
+
+        Returns:
+            The mean loss over the samples, and the outputs in training mode of all the steps,
+            (steps, batch) float32, padding included.
+        """
+        losses, outputs = [], []
+        for chunk in chunks:
+            loss, output = self._epoch(
+                tf.constant(chunk.x),
+                tf.constant(chunk.y),
+                tf.constant(chunk.weight),
+                tf.constant(chunk.steps),
+            )
+            real = np.count_nonzero(chunk.weight[: chunk.steps], axis=1)
+            losses.append((float(np.sum(loss.numpy()[: chunk.steps] * real)), int(real.sum())))
+            outputs.append(output.numpy()[: chunk.steps])
+        total = sum(count for _, count in losses)
+        return sum(value for value, _ in losses) / total, np.concatenate(outputs)
+
+    def predict(self, x: Array) -> Array:
+        """Return the probabilities for inputs (n, ...): (n,) float32."""
+        rows = max(1, _PREDICT_BYTES // max(1, x[:1].nbytes))
+        parts = [
+            self._predict(tf.constant(x[i : i + rows])).numpy()[:, 0]
+            for i in range(0, len(x), rows)
+        ]
+        return np.concatenate(parts)
+
+    def loss(self, y: Array, output: Array) -> float:
+        """Return the mean loss of outputs (n,) for labels (n,), without weights."""
+        return float(self._loss(y[:, None].astype(np.float32), output[:, None]))
+
+    def state(self) -> State:
+        """Return a copy of the state of the training."""
+        return State(
+            tuple(variable.numpy().copy() for variable in self._variables),
+            tuple(variable.numpy().copy() for variable in self._optimizer.variables),
+        )
+
+    def weights(self) -> tuple[Array, ...]:
+        """Return a copy of the values of the model's variables."""
+        return tuple(variable.numpy().copy() for variable in self._variables)
+
+    def resume(self, state: State) -> None:
+        """Go on from a state."""
+        for variable, value in zip(self._variables, state.model, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Give the model's variables these values."""
+        for variable, value in zip(self._variables, weights, strict=True):
+            variable.assign(value)
+
+    def _run(
+        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, steps: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        def body(
+            i: tf.Tensor, losses: tf.Tensor, outputs: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            loss, output = self._step(x[i], y[i], weight[i])
+            losses = tf.tensor_scatter_nd_update(losses, [[i]], [loss])
+            outputs = tf.tensor_scatter_nd_update(outputs, [[i]], [output])
+            return i + 1, losses, outputs
+
+        start = (tf.constant(0), tf.zeros_like(y[:, 0]), tf.zeros_like(y))
+        _, losses, outputs = tf.while_loop(lambda i, *_: i < steps, body, start)
+        return losses, outputs
+
+    def _step(
+        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        variables = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            output = self._model(x, training=True)
+            loss = self._loss(y[:, None], output, sample_weight=weight)
+            penalties = self._model.losses
+            total = tf.add_n([loss, *penalties]) if penalties else loss
+        self._optimizer.apply(tape.gradient(total, variables), variables)
+        return total, output[:, 0]
+
+
+_programs: OrderedDict[str, Program] = OrderedDict()
+
+
+def program(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    loss: keras.losses.Loss,
+    jit: bool | None = None,
+) -> Program:
+    """Return the program that trains models of this architecture, tracing it only once.
+
+    Args:
+        model: A model from inputs to probabilities (n, 1).
+        optimizer: A Keras optimizer that has not been built; its learning rate does not count as
+            part of the architecture where it is a number.
+        loss: A Keras loss.
+        jit: Whether XLA compiles the loop; by default for models without convolutions.
+    """
+    jit = is_dense(model) if jit is None else jit
+    key = json.dumps([_architecture(model), _arguments(optimizer), _describe(loss), jit])
+    if key not in _programs:
+        _programs[key] = Program(model, optimizer, loss=loss, jit=jit)
+        if len(_programs) > _PROGRAMS_KEPT:
+            _programs.popitem(last=False)
+    _programs.move_to_end(key)
+    return _programs[key]
+
+
+def variables(model: keras.Model) -> list[keras.Variable]:
+    """Return a model's variables in a fixed order, without the random states of its dropouts."""
+    ignored = {
+        id(variable)
+        for layer in _leaves(model)
+        if isinstance(layer, keras.layers.Dropout)
+        for variable in layer.variables
+    }
+    return [variable for variable in model.variables if id(variable) not in ignored]
+
+
+def is_dense(model: keras.Model) -> bool:
+    """Tell whether a model has no convolutions."""
+    return not any(isinstance(layer, _CONVOLUTIONS) for layer in _leaves(model))
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """Return an optimizer's learning rate, or None where it is a schedule."""
+    value = optimizer.get_config()["learning_rate"]
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _clone(model: keras.Model, clock: Clock, dropouts: list[SteppedDropout]) -> keras.Model:
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if type(layer) is not keras.layers.Dropout:
+            return layer.__class__.from_config(layer.get_config())
+        dropouts.append(SteppedDropout(layer, len(dropouts), clock))
+        return dropouts[-1]
+
+    cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    for ours, theirs in zip(_leaves(cloned), _leaves(model), strict=True):
+        ours.trainable = theirs.trainable
+    order = {layer.name: position for position, layer in enumerate(_dropouts(model))}
+    dropouts.sort(key=lambda layer: order[layer.name])
+    return cloned
+
+
+def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def _dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
+    return [layer for layer in _leaves(model) if type(layer) is keras.layers.Dropout]
+
+
+def _architecture(model: keras.Model) -> Any:
+    config = json.loads(model.to_json())
+    return _without_rates(config), [layer.trainable for layer in _leaves(model)]
+
+
+def _without_rates(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_without_rates(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _without_rates(value) for key, value in config.items()}
+    if config.get("class_name") == "Dropout":
+        config["config"].pop("rate", None)
+    return config
+
+
+def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
+    config = dict(optimizer.get_config())
+    del config["name"]  # numbered by Keras, anew for every optimizer
+    if learning_rate(optimizer) is not None:
+        del config["learning_rate"]
+    return optimizer.__class__.__name__, json.loads(json.dumps(config, default=str))
+
+
+def _describe(loss: keras.losses.Loss) -> Any:
+    return json.loads(json.dumps(keras.saving.serialize_keras_object(loss), default=str))
+
+
+def _compact(value: Array) -> Array:
+    """Return one number for an array of equal numbers: an optimizer's slots start as zeros."""
+    flat = value.reshape(-1)
+    return flat[:1].reshape(()) if flat.size and (flat == flat[0]).all() else value

@@ -1,0 +1,79 @@
+"""Where trials run. An executor takes a task and gives back what came of it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pneumonia import trial
+from pneumonia.errors import UserError
+from pneumonia.trial import DivergedError, OnEpoch, Result, Task
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A trial that came to nothing.
+
+    Attributes:
+        reason: Why, in one line.
+        traceback: Where; empty where the reason says it all.
+    """
+
+    reason: str
+    traceback: str
+
+
+class LocalExecutor:
+    """Runs trials in this process, one after the other."""
+
+    def run(self, task: Task, *, on_epoch: OnEpoch, report: Report) -> Result | Failure:
+        """Run one trial; see `trial.run`.
+
+        Raises:
+            UserError: Where the configuration cannot be built: other trials would fail alike.
+        """
+        try:
+            return trial.run(task, on_epoch=on_epoch, report=report)
+        except UserError:
+            raise
+        except DivergedError as error:
+            return Failure(str(error), "")
+        except Exception as error:  # whatever goes wrong in a trial is a result of the search
+            line = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {line[0] if line else ''}".rstrip(": ")
+            return Failure(reason, traceback.format_exc())
+
+
+def local(*, workers: int = 1) -> LocalExecutor:
+    """Return the executor of this process.
+
+    Args:
+        workers: Trials at a time; one process runs one.
+
+    Raises:
+        UserError: For more than one worker.
+    """
+    if workers != 1:
+        raise UserError(
+            f"`executor.workers`: expected 1 with executor=local. Received: {workers}."
+        )
+    return LocalExecutor()
+
+
+def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
+    """Refuse: trials as Ray tasks are not there yet.
+
+    Args:
+        workers: Trials at a time.
+        address: Of a Ray cluster.
+
+    Raises:
+        UserError: Always.
+    """
+    raise UserError(
+        f"`executor`: expected local. Received: 'ray' (workers={workers}, address={address}). "
+        "Running trials as Ray tasks is planned, and not part of this version."
+    )

@@ -1,0 +1,138 @@
+"""The inputs of what is trained: read from the feature cache, or computed as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from pneumonia.augment import render
+from pneumonia.classifier import resize
+from pneumonia.data import Split
+from pneumonia.features import Frozen
+from pneumonia.seeding import RENDER, VIEW, generator, integer
+
+Array = np.ndarray[Any, Any]
+
+# Views of an epoch that no cached view has: online renderings count their epochs from here.
+_ONLINE = 2**20
+_KEPT_BYTES = 2**28
+_PART = 256
+
+
+class Feed(Protocol):
+    """Inputs (N, ...) of what is trained, for one split."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return the inputs at `indices` as float32 (n, ...), as they are in an epoch (from 1)."""
+        ...
+
+
+class StoredFeed:
+    """Features on disk: in every epoch, each image is shown by one of its views.
+
+    Args:
+        views: One array (N, ...) per view.
+        seed: The seed of the training.
+    """
+
+    def __init__(self, views: Sequence[Array], seed: int) -> None:
+        self._views, self._seed = views, seed
+        self._choice: tuple[int, Array] = (0, np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self._views[0])
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return features as float32 (n, ...)."""
+        if len(self._views) == 1:
+            return _floats(self._views[0][indices])
+        if self._choice[0] != epoch:
+            rng = generator(self._seed, VIEW, epoch)
+            self._choice = epoch, rng.integers(len(self._views), size=len(self))
+        chosen = self._choice[1][indices]
+        result = np.empty((len(indices), *self._views[0].shape[1:]), dtype=np.float32)
+        for number, view in enumerate(self._views):
+            rows = np.flatnonzero(chosen == number)
+            result[rows] = view[indices[rows]]
+        return result
+
+
+class ComputedFeed:
+    """Inputs computed whenever they are read: augmented anew in every epoch.
+
+    Args:
+        split: The N images.
+        frozen: What makes inputs of them.
+        pipeline: The augmentation; without one, small inputs are kept after the first reading.
+        seed: The seed of the training.
+    """
+
+    def __init__(
+        self, split: Split, frozen: Frozen, *, pipeline: keras.Sequential | None, seed: int
+    ) -> None:
+        self._split, self._frozen, self._pipeline, self._seed = split, frozen, pipeline, seed
+        self._kept: Array | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self._split)
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return inputs as float32 (n, ...)."""
+        if self._pipeline is None and self._kept is None:
+            self._keep()
+        if self._kept is not None:
+            return _floats(self._kept[indices])
+        parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
+        return np.concatenate([self._compute(epoch, part) for part in parts])
+
+    def _keep(self) -> None:
+        first = self._compute(1, np.arange(1))
+        if first.nbytes * len(self) <= _KEPT_BYTES:
+            everything = np.arange(len(self))
+            parts = [everything[i : i + _PART] for i in range(0, len(self), _PART)]
+            self._kept = np.concatenate([self._compute(1, part) for part in parts])
+
+    def _compute(self, epoch: int, indices: Array) -> Array:
+        images = resize(self._split.images.read(indices), self._frozen.image_size)
+        if self._pipeline is not None:
+            seed = integer(self._seed, RENDER, _ONLINE + epoch, int(indices[0]))
+            images = render(self._pipeline, images, seed)
+        return self._frozen(images)
+
+
+class JoinedFeed:
+    """One feed after the other, as one feed."""
+
+    def __init__(self, first: Feed, second: Feed) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        """Return the sum of both."""
+        return len(self._first) + len(self._second)
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return inputs as float32 (n, ...)."""
+        early = indices < len(self._first)
+        late = self._second.read(epoch, indices[~early] - len(self._first))
+        result = np.empty((len(indices), *late.shape[1:]), dtype=np.float32)
+        result[early] = self._first.read(epoch, indices[early])
+        result[~early] = late
+        return result
+
+
+def read_all(feed: Feed) -> Array:
+    """Return all the inputs of a feed as one array."""
+    return feed.read(1, np.arange(len(feed)))
+
+
+def _floats(array: Array) -> Array:
+    return np.asarray(array, dtype=np.float32)

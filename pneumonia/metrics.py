@@ -1,0 +1,382 @@
+"""Scores of a binary classifier: functions of labels and probabilities, and their intervals.
+
+Every public metric is a plug-in: a function `(y_true, y_score) -> float` that the configuration can
+name. NumPy alone computes them, because they run once an epoch and importing scikit-learn takes two
+seconds; the tests hold them against scikit-learn.
+
+Undefined is nan, never a guess: any metric of a score that is nan, and any metric that needs images
+of a class (or predictions of it) where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Probabilities come out of a float32 sigmoid: nearer to 0 or 1 they cannot be told from it.
+_EPSILON = float(np.finfo(np.float32).eps)
+# Weights in one block of resamples (2 MB): a block that fits the cache is three times as fast.
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A score and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many images there are of each true class and predicted class."""
+
+    true_negatives: int
+    false_positives: int
+    false_negatives: int
+    true_positives: int
+
+    @property
+    def negatives(self) -> int:
+        """Images whose true class is the negative one."""
+        return self.true_negatives + self.false_positives
+
+    @property
+    def positives(self) -> int:
+        """Images whose true class is the positive one."""
+        return self.true_positives + self.false_negatives
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All the scores of one classifier on one split.
+
+    `auc` and `accuracy` are what MedMNIST's evaluator gives (`medmnist/evaluator.py`, MedMNIST v2,
+    Yang et al. 2023, doi:10.1038/s41597-022-01721-8): the area under the ROC curve, and the share
+    of images that are right where a score strictly above 0.5 means positive.
+    """
+
+    auc: Estimate
+    average_precision: Estimate
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    precision: Estimate
+    f1: Estimate
+    brier: Estimate
+    log_loss: Estimate
+    confusion: Confusion
+    threshold: float
+    resamples: int
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the estimates by name, in the order of the fields."""
+        return {name: getattr(self, name) for name in _NAMES}
+
+    def flat(self, prefix: str = "") -> dict[str, float]:
+        """Return plain numbers: `<prefix>auc`, `<prefix>auc_low`, `<prefix>auc_high`, and so on.
+
+        Scores that are undefined are left out.
+        """
+        numbers: dict[str, float] = {}
+        for name, estimate in self.estimates().items():
+            ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+            numbers |= {f"{prefix}{name}{end}": value for end, value in ends.items()}
+        return {name: value for name, value in numbers.items() if not np.isnan(value)}
+
+
+_NAMES = tuple(field.name for field in fields(Scores) if field.type == "Estimate")
+
+
+def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Return the area under the ROC curve.
+
+    Counted exactly as the Mann-Whitney statistic: the share of pairs of a positive and a negative
+    image in which the positive one scores higher, a tie being worth half (Hanley and McNeil 1982,
+    doi:10.1148/radiology.143.1.7063747).
+
+    Args:
+        y_true: Labels, 0 or 1, of shape (N,) or (N, 1).
+        y_score: Scores of the positive class, of the same number; only their order matters.
+
+    Returns:
+        A number in 0..1; nan where a score is nan or where only one class is there.
+
+    Raises:
+        ValueError: If the numbers of labels and scores differ.
+    """
+    positive, score = _flatten(y_true, y_score)
+    positives, negatives = np.sort(score[positive]), np.sort(score[~positive])
+    pairs = len(positives) * len(negatives)
+    if pairs == 0 or np.isnan(score).any():
+        return float("nan")
+    lower = int(np.searchsorted(negatives, positives, "left").sum())
+    lower_or_equal = int(np.searchsorted(negatives, positives, "right").sum())
+    return (lower + lower_or_equal) / (2 * pairs)
+
+
+def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Return the average precision: precision at each threshold, weighted by the gain in recall.
+
+    Not interpolated, as in scikit-learn's `average_precision_score`. Arguments as of `roc_auc`.
+    """
+    return _value("average_precision", y_true, y_score)
+
+
+def accuracy(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> float:
+    """Return the share of images that are right, strictly above the threshold being positive."""
+    return _value("accuracy", y_true, y_score, threshold)
+
+
+def balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> float:
+    """Return the mean of sensitivity and specificity, which no share of positives can flatter."""
+    return _value("balanced_accuracy", y_true, y_score, threshold)
+
+
+def sensitivity(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> float:
+    """Return the share of the positive images that are predicted positive (recall)."""
+    return _value("sensitivity", y_true, y_score, threshold)
+
+
+def specificity(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> float:
+    """Return the share of the negative images that are predicted negative."""
+    return _value("specificity", y_true, y_score, threshold)
+
+
+def brier(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Return the mean squared difference of probability and label: less is better.
+
+    Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2. Scores are probabilities.
+    """
+    return _value("brier", y_true, y_score)
+
+
+def log_loss(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Return the mean negative log likelihood, in nats: less is better.
+
+    Probabilities are kept 1.2e-7 away from 0 and 1, as scikit-learn does for float32.
+    """
+    return _value("log_loss", y_true, y_score)
+
+
+def evaluate(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    seed: int,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+) -> Scores:
+    """Return all the scores, each with a 95 % bootstrap interval.
+
+    The interval is the percentile interval (Efron and Tibshirani 1993, chapter 13) of resamples
+    that are stratified by class, as in the R package pROC (Robin et al. 2011,
+    doi:10.1186/1471-2105-12-77): every resample has as many positive and negative images as the
+    split, so every score is defined in it. It measures the luck of which images are in the split,
+    given its share of positives; not the luck of training. Where every image is right it has no
+    width, which is not certainty.
+
+    Args:
+        y_true: Labels, 0 or 1, of shape (N,) or (N, 1).
+        y_score: Probabilities of the positive class, of the same number.
+        seed: Seed of the resampling; the same seed gives the same intervals.
+        threshold: Strictly above it, an image is predicted positive.
+        resamples: How many resamples, at least 1.
+
+    Raises:
+        ValueError: If the numbers of labels and scores differ, or `resamples` is below 1.
+    """
+    if resamples < 1:
+        raise ValueError(f"`resamples`: expected an integer of at least 1. Received: {resamples}.")
+    positive, score = _flatten(y_true, y_score)
+    sample = _arrange(positive, score, threshold)
+    values = _measure(sample, np.ones((1, len(score))))[0]
+    blocks = [_measure(sample, weights) for weights in _resample(sample, resamples, seed)]
+    lows, highs = _percentiles(np.concatenate(blocks))
+    estimates = {
+        name: Estimate(float(value), float(low), float(high))
+        for name, value, low, high in zip(_NAMES, values, lows, highs, strict=True)
+    }
+    return Scores(
+        **estimates,
+        confusion=confusion(y_true, y_score, threshold=threshold),
+        threshold=threshold,
+        resamples=resamples,
+    )
+
+
+def confusion(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> Confusion:
+    """Count the images of each true and predicted class; a score that is nan counts as negative."""
+    positive, score = _flatten(y_true, y_score)
+    cells = np.bincount(2 * positive + (score > threshold), minlength=4)
+    return Confusion(*(int(count) for count in cells))
+
+
+def worst_errors(
+    y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5, limit: int = 24
+) -> IntArray:
+    """Return the indices of the images that are wrong, the most confidently wrong first."""
+    positive, score = _flatten(y_true, y_score)
+    wrong = np.flatnonzero(positive != (score > threshold))
+    distance = np.abs(score[wrong] - positive[wrong])
+    return wrong[np.argsort(-distance, kind="stable")][:limit].astype(np.int64)
+
+
+def operating_points(
+    y_true: ArrayLike, y_score: ArrayLike
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return what each threshold gives: false positives, true positives, and the threshold.
+
+    One point for each distinct score, descending, the scores that are not below it being positive,
+    and a first point at infinity where none is. The ROC curve is the second over the first; the
+    curve of precision over recall follows from both. A score that is nan counts as the lowest.
+    """
+    positive, score = _flatten(y_true, y_score)
+    score = np.where(np.isnan(score), -np.inf, score)
+    order = np.argsort(-score, kind="stable")
+    score = score[order]
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])
+    true_positives = np.cumsum(positive[order])[ends]
+    false_positives = ends + 1 - true_positives
+    return (
+        np.concatenate([[0], false_positives]).astype(np.int64),
+        np.concatenate([[0], true_positives]).astype(np.int64),
+        np.concatenate([[np.inf], score[ends]]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Images in descending order of their scores.
+
+    Attributes:
+        positive: 1 for a positive image, 0 for a negative one, of shape (N,).
+        starts: Where each distinct score begins; None where no two images share one.
+        columns: Of shape (N, 4), what an image adds to the true positives, the false positives,
+            the squared error and the log loss.
+        is_defined: Whether no score is nan.
+    """
+
+    positive: FloatArray
+    starts: IntArray | None
+    columns: FloatArray
+    is_defined: bool
+
+
+def _flatten(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], FloatArray]:
+    positive = np.asarray(y_true).ravel() > 0
+    score = np.asarray(y_score, dtype=np.float64).ravel()
+    if len(positive) != len(score):
+        raise ValueError(f"expected as many scores as labels: {len(score)} and {len(positive)}.")
+    return positive, score
+
+
+def _value(name: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> float:
+    sample = _arrange(*_flatten(y_true, y_score), threshold)
+    values = _measure(sample, np.ones((1, len(sample.positive))))
+    return float(values[0, _NAMES.index(name)])
+
+
+def _arrange(positive: NDArray[np.bool_], score: FloatArray, threshold: float) -> _Sample:
+    order = np.argsort(-score, kind="stable")
+    positive, score = positive[order], score[order]
+    probability = np.clip(score, _EPSILON, 1 - _EPSILON)
+    columns = np.stack(
+        [
+            positive & (score > threshold),
+            ~positive & (score > threshold),
+            (score - positive) ** 2,
+            -np.log(np.where(positive, probability, 1 - probability)),
+        ],
+        axis=1,
+    )
+    starts = np.flatnonzero(np.append(True, score[1:] != score[:-1])[: len(score)])
+    return _Sample(
+        positive=positive.astype(np.float64),
+        starts=None if len(starts) == len(score) else starts.astype(np.int64),
+        columns=columns.astype(np.float64),
+        is_defined=not np.isnan(score).any(),
+    )
+
+
+def _measure(sample: _Sample, weights: FloatArray) -> FloatArray:
+    """Return the metrics of weighted images, (R, metrics) in the order of `_NAMES`.
+
+    Args:
+        sample: N images.
+        weights: How often each image counts, of shape (R, N), a row being one resample.
+    """
+    if not sample.is_defined:
+        return np.full((len(weights), len(_NAMES)), np.nan)
+    tp, fp, squared, nats = (weights @ sample.columns).T
+    p = weights @ sample.positive
+    n = weights.sum(axis=1) - p
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall, true_negative_rate = tp / p, (n - fp) / n
+        auc, precision_mean = _areas(sample, weights)
+        metrics = (
+            auc / (p * n),
+            precision_mean / p,
+            (tp + n - fp) / (p + n),
+            (recall + true_negative_rate) / 2,
+            recall,
+            true_negative_rate,
+            tp / (tp + fp),
+            2 * tp / (tp + fp + p),
+            squared / (p + n),
+            nats / (p + n),
+        )
+    return np.stack(metrics, axis=1)
+
+
+def _areas(sample: _Sample, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the pairs in the right order, and the sum of the precisions at the positives."""
+    positives = weights * sample.positive
+    negatives = weights - positives
+    if sample.starts is not None:
+        positives = np.add.reduceat(positives, sample.starts, axis=1)
+        negatives = np.add.reduceat(negatives, sample.starts, axis=1)
+    tp, fp = np.cumsum(positives, axis=1), np.cumsum(negatives, axis=1)
+    lower = fp[:, -1:] - fp + negatives / 2
+    predicted = tp + fp
+    precision = np.divide(tp, predicted, out=np.zeros_like(tp), where=predicted > 0)
+    return np.einsum("ru,ru->r", positives, lower), np.einsum("ru,ru->r", positives, precision)
+
+
+def _resample(sample: _Sample, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield blocks of weights, (rows, N): how often each image was drawn, within its class."""
+    rng = np.random.default_rng(seed)
+    size = len(sample.positive)
+    classes = [np.flatnonzero(sample.positive == label) for label in (0, 1)]
+    block = max(1, _BLOCK // max(1, size))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        weights = np.empty((rows, size))
+        for members in filter(len, classes):
+            drawn = rng.integers(len(members), size=(rows, len(members)))
+            drawn += len(members) * np.arange(rows)[:, np.newaxis]
+            counts = np.bincount(drawn.ravel(), minlength=drawn.size)
+            weights[:, members] = counts.reshape(rows, -1)
+        yield weights
+
+
+def _percentiles(values: FloatArray) -> tuple[list[float], list[float]]:
+    """Return the 2.5th and 97.5th percentile of each column, without the resamples that are nan."""
+    lows, highs = [], []
+    for column in values.T:
+        known = column[~np.isnan(column)]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+        lows.append(low)
+        highs.append(high)
+    return lows, highs

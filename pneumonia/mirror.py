@@ -1,0 +1,320 @@
+"""What each event of a journal means in MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumonia.cursor import Cursor, TrialRun
+from pneumonia.journal import Event
+from pneumonia.mlflow_setup import Settings
+from pneumonia.mlflow_store import SEARCH_ID, Point, Store
+
+EVENT = "pneumonia.event"
+RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+class Mirror:
+    """Owns how a search appears in MLflow: one run, with one child run per trial.
+
+    Applying events that were already applied, wholly or in part, changes nothing, as long as
+    `look_up` is given. It neither reads the journal nor saves the cursor.
+
+    Epochs of a trial's first execution are metrics under their own names, at the absolute epoch
+    as the step. Those of a further one are in a group of its own, such as
+    `execution_2/val_auc`: the charts compare first executions, and `score` is the trial's.
+
+    Args:
+        store: Where to send it.
+        folder: The folder of the search, with the files that events name.
+        settings: Which models to keep.
+        cursor: What was sent so far; kept up to date here.
+    """
+
+    def __init__(self, store: Store, folder: Path, settings: Settings, cursor: Cursor) -> None:
+        self._store = store
+        self._folder = folder
+        self._settings = settings
+        self._cursor = cursor
+        self._owned: set[str] = set()
+        self._waiting: dict[str, dict[tuple[int, int], list[Point]]] = {}
+        self._look_up = False
+
+    def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
+        """Send some events; those of one trial's epochs together.
+
+        Args:
+            events: In their order in the journal.
+            look_up: Whether some may have been sent already, by an attempt that broke off.
+        """
+        self._look_up = look_up
+        self._waiting.clear()
+        for event in events:
+            match event["kind"]:
+                case "search_started":
+                    self._start_search(event)
+                case "trial_started":
+                    self._start_trial(event)
+                case "epoch_ended":
+                    self._add_epoch(event)
+                case "trial_ended":
+                    self._end_trial(event)
+                case "search_ended":
+                    self._end_search(event)
+        self._flush(list(self._waiting))
+
+    def close(self, time: int) -> None:
+        """Mark as killed whatever still runs: the search left without ending it."""
+        self._kill_trials(time)
+        if self._cursor.is_open and self._cursor.run_id:
+            self._store.log(self._cursor.run_id, tags={"status": "interrupted"})
+            self._store.end_run(self._cursor.run_id, "KILLED", time=time)
+            self._cursor.is_open = False
+
+    def _start_search(self, event: Event) -> None:
+        cursor = self._cursor
+        given = event.get("tags", {})
+        cursor.search_id, cursor.name = str(event["search_id"]), str(event["name"])
+        cursor.direction = event.get("direction", "max")
+        cursor.dataset = str(given.get("dataset", ""))
+        key = {"kind": "search", SEARCH_ID: cursor.search_id}
+        tags = {**given, **key, "status": "running"}
+        if commit := given.get("git_commit"):
+            tags["mlflow.source.git.commit"] = commit
+        is_new = cursor.run_id is None
+        if cursor.run_id is None:
+            cursor.run_id, is_new = self._open_run(cursor.name, key, tags, event["time"])
+            cursor.is_open = True
+        self._claim_search()
+        params = self._unknown(cursor.run_id, event.get("params", {}), is_new=is_new)
+        self._store.log(cursor.run_id, params=params, tags={} if is_new else _present(tags))
+        self._store.log_datasets(cursor.run_id, event.get("datasets", []))
+        self._store.log_files(cursor.run_id, self._folder, event.get("artifacts", []))
+
+    def _start_trial(self, event: Event) -> None:
+        self._claim_search()
+        trial_id = str(event["trial_id"])
+        row, is_new = self._cursor.trials.get(trial_id), False
+        if row is None:
+            key = {"kind": "trial", SEARCH_ID: self._cursor.search_id, "trial_id": trial_id}
+            parent = {"mlflow.parentRunId": self._cursor.run_id}
+            tags = {**event.get("tags", {}), **key, **parent}
+            run_id, is_new = self._open_run(str(event["name"]), key, tags, event["time"])
+            row = self._cursor.trials[trial_id] = TrialRun(run_id)
+        self._claim_trial(row)
+        params = self._unknown(row.run_id, event.get("values", {}), is_new=is_new)
+        self._store.log(row.run_id, params=params)
+
+    def _add_epoch(self, event: Event) -> None:
+        row = self._trial(event)
+        execution, epoch = int(event.get("execution", 0)), int(event["epoch"])
+        if epoch <= row.epochs.get(str(execution), 0):
+            return  # a trial that went on from a checkpoint repeats what came after it
+        prefix = f"execution_{execution + 1}/" if execution else ""
+        points = _points(event["metrics"], event["time"], step=epoch, prefix=prefix)
+        self._waiting.setdefault(str(event["trial_id"]), {}).setdefault((execution, epoch), points)
+
+    def _flush(self, trial_ids: Iterable[str]) -> None:
+        for trial_id in trial_ids:
+            row = self._cursor.trials[trial_id]
+            self._claim_search()
+            self._claim_trial(row)
+            epochs = self._waiting.pop(trial_id, {})
+            self._store.log(row.run_id, points=[p for points in epochs.values() for p in points])
+            for execution, epoch in epochs:
+                row.epochs[str(execution)] = max(epoch, row.epochs.get(str(execution), 0))
+
+    def _end_trial(self, event: Event) -> None:
+        trial_id, time = str(event["trial_id"]), event["time"]
+        self._flush([trial_id] if trial_id in self._waiting else [])
+        row = self._trial(event)
+        has_failed = event["status"] == "FAILED"
+        row.score = _number(event.get("score"))
+        if not has_failed and event.get("classifier"):
+            row.classifier, row.is_kept = str(event["classifier"]), True
+        if self._wants_model(trial_id):
+            row.model_id = self._log_model(row.run_id, str(row.classifier), event)
+        scores = {f"best_{name}": value for name, value in event.get("metrics", {}).items()}
+        points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
+        tags = _present({"reason": event.get("reason")})
+        self._store.log(row.run_id, points=points, tags=tags)
+        if event.get("traceback"):
+            self._store.log_text(row.run_id, event["traceback"], "traceback.txt")
+        self._store.end_run(row.run_id, "FAILED" if has_failed else "FINISHED", time=time)
+        row.is_open, row.has_ended, row.epochs = False, True, {}
+        self._rank(trial_id, time)
+
+    def _rank(self, trial_id: str, time: int) -> None:
+        """Note the best trial so far, and drop what a worse one has left."""
+        cursor = self._cursor
+        if self._beats(trial_id, cursor.best):
+            cursor.best = trial_id
+        if cursor.best is None:
+            return
+        best = cursor.trials[cursor.best]
+        ended = sum(row.has_ended for row in cursor.trials.values())
+        points = _points({"best_score": best.score}, time, step=ended)
+        self._store.log(str(cursor.run_id), points=points)
+        for other, row in cursor.trials.items():
+            if row.has_ended and self._beats(cursor.best, other):
+                if self._settings.log_models == "best":
+                    self._delete_model(row)
+                self._drop_file(row)
+
+    def _end_search(self, event: Event) -> None:
+        cursor, status = self._cursor, event["status"]
+        run_id, time = str(cursor.run_id), event["time"]
+        self._flush(list(self._waiting))
+        self._kill_trials(time)
+        self._store.log_files(run_id, self._folder, event.get("artifacts", []))
+        model_id = self._log_final_model(event)
+        words = ("reason", "winner")
+        tags = _present({"status": status, **{word: event.get(word) for word in words}})
+        if description := event.get("description"):
+            tags["mlflow.note.content"] = description
+        points = _points(event.get("metrics", {}), time, model_id=model_id)
+        self._store.log(run_id, points=points, tags=tags)
+        if model_id and status == "completed":
+            self._register(model_id, event)
+            for row in cursor.trials.values():
+                if row.classifier != event["classifier"]:
+                    self._drop_file(row)
+        self._store.end_run(run_id, RUN_STATUS[status], time=time)
+        cursor.is_open = False
+
+    def _log_final_model(self, event: Event) -> str | None:
+        """Log the classifier a search ended with, unless a trial's model is the same file."""
+        cursor, run_id = self._cursor, str(self._cursor.run_id)
+        name, winner = event.get("classifier"), cursor.trials.get(str(event.get("winner")))
+        if not name:
+            return None
+        if winner and winner.model_id and winner.classifier == name:
+            model_id: str | None = winner.model_id
+            if model_id != cursor.final_model:
+                self._store.link_model(run_id, winner.model_id, look_up=True)
+        else:
+            model_id = self._log_model(run_id, name, event)
+        previous, cursor.final_model = cursor.final_model, model_id
+        shared = {row.model_id for row in cursor.trials.values()}
+        if previous and previous != model_id and previous not in shared:
+            self._store.delete_model(previous)
+        return model_id
+
+    def _register(self, model_id: str, event: Event) -> None:
+        cursor = self._cursor
+        facts = {
+            SEARCH_ID: cursor.search_id,
+            "search_run_id": cursor.run_id,
+            "dataset": cursor.dataset,
+            "winner": event.get("winner"),
+            **event.get("metrics", {}),
+        }
+        description = f"The final classifier of the search {cursor.name}, run {cursor.run_id}."
+        run_id = str(cursor.run_id)
+        self._store.register(model_id, run_id, description=description, tags=_present(facts))
+
+    def _open_run(
+        self, name: str, key: Mapping[str, str], tags: Mapping[str, Any], time: int
+    ) -> tuple[str, bool]:
+        """Return a run's id and whether it was made just now, not by an earlier attempt."""
+        found = self._store.find_run(key) if self._look_up else None
+        if found:
+            return found, False
+        run_id = self._store.create_run(name, _present(tags), time=time)
+        self._owned.add(run_id)
+        return run_id, True
+
+    def _claim_search(self) -> None:
+        cursor = self._cursor
+        if cursor.run_id is None:
+            raise LookupError("The journal does not begin with `search_started`.")
+        if cursor.run_id not in self._owned or not cursor.is_open:
+            self._store.reopen_run(cursor.run_id)
+            self._store.log(cursor.run_id, tags={"status": "running"})
+            self._owned.add(cursor.run_id)
+            cursor.is_open = True
+
+    def _claim_trial(self, row: TrialRun) -> None:
+        if row.run_id not in self._owned or not row.is_open:
+            self._store.reopen_run(row.run_id)
+            self._owned.add(row.run_id)
+            row.is_open = True
+
+    def _kill_trials(self, time: int) -> None:
+        for row in self._cursor.trials.values():
+            if row.is_open:
+                self._store.end_run(row.run_id, "KILLED", time=time)
+                row.is_open = False
+
+    def _trial(self, event: Event) -> TrialRun:
+        trial_id = str(event["trial_id"])
+        if trial_id not in self._cursor.trials:
+            raise LookupError(f"Trial {trial_id} ends or goes on without a start.")
+        return self._cursor.trials[trial_id]
+
+    def _unknown(self, run_id: str, params: Mapping[str, Any], *, is_new: bool) -> dict[str, Any]:
+        """Leave out the params a run has already: MLflow refuses to change them."""
+        known = set() if is_new else self._store.known_params(run_id)
+        return {name: value for name, value in params.items() if name not in known}
+
+    def _log_model(self, run_id: str, name: str, event: Event) -> str | None:
+        tags = {SEARCH_ID: self._cursor.search_id, EVENT: str(event["n"])}
+        file = self._folder / name
+        return self._store.log_model(run_id, file, tags=tags, look_up=self._look_up)
+
+    def _wants_model(self, trial_id: str) -> bool:
+        if self._cursor.trials[trial_id].classifier is None:
+            return False
+        match self._settings.log_models:
+            case "all":
+                return True
+            case "best":
+                best = self._cursor.best
+                return best == trial_id or self._beats(trial_id, best)
+            case _:
+                return False
+
+    def _beats(self, trial_id: str, other_id: str | None) -> bool:
+        """Tell whether a trial's score is strictly better than another's, or the first there is."""
+        score = self._cursor.trials[trial_id].score
+        other = self._cursor.trials[other_id].score if other_id else None
+        if score is None or other is None:
+            return score is not None
+        return score > other if self._cursor.direction == "max" else score < other
+
+    def _delete_model(self, row: TrialRun) -> None:
+        if row.model_id:
+            self._store.delete_model(row.model_id)
+            row.model_id = None
+
+    def _drop_file(self, row: TrialRun) -> None:
+        """Remove a trial's file from beside the journal, unless it is still to be sent."""
+        is_sent = row.model_id is not None or self._settings.log_models != "all"
+        if row.is_kept and row.classifier and is_sent:
+            (self._folder / row.classifier).unlink(missing_ok=True)
+            row.is_kept = False
+
+
+def _points(
+    metrics: Mapping[str, Any],
+    time: int,
+    *,
+    step: int = 0,
+    prefix: str = "",
+    model_id: str | None = None,
+) -> list[Point]:
+    return [
+        Point(prefix + name, float(value), time, step, model_id)
+        for name, value in metrics.items()
+        if isinstance(value, (int, float))
+    ]
+
+
+def _present(tags: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tags.items() if value is not None}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

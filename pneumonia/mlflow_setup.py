@@ -1,0 +1,185 @@
+"""Where tracked results go, and how MLflow is set up so that it keeps quiet and to itself."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pneumonia.errors import ConfigError
+
+FOLDER = "mlruns"
+PROBE_SECONDS = 5.0
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    # MLflow's own: 7 retries of 120 seconds. The tracking has its own, longer patience.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where and what to track: the keys of the config group `tracking`.
+
+    Args:
+        uri: Of the MLflow store. None: `MLFLOW_TRACKING_URI`, or else SQLite at
+            `mlruns/mlflow.db` under the current folder.
+        artifacts: A folder or a URI for a new experiment's files. A folder is not used with a
+            server, which has its own place for them. None: the store decides.
+        experiment: Name of the experiment.
+        log_models: Whose trials' classifiers to keep. The search's final one is always kept.
+        registered_model: Name under which final classifiers are registered.
+        alias: Given to the version of the search that completed last. Not to the best one: the
+            scores of searches on different data do not compare.
+    """
+
+    uri: str | None = None
+    artifacts: str | None = f"{FOLDER}/artifacts"
+    experiment: str = "pneumonia"
+    log_models: Literal["all", "best", "none"] = "all"
+    registered_model: str = "pneumonia"
+    alias: str = "champion"
+
+    @property
+    def store_uri(self) -> str:
+        """The URI in use; a relative path of SQLite is made absolute."""
+        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{FOLDER}/mlflow.db"
+        path = sqlite_path(uri)
+        return uri if path is None else f"sqlite:///{path}"
+
+    @property
+    def artifact_location(self) -> str | None:
+        """Where a new experiment keeps its files; None leaves it to the server."""
+        if self.artifacts is None or "://" in self.artifacts:
+            return self.artifacts
+        if urlsplit(self.store_uri).scheme in ("http", "https"):
+            return None
+        return str(Path(self.artifacts).expanduser().resolve())
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the absolute path of a SQLite store's file, or None for another store."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).expanduser().resolve() if uri.startswith(prefix) else None
+
+
+def redact(uri: str) -> str:
+    """Return a URI without the user and password in it."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in uri else uri
+
+
+def prepare_environment() -> None:
+    """Set MLflow up before it is imported; what the user has set stays."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # What goes wrong is reported once by the tracking, without MLflow's tracebacks.
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic)\b")
+    # MLflow's tables with SQLAlchemy 2.1; the warning names whichever module came first.
+    warnings.filterwarnings("ignore", ".*noload.* loader strategy", DeprecationWarning)
+
+
+def probe(uri: str) -> None:
+    """Find out in seconds, and without MLflow, whether something answers at a URI.
+
+    Raises:
+        ConfigError: Nothing does.
+    """
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            with urllib.request.urlopen(f"{redact(uri).rstrip('/')}/health", timeout=PROBE_SECONDS):
+                pass
+        elif parts.hostname:
+            port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), PROBE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # it answers, if only to ask who we are
+    except (OSError, ValueError) as error:
+        raise unreachable(uri, error) from error
+
+
+def unreachable(uri: str, error: Exception) -> ConfigError:
+    """Return the error for a store that cannot be used."""
+    reason = str(getattr(error, "reason", error)).strip().partition("\n")[0]
+    hint = f"{reason}. Start the server, or track into this folder with `tracking=local`"
+    return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)
+
+
+def ensure_sqlite(uri: str) -> None:
+    """Create a SQLite store or bring its tables up to date, one process at a time.
+
+    Parallel searches would otherwise build the same tables into each other. A file from an older
+    MLflow is copied beside itself before its tables change.
+
+    Raises:
+        ConfigError: The file is no database, or one from a newer MLflow.
+        OSError: The folder cannot be written.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock")):
+        _check_database(path)
+        _migrate(uri, path)
+
+
+def _check_database(path: Path) -> None:
+    """Fail at once on what is no database: MLflow would try it for minutes."""
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("pragma schema_version").fetchone()
+    except sqlite3.Error as error:
+        expected = "the file of a SQLite database"
+        raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
+
+
+def _migrate(uri: str, path: Path) -> None:
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)
+    try:
+        if utils._is_empty_database(engine):
+            utils._initialize_tables(engine)
+            return
+        try:
+            utils._verify_schema(engine)
+        except MlflowException:
+            shutil.copyfile(path, path.with_suffix(".db.backup"))
+            utils._upgrade_db(engine)
+    except CommandError as error:
+        expected = "a database that this version of MLflow knows"
+        raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

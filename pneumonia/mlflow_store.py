@@ -1,0 +1,344 @@
+"""What a search needs of an MLflow store, each operation safe to repeat."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pneumonia.errors import ConfigError
+from pneumonia.mlflow_dataset import dataset_input
+from pneumonia.mlflow_model import write_model
+from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment
+from pneumonia.process import process_start
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+SEARCH_ID = "pneumonia.search_id"
+HOST, PID, STARTED = "pneumonia.host", "pneumonia.pid", "pneumonia.process_start"
+MODEL_NAME = "classifier"
+# MLflow's own limits; older servers only refuse what is longer, they do not cut it.
+PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric: its name, value, time (ms since 1970), step and logged model."""
+
+    name: str
+    value: float
+    time: int
+    step: int = 0
+    model_id: str | None = None
+
+
+class Store:
+    """Owns the connection to one MLflow store and one experiment in it.
+
+    It knows runs, models and versions, not what a search or a journal is.
+
+    Args:
+        settings: Where the store is.
+
+    Raises:
+        ConfigError: The experiment was deleted.
+        mlflow.exceptions.MlflowException: The store cannot be reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        prepare_environment()
+        from mlflow import MlflowClient
+
+        self._settings = settings
+        self._uri = settings.store_uri
+        ensure_sqlite(self._uri)
+        self._client: MlflowClient = MlflowClient(self._uri, registry_uri=self._uri)
+        self.experiment_id = self._ensure_experiment()
+
+    def find_run(self, tags: Mapping[str, str]) -> str | None:
+        """Return the id of the newest run with these tags, or None."""
+        runs = self._client.search_runs([self.experiment_id], _tag_words(tags), max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    def has_run(self, run_id: str) -> bool:
+        """Tell whether the store still has a run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    def create_run(self, name: str, tags: Mapping[str, Any], *, time: int) -> str:
+        """Start a run that belongs to this process; return its id."""
+        every = {**_source_tags(), **owner_tags(), **tags}
+        texts = {_key(key): _text(value, TAG_LENGTH) for key, value in every.items()}
+        run = self._client.create_run(self.experiment_id, time, texts, name)
+        return str(run.info.run_id)
+
+    def reopen_run(self, run_id: str) -> None:
+        """Mark a run as running in this process."""
+        self._client.update_run(run_id, "RUNNING")
+        self.log(run_id, tags=owner_tags())
+
+    def end_run(self, run_id: str, status: str, *, time: int) -> None:
+        """Mark a run as `FINISHED`, `FAILED` or `KILLED` at a time."""
+        self._client.set_terminated(run_id, status, time)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        points: Iterable[Point] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log metrics, params and tags in as few requests as MLflow takes.
+
+        The store's key of a metric is all of name, step, time and value: logging a point again
+        writes nothing. A param that has another value already raises.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(_key(p.name), p.value, p.time, p.step, model_id=p.model_id) for p in points
+        ]
+        pairs = [Param(_key(k), _text(v, PARAM_LENGTH)) for k, v in (params or {}).items()]
+        labels = [RunTag(_key(k), _text(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
+        self._client.log_batch(run_id, metrics, pairs, labels)
+
+    def known_params(self, run_id: str) -> set[str]:
+        """Return the names of the params a run has."""
+        return set(self._client.get_run(run_id).data.params)
+
+    def log_files(self, run_id: str, folder: Path, names: Iterable[str]) -> None:
+        """Log files of a folder under their names; those that are missing are left out."""
+        for name in names:
+            path = folder / name
+            if path.exists():
+                inside = Path(name).parent.as_posix()
+                self._client.log_artifact(run_id, str(path), None if inside == "." else inside)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Log a text as a file."""
+        self._client.log_text(run_id, text, name)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[Mapping[str, Any]]) -> None:
+        """Log the splits of a dataset as the inputs of a run."""
+        self._client.log_inputs(run_id, [dataset_input(row) for row in datasets])
+
+    def log_model(
+        self, run_id: str, classifier: Path, *, tags: Mapping[str, str], look_up: bool
+    ) -> str | None:
+        """Log a `.keras` file as a model of a run.
+
+        Args:
+            run_id: The run that trained it; the model shows its params.
+            classifier: The file; stays where it is, and shares its disk blocks with a local
+                artifact store.
+            tags: Tell this model of the run from others.
+            look_up: Whether an earlier attempt may have left it, to be completed.
+
+        Returns:
+            The model's id, or None if the file is gone and no earlier attempt sent it.
+        """
+        model = self._find_model(run_id, tags) if look_up else None
+        ready = model is not None and str(model.status) == "READY"
+        if not ready and not classifier.exists():
+            return None
+        if model is None:
+            params = self._client.get_run(run_id).data.params
+            model = self._client.create_logged_model(
+                self.experiment_id, MODEL_NAME, run_id, dict(tags), params
+            )
+        model_id = str(model.model_id)
+        self.link_model(run_id, model_id, look_up=look_up)
+        if not ready:
+            self._put_model(model, classifier, run_id)
+            self._client.finalize_logged_model(model_id, "READY")
+        return model_id
+
+    def link_model(self, run_id: str, model_id: str, *, look_up: bool) -> None:
+        """Show a model as an output of a run."""
+        from mlflow.entities import LoggedModelOutput
+
+        if look_up:
+            outputs = self._client.get_run(run_id).outputs
+            if outputs and any(row.model_id == model_id for row in outputs.model_outputs):
+                return
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+
+    def delete_model(self, model_id: str) -> None:
+        """Delete a model and its files: MLflow itself leaves them on the disk."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            location = str(self._client.get_logged_model(model_id).artifact_location)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return
+            raise
+        get_artifact_repository(location, tracking_uri=self._uri).delete_artifacts()
+        local = _local_path(location)
+        if local is not None and local.parent.name == model_id:
+            shutil.rmtree(local.parent, ignore_errors=True)
+        self._client.delete_logged_model(model_id)
+
+    def register(
+        self, model_id: str, run_id: str, *, description: str, tags: Mapping[str, Any]
+    ) -> str:
+        """Register a model as a new version that takes the alias; return the version.
+
+        A run registers once: its version is looked up first.
+        """
+        name = self._settings.registered_model
+        self._ensure_registered_model(name)
+        found = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        version = found[0] if found else None
+        if version is None:
+            texts = {_key(key): _text(value, TAG_LENGTH) for key, value in tags.items()}
+            # Not `models:/<id>`: MLflow would look that up in the global tracking URI.
+            source = self._client.get_logged_model(model_id).artifact_location
+            version = self._client.create_model_version(
+                name, source, run_id, texts, None, description, 0, model_id
+            )
+        self._client.set_registered_model_alias(name, self._settings.alias, version.version)
+        return str(version.version)
+
+    def end_orphans(self) -> int:
+        """Mark as killed the running runs of this host whose process is gone; return how many."""
+        words = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{platform.node()}'"
+        runs = self._client.search_runs([self.experiment_id], words, max_results=1000)
+        gone = [run for run in runs if not _is_alive(run.data.tags)]
+        for run in gone:
+            if run.data.tags.get("kind") == "search":
+                self.log(run.info.run_id, tags={"status": "interrupted"})
+            self.end_run(run.info.run_id, "KILLED", time=_last_time(run))
+        return len(gone)
+
+    def _ensure_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name, location = self._settings.experiment, self._settings.artifact_location
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, location))
+            except MlflowException as error:
+                found = self._client.get_experiment_by_name(name)  # another process was faster
+                if found is None:
+                    raise error
+        if found.lifecycle_stage == "deleted":
+            hint = f"Run `mlflow experiments restore -x {found.experiment_id}` or name another one"
+            expected = "an experiment that was not deleted in MLflow"
+            raise ConfigError("tracking.experiment", expected, name, hint)
+        return str(found.experiment_id)
+
+    def _ensure_registered_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _find_model(self, run_id: str, tags: Mapping[str, str]) -> LoggedModel | None:
+        words = f"source_run_id = '{run_id}' and {_tag_words(tags)}"
+        models = self._client.search_logged_models([self.experiment_id], words)
+        return models[0] if models else None
+
+    def _put_model(self, model: LoggedModel, classifier: Path, run_id: str) -> None:
+        model_id = str(model.model_id)
+        local = _local_path(str(model.artifact_location))
+        if local is not None:
+            write_model(local, classifier, model_id=model_id, run_id=run_id)
+            return
+        # Staged beside the file, where it can be hard-linked rather than copied.
+        with tempfile.TemporaryDirectory(dir=classifier.parent, prefix=".model-") as staged:
+            write_model(Path(staged), classifier, model_id=model_id, run_id=run_id)
+            self._client.log_model_artifacts(model_id, staged)
+
+
+def is_final(error: Exception) -> bool:
+    """Tell an error that trying again cannot mend from one of the network, disk or store."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        # Not MLflow but a proxy before it answers so, such as 404 while the server restarts.
+        if str(error).startswith("API request to"):
+            return False
+        codes = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+        return error.error_code in codes
+    if isinstance(error, (OSError, json.JSONDecodeError)):
+        return False
+    return isinstance(error, (LookupError, TypeError, ValueError))
+
+
+def owner_tags() -> dict[str, str]:
+    """Return the tags that say which process a run belongs to."""
+    pid = os.getpid()
+    return {HOST: platform.node(), PID: str(pid), STARTED: process_start(pid) or ""}
+
+
+def _is_alive(tags: Mapping[str, str]) -> bool:
+    pid = tags.get(PID, "")
+    # A process with the same number that began at another time is another process.
+    return pid.isdigit() and process_start(int(pid)) == tags.get(STARTED)
+
+
+def _tag_words(tags: Mapping[str, str]) -> str:
+    """Return the condition, in MLflow's search syntax, that all tags have these values."""
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+
+
+def _last_time(run: Any) -> int:
+    """Return when a run was last heard of, in milliseconds since 1970."""
+    times = [metric.timestamp for metric in run.data._metric_objs]
+    return int(max([run.info.start_time, *times]))
+
+
+def _source_tags() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = str(os.getuid())
+    return {"mlflow.user": user, "mlflow.source.name": "pneumonia", "mlflow.source.type": "LOCAL"}
+
+
+def _local_path(location: str) -> Path | None:
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    return Path(str(local_file_uri_to_path(location)))
+
+
+def _key(name: str) -> str:
+    """Return a name that MLflow takes: letters, digits and `_-./ :` only."""
+    kept = "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in str(name))
+    return kept[:KEY_LENGTH]
+
+
+def _text(value: object, limit: int) -> str:
+    """Return a value as one would type it on the command line, cut to a length."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

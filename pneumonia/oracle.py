@@ -1,0 +1,196 @@
+"""What to try next: KerasTuner's oracles, asked and told one trial at a time."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine import trial as kt_trial
+
+from pneumonia.building import build, locate
+from pneumonia.errors import ConfigError
+from pneumonia.space import Space
+
+Config = dict[str, Any]
+
+# KerasTuner takes a seed of 0 for none.
+_SEED_FOR_ZERO = 2**31 - 1
+_TUNER_ID = "pneumonia"
+# Keys of a tuner's section that are ours.
+_OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A trial to run.
+
+    Attributes:
+        trial_id: Its name within the search.
+        number: Its number within the search, from 1.
+        values: A value for every hyperparameter that exists with them.
+        epochs: The epoch up to which it is trained, counted from the very beginning.
+        tags: For Hyperband `bracket`, `round` and `promoted_from`.
+    """
+
+    trial_id: str
+    number: int
+    values: dict[str, Any]
+    epochs: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parent(self) -> str | None:
+        """The trial whose training it goes on with."""
+        return self.tags.get("promoted_from")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Some trials of a plan that are alike.
+
+    Attributes:
+        bracket: Hyperband's bracket, or None.
+        round: Hyperband's round within the bracket, from 0.
+        trials: How many trials.
+        start: The epoch that they go on from.
+        epochs: The epoch up to which they are trained.
+    """
+
+    bracket: int | None
+    round: int
+    trials: int
+    start: int
+    epochs: int
+
+
+class Oracle:
+    """Owns the KerasTuner oracle of a search, and nothing of what the trials do.
+
+    With nothing to search there is no oracle, and one trial. KerasTuner's own files are not
+    written: what it was told is in the journal, which brings a new oracle to the same state.
+
+    Args:
+        space: What is searched.
+        tuner: The section of the tuner.
+        objective: `name` and `direction`.
+
+    Raises:
+        ConfigError: Where the tuner does not exist or does not take its arguments.
+    """
+
+    def __init__(self, space: Space, tuner: Config, objective: Config) -> None:
+        self._space, self._tuner, self._objective = space, tuner, objective
+        self._oracle = _build(space, tuner, objective) if len(space) else None
+        self._count = 0
+
+    def propose(self) -> Proposal | None:
+        """Return the next trial, or None where the search has come to its end."""
+        if self._oracle is None:
+            self._count += 1
+            only = Proposal("0000", 1, {}, self._tuner["max_epochs"])
+            return only if self._count == 1 else None
+        trial = self._oracle.create_trial(_TUNER_ID)
+        if trial.status != kt_trial.TrialStatus.RUNNING:
+            return None
+        self._count += 1
+        if self._count == 1:
+            self._start(trial)
+        values = trial.hyperparameters.values
+        tags = {}
+        if "tuner/bracket" in values:
+            tags = {"bracket": str(values["tuner/bracket"]), "round": str(values["tuner/round"])}
+        if "tuner/trial_id" in values:
+            tags["promoted_from"] = values["tuner/trial_id"]
+        epochs = values.get("tuner/epochs", self._tuner["max_epochs"])
+        decoded = self._space.decode(values)
+        return Proposal(trial.trial_id, self._count, decoded, int(epochs), tags)
+
+    def tell(self, trial_id: str, score: float | None, *, step: int = 0) -> None:
+        """Tell what came of a trial.
+
+        Args:
+            trial_id: The trial.
+            score: Its objective, or None where it failed.
+            step: The epoch at which it had that score.
+        """
+        if self._oracle is None:
+            return
+        trial = self._oracle.get_trial(trial_id)
+        if score is None or math.isnan(score):
+            trial.status = kt_trial.TrialStatus.FAILED
+        else:
+            self._oracle.update_trial(trial_id, {self._objective["name"]: score}, step=step)
+            trial.status = kt_trial.TrialStatus.COMPLETED
+        self._oracle.end_trial(trial)
+
+    def plan(self) -> list[Round]:
+        """Return the trials to expect, as far as the tuner and the space tell."""
+        if self._oracle is None:
+            return [Round(None, 0, 1, 0, self._tuner["max_epochs"])]
+        if isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            return _capped(_hyperband_rounds(self._oracle), self._tuner.get("max_trials"))
+        trials = min(self._tuner["max_trials"] or math.inf, self._space.size())
+        most = 0 if math.isinf(trials) else int(trials)
+        return [Round(None, 0, most, 0, self._tuner["max_epochs"])]
+
+    def _start(self, trial: kt_trial.Trial) -> None:
+        """Give the first trial the start values; `end_trial` records them with KerasTuner."""
+        started = self._space.encode(self._space.given_start())
+        values = trial.hyperparameters.values
+        values.update({path: value for path, value in started.items() if path in values})
+        trial.hyperparameters.ensure_active_values()
+
+
+def _build(space: Space, tuner: Config, objective: Config) -> keras_tuner.Oracle:
+    target = locate(tuner["_target_"], "tuner")
+    takes = inspect.signature(target).parameters
+    section = {name: value for name, value in tuner.items() if name not in _OWN}
+    section |= {
+        name: tuner[name]
+        for name in ("_target_", "max_epochs", "max_trials")
+        if name == "_target_" or name in takes
+    }
+    section["seed"] = tuner["seed"] or _SEED_FOR_ZERO
+    oracle = build(
+        section,
+        "tuner",
+        objective=keras_tuner.Objective(objective["name"], objective["direction"]),
+        hyperparameters=space.hyperparameters(),
+        # The search itself counts failures, and says more about them.
+        max_consecutive_failed_trials=2**31,
+    )
+    if not isinstance(oracle, keras_tuner.Oracle):
+        raise ConfigError("tuner._target_", "a KerasTuner oracle", tuner["_target_"])
+    if "max_trials" not in takes:
+        oracle.max_trials = tuner.get("max_trials")
+    oracle.verbose = 0
+    # Their cost grows with the number of trials.
+    oracle.save = lambda: None
+    oracle._save_trial = lambda trial: None
+    return oracle
+
+
+def _hyperband_rounds(oracle: keras_tuner.oracles.HyperbandOracle) -> list[Round]:
+    rounds = []
+    for bracket in reversed(range(oracle._get_num_brackets())):
+        for number in range(oracle._get_num_rounds(bracket)):
+            size = oracle._get_size(bracket, number)
+            start = oracle._get_epochs(bracket, number - 1) if number else 0
+            epochs = oracle._get_epochs(bracket, number)
+            rounds.append(Round(bracket, number, size, start, epochs))
+    return rounds * int(oracle.hyperband_iterations)
+
+
+def _capped(rounds: list[Round], most: int | None) -> list[Round]:
+    if most is None:
+        return rounds
+    result = []
+    for item in rounds:
+        trials = min(item.trials, most)
+        most -= trials
+        if trials:
+            result.append(Round(item.bracket, item.round, trials, item.start, item.epochs))
+    return result

@@ -1,0 +1,349 @@
+"""Figures of a search and of its winner, drawn by matplotlib without its global state.
+
+Every function returns a `Figure` that no window system knows of; `save` writes it. Colours are
+those of Okabe and Ito, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/),
+and nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from pneumonia.metrics import Estimate, Scores, operating_points
+
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_SKY, _YELLOW, _GREY = "#56B4E9", "#E69F00", "#767676"
+_CURVES = (_BLUE, _ORANGE, _GREEN, _PURPLE, _YELLOW, _SKY)
+_DPI = 150
+_FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one trial measured after each epoch.
+
+    Attributes:
+        label: What to call it, as 'trial 7'.
+        epochs: Absolute epochs, ascending.
+        metrics: By name, as many values as epochs; nan where one was not measured.
+    """
+
+    label: str
+    epochs: Sequence[int]
+    metrics: Mapping[str, Sequence[float]]
+
+
+def confusion_matrix(scores: Scores, class_names: tuple[str, str]) -> Figure:
+    """Draw the confusion matrix: numbers of images, and their share of the true class."""
+    counts = scores.confusion
+    cells = np.array(
+        [
+            [counts.true_negatives, counts.false_positives],
+            [counts.false_negatives, counts.true_positives],
+        ]
+    )
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    figure, axes = _figure(4.6, 4.2)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    intervals = {(0, 0): scores.specificity, (1, 1): scores.sensitivity}
+    for (row, column), count in np.ndenumerate(cells):
+        ink = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(column, row - 0.08, f"{count:,}", ha="center", va="center", size=20, color=ink)
+        share = f"{shares[row, column]:.1%}"
+        if (row, column) in intervals:
+            low, high = intervals[row, column].low, intervals[row, column].high
+            share += "" if np.isnan(low) else f"\n({low:.1%} to {high:.1%})"
+        axes.text(column, row + 0.24, share, ha="center", va="center", size=9, color=ink)
+    names = [_printable(_cut(name, 16)) for name in class_names]
+    axes.set_xticks([0, 1], names, parse_math=False)
+    axes.set_yticks([0, 1], names, parse_math=False, rotation=90, va="center")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(f"Predicted class, above {scores.threshold:g}")
+    axes.set_ylabel("True class")
+    _title(axes, f"Balanced accuracy {_interval(scores.balanced_accuracy)}")
+    return figure
+
+
+def roc(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> Figure:
+    """Draw the ROC curve, and the threshold's point on it with both its intervals."""
+    false_positives, true_positives, _ = operating_points(y_true, y_score)
+    figure, axes = _figure(4.6, 4.6)
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="Chance")
+    axes.plot(
+        false_positives / max(1, false_positives[-1]),
+        true_positives / max(1, true_positives[-1]),
+        color=_BLUE,
+        linewidth=2,
+        label="Classifier",
+    )
+    specificity = scores.specificity
+    rate = Estimate(1 - specificity.value, 1 - specificity.high, 1 - specificity.low)
+    _mark(axes, rate, scores.sensitivity, f"Threshold {scores.threshold:g}")
+    _square(axes, "False positive rate (1 - specificity)", "True positive rate (sensitivity)")
+    axes.legend(loc="lower right", frameon=False)
+    _title(axes, f"AUC {_interval(scores.auc)}")
+    return figure
+
+
+def precision_recall(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> Figure:
+    """Draw precision over recall, and the threshold's point on it with both its intervals."""
+    false_positives, true_positives, _ = operating_points(y_true, y_score)
+    false_positives, true_positives = false_positives[1:], true_positives[1:]
+    figure, axes = _figure(4.6, 4.6)
+    share = scores.confusion.positives / max(1, np.size(y_true))
+    axes.axhline(share, color=_GREY, linestyle=":", linewidth=1, label=f"Chance {share:.3f}")
+    precision = true_positives / (true_positives + false_positives)
+    axes.step(
+        np.append(0, true_positives / max(1, scores.confusion.positives)),
+        np.append(precision[:1], precision) if len(precision) else [np.nan],
+        where="pre",
+        color=_BLUE,
+        linewidth=2,
+        label="Classifier",
+    )
+    _mark(axes, scores.sensitivity, scores.precision, f"Threshold {scores.threshold:g}")
+    _square(axes, "Recall (sensitivity)", "Precision (positive predictive value)")
+    axes.legend(loc="lower left", frameon=False)
+    _title(axes, f"Average precision {_interval(scores.average_precision)}")
+    return figure
+
+
+def calibration(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> Figure:
+    """Draw how often images are positive at each probability, over how many images there are.
+
+    Ten bins of equal width; the bars are 95 % Wilson intervals (Wilson 1927,
+    doi:10.1080/01621459.1927.10502953).
+    """
+    positive, score = np.asarray(y_true).ravel() > 0, np.asarray(y_score, dtype=float).ravel()
+    positive, score = positive[~np.isnan(score)], score[~np.isnan(score)]
+    which = np.clip((score * _BINS).astype(int), 0, _BINS - 1)
+    total = np.bincount(which, minlength=_BINS)
+    used = np.flatnonzero(total)
+    mean = np.bincount(which, weights=score, minlength=_BINS)[used] / total[used]
+    hits = np.bincount(which, weights=positive, minlength=_BINS)[used]
+    low, high = _wilson(hits, total[used])
+    share = hits / total[used]
+
+    figure = _bare_figure(4.6, 5.4)
+    axes, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="Ideal")
+    axes.errorbar(mean, share, yerr=(share - low, high - share), label="Classifier", **_POINTS)
+    axes.plot(mean, share, color=_BLUE, linewidth=1)
+    _unit(axes, "", "Share of positive images")
+    axes.legend(loc="upper left", frameon=False)
+    _title(axes, f"Brier score {_interval(scores.brier)}")
+    edges = np.linspace(0, 1, _BINS + 1)
+    below.bar(edges[:-1], total, width=1 / _BINS, align="edge", color=_SKY, edgecolor="white")
+    below.set_xlabel("Probability given")
+    below.set_ylabel("Images")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    _plain(below)
+    figure.align_ylabels()
+    return figure
+
+
+def learning_curves(histories: Sequence[History], objective: str = "val_auc") -> Figure:
+    """Draw the objective and the loss of trials over epochs, training dashed.
+
+    Args:
+        histories: The best first; it is drawn boldest, and those after the sixth are left out.
+        objective: Name of the metric that ranks the trials.
+    """
+    names = list(dict.fromkeys([objective, "val_loss"]))
+    shown = [n for n in names if n == objective or any(n in h.metrics for h in histories)]
+    figure = _bare_figure(4.4 * len(shown) + 1.2, 3.6)
+    panels = np.atleast_1d(figure.subplots(1, len(shown)))
+    for axes, name in zip(panels, shown, strict=True):
+        for rank, history in reversed(list(enumerate(histories[: len(_CURVES)]))):
+            _curve(axes, history, name, rank)
+        axes.set_xlabel("Epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(color="#E5E5E5", linewidth=0.6)
+        _plain(axes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles[::-1], labels[::-1], loc="outside right center", frameon=False)
+    _title(panels[0], "Best trials: validation solid, training dashed")
+    return figure
+
+
+def error_sheet(
+    images: Sequence[NDArray[np.uint8]],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    names: Sequence[str],
+    *,
+    class_names: tuple[str, str],
+    columns: int = 6,
+) -> Figure:
+    """Draw a contact sheet of images that the classifier got wrong, in the order given.
+
+    `metrics.worst_errors` says which ones to give.
+
+    Args:
+        images: uint8, each of any shape (H, W, 1), (H, W, 3) or (H, W).
+        labels: Their true classes, 0 or 1.
+        scores: Their probabilities of the positive class.
+        names: Their names; long ones are cut at the front.
+        class_names: Negative, positive.
+        columns: Images in a row.
+    """
+    if not len(images):
+        figure, axes = _figure(4.6, 1.2)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "No image was wrong.", ha="center", va="center", size=12)
+        return figure
+    truths, shares = np.asarray(labels).ravel(), np.asarray(scores, dtype=float).ravel()
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = _bare_figure(max(4.6, 1.75 * columns), 2.25 * rows + 0.6)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, truth, share, name in zip(
+        figure.axes, images, truths, shares, names, strict=False
+    ):
+        axes.imshow(_rgb(image))
+        _centre(axes, *image.shape[:2])
+        text = f"{_cut(class_names[int(truth)], 20)}\np = {share:.3f}\n{_cut(name, 24)}"
+        colour = _ORANGE if truth else _BLUE
+        axes.set_title(_printable(text), size=7, color=colour, loc="left", parse_math=False)
+    figure.suptitle(
+        _printable(
+            f"The worst errors: true class, probability of {_cut(class_names[1], 20)}, name"
+        ),
+        size=10,
+        parse_math=False,
+    )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as a PNG file, whole or not at all, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            figure.savefig(file, format="png", dpi=_DPI)
+        Path(name).chmod(0o644)  # mkstemp lets nobody else read
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path
+
+
+_POINTS: dict[str, Any] = {
+    "fmt": "o",
+    "color": _BLUE,
+    "markersize": 5,
+    "elinewidth": 1.2,
+    "capsize": 2.5,
+}
+
+
+def _bare_figure(width: float, height: float) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)
+    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _bare_figure(width, height)
+    return figure, figure.subplots()
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", size=10, weight="bold")
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _square(axes: Axes, x_label: str, y_label: str) -> None:
+    _unit(axes, x_label, y_label)
+    axes.set_aspect("equal")
+
+
+def _unit(axes: Axes, x_label: str, y_label: str) -> None:
+    """Make both axes run from 0 to 1, with a margin in which curves at the edge are seen whole."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label)
+    axes.grid(color="#E5E5E5", linewidth=0.6)
+    _plain(axes)
+
+
+def _mark(axes: Axes, x: Estimate, y: Estimate, label: str) -> None:
+    """Draw a point with the intervals of its coordinates, if it is defined."""
+    if np.isnan([x.value, y.value]).any():
+        return
+    # A percentile interval need not contain the value, and matplotlib refuses a negative length.
+    lengths = [[[max(0.0, e.value - e.low)], [max(0.0, e.high - e.value)]] for e in (x, y)]
+    style = _POINTS | {"color": _ORANGE, "zorder": 3}
+    axes.errorbar([x.value], [y.value], xerr=lengths[0], yerr=lengths[1], label=label, **style)
+
+
+def _curve(axes: Axes, history: History, name: str, rank: int) -> None:
+    """Draw one metric of one trial, and the same metric of the training images if it is there."""
+    colour, wide = _CURVES[rank], 2.4 if rank == 0 else 1.2
+    style: dict[str, Any] = {
+        "color": colour,
+        "linewidth": wide,
+        "markersize": 3.5 if wide > 2 else 2.5,
+    }
+    if name in history.metrics:
+        label = _printable(history.label)
+        axes.plot(history.epochs, history.metrics[name], marker="o", label=label, **style)
+    training = name.removeprefix("val_")
+    if training != name and training in history.metrics:
+        axes.plot(history.epochs, history.metrics[training], linestyle="--", alpha=0.6, **style)
+
+
+def _wilson(hits: NDArray[Any], total: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    z = 1.959964
+    share = hits / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+
+
+def _interval(estimate: Estimate) -> str:
+    if np.isnan(estimate.value):
+        return "undefined"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _centre(axes: Axes, height: int, width: int) -> None:
+    """Give an image of any shape a square place, so that the texts above stand in a row."""
+    side = max(height, width)
+    left, top = (width - side) / 2 - 0.5, (height - side) / 2 - 0.5
+    axes.set(xlim=(left, left + side), ylim=(top + side, top))
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the image with three channels."""
+    image = image[..., np.newaxis] if image.ndim == 2 else image
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"…{text[1 - length :]}"
+
+
+def _printable(text: str) -> str:
+    """Replace what the font does not have: matplotlib would warn and draw boxes."""
+    known = get_font(findfont(FontProperties(family=_FONT))).get_charmap()
+    return "".join(c if ord(c) in known or c == "\n" else "?" for c in text)

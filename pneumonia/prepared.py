@@ -1,0 +1,192 @@
+"""PneumoniaMNIST through TensorFlow Datasets (TFDS): prepared once, read from then on.
+
+TFDS left to itself waits for minutes on a host it cannot reach, so the file it needs is looked
+for, checked and fetched here; the preparing and the reading are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from filelock import FileLock
+
+from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
+from pneumonia.errors import DataError
+
+NAME = "pneumonia_mnist"
+REACH_SECONDS = 6.0
+READ_SECONDS = 20.0
+
+_BY_HAND = (
+    "Pass dataset.manual_dir=<folder with {filename}>, fetched by hand from {url}, "
+    "or dataset=phantom, which needs nothing."
+)
+
+
+def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
+    """Prepare PneumoniaMNIST where that has not been done yet, then read it.
+
+    Safe for two processes at once, and after one that was interrupted: TFDS prepares in a folder
+    of its own and renames it, here under a lock.
+
+    Args:
+        data_dir: Where prepared datasets are; by default TFDS' own place, `TFDS_DATA_DIR` or
+            `~/tensorflow_datasets`.
+        manual_dir: Where the file lies that was fetched by hand; `downloads/manual` in `data_dir`
+            by default, as in TFDS. Not looked at where the dataset is prepared.
+
+    Raises:
+        DataError: Where the dataset can be neither read nor prepared; it says what to do.
+    """
+    with _quiet():
+        import tensorflow_datasets as tfds
+
+        root = data_dir or Path(tfds.core.constants.DATA_DIR)
+        root = root.expanduser().absolute()
+        try:
+            builder = tfds.builder(NAME, data_dir=root)
+            if not builder.is_prepared():
+                root.mkdir(parents=True, exist_ok=True)
+                with FileLock(root / f"{NAME}.lock"):
+                    builder = tfds.builder(NAME, data_dir=root)
+                    if not builder.is_prepared():
+                        _prepare(builder, root, manual_dir)
+        except OSError as error:
+            raise DataError(f"dataset.data_dir: {root} cannot be used ({error}).") from error
+        return _read(builder)
+
+
+def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
+    import tensorflow_datasets as tfds
+
+    folder = Path(builder.data_path)
+    if folder.exists():
+        raise DataError(f"{folder}: not a whole dataset. Delete this folder and start again.")
+    file = _find_file(builder, root, manual_dir)
+    download_config = tfds.download.DownloadConfig(manual_dir=file.parent, try_download_gcs=False)
+    builder.download_and_prepare(download_config=download_config)
+
+
+def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
+    """Return the file that TFDS prepares from: fetched by hand, fetched before, or now."""
+    url, expected = next(iter(builder.url_infos.items()))
+    by_hand = _BY_HAND.format(filename=expected.filename, url=url)
+    folder = manual_dir.expanduser().absolute() if manual_dir else root / "downloads" / "manual"
+    file = folder / str(expected.filename)
+    if not file.is_file():
+        if manual_dir:
+            raise DataError(f"dataset.manual_dir: no {expected.filename} in {folder}. {by_hand}")
+        try:
+            fetch(url, file)
+        except OSError as error:
+            raise DataError(
+                f"{NAME}: not prepared in {root}, and {urlsplit(url).hostname} cannot be reached "
+                f"({error}). {by_hand}"
+            ) from error
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 != expected.checksum:
+        raise DataError(
+            f"{file}: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
+            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}"
+        )
+    return file
+
+
+def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
+    """Download a file; it has its name only when it is whole.
+
+    Args:
+        url: An http(s) address; proxies come from the environment.
+        target: Where to; its folder is made.
+        seconds: How long to try to reach the host.
+
+    Raises:
+        OSError: Where the host cannot be reached, or stops sending for `READ_SECONDS`.
+    """
+    _reach(url, seconds)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    with urllib.request.urlopen(url, timeout=READ_SECONDS) as response, part.open("wb") as file:
+        shutil.copyfileobj(response, file)
+        expected = response.headers.get("Content-Length")
+        if expected is not None and file.tell() != int(expected):
+            raise OSError(f"{file.tell()} of {expected} bytes came")
+    part.replace(target)
+
+
+def _reach(url: str, seconds: float) -> None:
+    """Raise OSError where the host does not answer in time."""
+    failures: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=seconds).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code not in (403, 405):  # a host may refuse HEAD and still serve GET
+                    failures.append(OSError(f"HTTP status {error.code}"))
+        except OSError as error:
+            failures.append(error)
+
+    # Looking up a name has no time limit of its own: hence a thread that is left behind.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    if failures:
+        raise failures[0]
+
+
+def _read(builder: Any) -> ImageData:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    splits = []
+    for name in SPLITS:
+        try:
+            examples = tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise _damaged(builder) from error
+        if len(examples["label"]) != builder.info.splits[name].num_examples:
+            raise _damaged(builder)
+        images = ArraySource(np.ascontiguousarray(examples["image"]))
+        splits.append(build_split(name, images, labels=examples["label"]))
+    class_names = [name.lower() for name in builder.info.features["label"].names]
+    source = f"TensorFlow Datasets, {NAME} {builder.version}, in {builder.data_path}"
+    return build_data(NAME, splits, class_names=class_names, source=source)
+
+
+def _damaged(builder: Any) -> DataError:
+    return DataError(f"{builder.data_path}: damaged. Delete this folder and start again.")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS' progress bars, its message to stdout and its warnings from the terminal."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,171 @@
+"""What a `_target_` names and takes, read from its source: nothing is imported.
+
+Importing a target to look at it would import TensorFlow, which takes longer than telling the user
+of a mistake should.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from pneumonia.errors import ConfigError
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+# Their own names are all in their signatures; whatever comes through **kwargs, they refuse.
+_COMPLETE = ("keras.optimizers.", "keras.losses.", "keras.metrics.", "keras_tuner.oracles.")
+_MOST_HOPS = 5
+# Assigned names are constants or types, which no `_target_` names.
+_HARMLESS = (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a function or class takes by keyword.
+
+    Attributes:
+        types: Of each argument's name the type written for it, or an empty text.
+        is_open: Whether other names may be given too.
+        required: The names, given by keyword only, that have no default.
+    """
+
+    types: Mapping[str, str]
+    is_open: bool
+    required: frozenset[str] = frozenset()
+
+
+def inspect(key: str, target: object) -> Signature | None:
+    """Find a target in its source.
+
+    Args:
+        key: The dotted path of the key that holds the target.
+        target: The dotted path of a function or class.
+
+    Returns:
+        What it takes; None where that cannot be told without importing it.
+
+    Raises:
+        ConfigError: If there is no such module, or no such name in it.
+    """
+    if not isinstance(target, str) or not all(map(str.isidentifier, target.split("."))):
+        raise ConfigError(key, "the dotted path of a function or class", target)
+    if "." not in target:
+        raise ConfigError(key, "the dotted path of a function or class: module.name", target)
+    found = _find(key, target, target, 0)
+    if found is None:
+        return None
+    signature = _read(found)
+    if signature and target.startswith(_COMPLETE):
+        return replace(signature, is_open=False)
+    return signature
+
+
+def _find(key: str, target: str, path: str, hops: int) -> _Definition | None:
+    """Follow a dotted path through files and the imports in them to a definition."""
+    file, names = _locate(key, target, path)
+    if file is None or hops > _MOST_HOPS:
+        return None
+    definitions, imports, is_open = _outline(file)
+    if not names:
+        raise ConfigError(key, "a function or class, not a module", target)
+    if names[0] in definitions:
+        return definitions[names[0]] if len(names) == 1 else None
+    if names[0] in imports:
+        further = ".".join((imports[names[0]], *names[1:]))
+        return _find(key, target, further, hops + 1)
+    if is_open:
+        return None
+    module = ".".join(target.split(".")[: -len(names)])
+    public = [name for name in (*definitions, *imports) if not name.startswith("_")]
+    lowered = {name.lower(): name for name in public}
+    near = difflib.get_close_matches(names[0], public, n=1, cutoff=0.8) or [
+        lowered[name]
+        for name in difflib.get_close_matches(names[0].lower(), lowered, n=1, cutoff=0.5)
+    ]
+    hint = f"The nearest is {module}.{near[0]}" if near else ""
+    raise ConfigError(key, f"a function or class of `{module}`", target, hint)
+
+
+def _locate(key: str, target: str, path: str) -> tuple[Path | None, list[str]]:
+    """Return the file of the module in a dotted path, and the names that follow it."""
+    first, *names = path.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise ConfigError(key, "something that can be imported", target, f"No module {first}")
+    folders = list(spec.submodule_search_locations or ())
+    if not folders or spec.origin is None:
+        return _source(spec.origin), names
+    folder, file = Path(folders[0]), Path(spec.origin)
+    while names:
+        if (folder / names[0] / "__init__.py").is_file():
+            folder = folder / names.pop(0)
+            file = folder / "__init__.py"
+        elif (folder / f"{names[0]}.py").is_file():
+            return folder / f"{names[0]}.py", names[1:]
+        else:
+            break
+    return _source(str(file)), names
+
+
+def _source(origin: str | None) -> Path | None:
+    """Return the file if it is source that can be read."""
+    file = Path(origin or "")
+    return file if file.suffix == ".py" and file.is_file() else None
+
+
+@cache
+def _outline(file: Path) -> tuple[dict[str, _Definition], dict[str, str], bool]:
+    """Return a module's definitions, what it imports from where, and whether it may hold more."""
+    definitions: dict[str, _Definition] = {}
+    imports: dict[str, str] = {}
+    is_open = False
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, _Definition):
+            definitions[node.name] = node
+            is_open = is_open or node.name == "__getattr__"
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imports |= {
+                name.asname or name.name: f"{node.module}.{name.name}" for name in node.names
+            }
+            is_open = is_open or any(name.name == "*" for name in node.names)
+        elif not isinstance(node, _HARMLESS) and not _is_for_types(node):
+            # Something may be defined under a condition.
+            is_open = True
+    return definitions, imports, is_open
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _read(definition: _Definition) -> Signature | None:
+    """Return the signature of a function, or of a class's own __init__."""
+    if isinstance(definition, ast.ClassDef):
+        methods = [node for node in definition.body if isinstance(node, ast.FunctionDef)]
+        made = [method for method in methods if method.name == "__init__"]
+        return _arguments(made[0].args, skip=1) if made else None
+    # A decorator may change what the function takes.
+    return None if definition.decorator_list else _arguments(definition.args, skip=0)
+
+
+def _arguments(args: ast.arguments, *, skip: int) -> Signature:
+    named = [*args.args[skip:], *args.kwonlyargs]
+    types = {arg.arg: ast.unparse(arg.annotation) if arg.annotation else "" for arg in named}
+    pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    required = frozenset(arg.arg for arg, default in pairs if default is None)
+    return Signature(types, is_open=args.kwarg is not None, required=required)
+
+
+def names(module: str) -> list[str]:
+    """Return the public functions and classes of a module, read from its source."""
+    file, further = _locate(module, module, module)
+    definitions, imports, _ = _outline(file) if file and not further else ({}, {}, False)
+    return sorted(name for name in (*definitions, *imports) if not name.startswith("_"))

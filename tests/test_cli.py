@@ -1,0 +1,262 @@
+"""The command line: exit statuses, messages, and nothing left behind by a mistake."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from pneumonia import cli, composing
+from pneumonia.errors import DataError
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, "-m", "pneumonia", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the command as a function of its arguments, in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    # What the command leaves in a process that is its own.
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
+        return cli.main()
+
+    return call
+
+
+class Search:
+    """Stands for the search, which the command line only starts."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[DictConfig, Path]] = []
+        self.error: BaseException | None = None
+
+    def run(self, cfg: DictConfig, folder: Path) -> None:
+        self.jobs.append((cfg, folder))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> Search:
+    import pneumonia
+
+    fake = Search()
+    monkeypatch.setitem(sys.modules, "pneumonia.search", fake)
+    monkeypatch.setattr(pneumonia, "search", fake, raising=False)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["dense.unit=3"], ["`dense.unit`: expected a key", "`dense.units`"]),
+        (["dense.units=many", "seed=-1"], ["`dense.units`: expected", "`seed`: expected"]),
+        (["model=cn"], ["`model`: expected one of", "nearest is model=cnn"]),
+        (["dense.units=choice(1,2)"], ["`dense.units`: expected a single value"]),
+        (["-m", "seed=1,-1"], ["`seed`: expected", "Received: -1"]),
+        (["experiment=nothing.yaml"], ["`experiment`: expected", "nothing.yaml"]),
+        (["--config-dir", "nothing"], ["`--config-dir`: expected an existing folder"]),
+        (["--config-name", "other"], ["`--config-name`: expected no other main config"]),
+        (["--nothing"], ["unrecognized arguments: --nothing"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_ends_in_a_message_and_leaves_nothing(
+    arguments: list[str], fragments: list[str], tmp_path: Path
+) -> None:
+    ran = run(*arguments, folder=tmp_path)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert "Traceback" not in ran.stderr
+    assert all(fragment in ran.stderr for fragment in fragments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_quick_and_names_every_option(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        ran = run("--help", folder=tmp_path)
+        seconds.append(time.perf_counter() - start)
+    assert ran.returncode == 0
+    assert statistics.median(seconds) < 1
+    conf = composing.find_conf()
+    assert all(path.stem in ran.stdout for path in conf.glob("*/*.yaml") if "help" not in str(path))
+    assert "efficientnet_lite0*" in ran.stdout
+    assert max(map(len, ran.stdout.splitlines())) <= 100
+
+
+def test_config_is_shown_without_heavy_imports(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['pneumonia', '--cfg', 'job']; from pneumonia.cli import main; "
+        "status = main(); "
+        "heavy = [m for m in ('tensorflow', 'keras', 'mlflow', 'sklearn') if m in sys.modules]; "
+        "print('heavy', status, heavy)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "units: choice(128, 256, 512, 1024)" in ran.stdout
+    assert ran.stdout.endswith("heavy 0 []\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--version") == 0
+    assert capsys.readouterr().out.startswith("pneumonia ")
+
+
+def test_info(tmp_path: Path) -> None:
+    ran = run("--info", "defaults", "model=cnn", folder=tmp_path)
+    assert ran.returncode == 0
+    assert "model/cnn" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_job(main: Any, search: Search, tmp_path: Path) -> None:
+    assert main("dense.units=64", "seed=5") == 0
+    [(cfg, folder)] = search.jobs
+    assert (cfg.dense.units, cfg.seed, cfg.tuner.seed) == (64, 5, 5)
+    assert "hydra" not in cfg
+    assert folder.parent.parent == tmp_path / "outputs"
+    assert str(os.getpid()) in folder.name
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    assert [path.name for path in folder.iterdir()] == [".hydra"]
+    assert Path.cwd() == tmp_path
+
+
+def test_multirun(main: Any, search: Search) -> None:
+    assert main("-m", "tuner=hyperband,random", "dense.units=choice(64,128)") == 0
+    assert [(cfg.tuner._target_.split(".")[-1], cfg.dense.units) for cfg, _ in search.jobs] == [
+        ("HyperbandOracle", 64),
+        ("HyperbandOracle", 128),
+        ("RandomSearchOracle", 64),
+        ("RandomSearchOracle", 128),
+    ]
+    assert len({folder for _, folder in search.jobs}) == 4
+
+
+def test_a_quoted_range_is_one_search(main: Any, search: Search) -> None:
+    assert main("-m", 'dense.units="choice(64,128)"', "seed=1,2") == 0
+    assert [(cfg.seed, cfg.dense.units) for cfg, _ in search.jobs] == [
+        (1, "choice(64,128)"),
+        (2, "choice(64,128)"),
+    ]
+
+
+def test_no_job_of_a_multirun_starts_when_one_is_wrong(
+    main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("-m", "dense.units=64,many", "seed=1,-1") == 2
+    assert search.jobs == []
+    assert capsys.readouterr().err.count("`: expected") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_may_be_a_file(main: Any, search: Search, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name, units in (("best", 48), ("other", 96)):
+        (tmp_path / "out" / f"{name}.yaml").write_text(
+            "# @package _global_\n"
+            "defaults: [{override /model: cnn}, {override /tuner: random}]\n"
+            f"dense:\n  units: {units}\nseed: 9\n"
+        )
+    assert main("experiment=out/best.yaml", "dense.dropout=0.2") == 0
+    assert main("-m", f"experiment={tmp_path}/out/best.yaml,out/other.yaml") == 0
+    assert [cfg.dense.units for cfg, _ in search.jobs] == [48, 48, 96]
+    cfg, _ = search.jobs[0]
+    assert (cfg.seed, cfg.dense.dropout) == (9, 0.2)
+    assert cfg.model._target_.endswith(".cnn")
+    assert cfg.tuner._target_.endswith(".RandomSearchOracle")
+
+
+def test_a_broken_experiment_file(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text("a: [1\nb: 2\n")
+    assert main("experiment=bad.yaml") == 2
+    assert "`experiment`: expected a YAML file that can be read" in capsys.readouterr().err
+
+
+def test_options_of_a_folder(main: Any, search: Search, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "dense").mkdir(parents=True)
+    text = "_target_: pneumonia.heads.dense\nunits: 8\ndropout: 0.5\n"
+    (tmp_path / "mine" / "dense" / "tiny.yaml").write_text(text)
+    assert main("--config-dir", "mine", "dense=tiny") == 0
+    assert search.jobs[0][0].dense.units == 8
+
+
+def test_conditions_on_the_command_line(main: Any, search: Search) -> None:
+    assert main("when={dense.dropout: {dense.units: [128]}}") == 0
+    assert search.jobs[0][0].when == {"dense.dropout": {"dense.units": [128]}}
+
+
+def test_a_users_mistake_in_a_job(
+    main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.error = DataError("no such dataset")
+    assert main() == 2
+    assert capsys.readouterr().err == "no such dataset\n"
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_users_mistakes_in_a_multirun_are_all_told(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.error = DataError("no such dataset")
+    assert main("-m", "seed=1,2") == 2
+    assert len(search.jobs) == 2
+    assert capsys.readouterr().err == "no such dataset\nno such dataset\n"
+
+
+def test_a_fault_keeps_its_traceback(main: Any, search: Search) -> None:
+    search.error = ZeroDivisionError("a fault")
+    with pytest.raises(ZeroDivisionError, match="a fault"):
+        main()
+
+
+def test_an_interrupt(main: Any, search: Search, capsys: pytest.CaptureFixture[str]) -> None:
+    search.error = KeyboardInterrupt()
+    assert main() == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_completion_script(main: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main("-sc", "install=bash") == 0
+    assert "pneumonia" in capfd.readouterr().out
+
+
+def test_the_current_folder_can_be_imported(main: Any, search: Search, tmp_path: Path) -> None:
+    (tmp_path / "own_of_test.py").write_text("def head(input_shape, *, units: int): ...\n")
+    arguments = ["dense._target_=own_of_test.head", "~dense.dropout", "~dense.activation"]
+    assert main(*arguments, "dense.units=3") == 0
+    assert search.jobs[0][0].dense.units == 3

@@ -1,0 +1,302 @@
+"""Every mistake that the config alone shows is told, with its path, before TensorFlow starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from pneumonia import composing, config
+from pneumonia.errors import ConfigErrors, UserError
+
+RMSPROP = "optimizer=rmsprop"
+
+# What a user types, and what the message has to say.
+MISTAKES: list[tuple[list[str], str]] = [
+    # Names
+    (["dense.unit=3"], "`dense.unit`: expected a key of the config. Received: '3'. The nearest is"),
+    (["dense.unit=3"], "`dense.units`"),
+    (["tuner.max_trial=3"], "The nearest is `tuner.max_trials`"),
+    (["modle=cnn"], "The nearest is `model`"),
+    (["model=cn"], "expected one of cnn, efficientnet_lite0, inception_v3, keras_application"),
+    (["model=cn"], "The nearest is model=cnn"),
+    (["tuner=hyperbnd"], "The nearest is tuner=hyperband"),
+    (["dataset=mnist"], "`dataset`: expected one of"),
+    (["optimizer=sdg"], "The nearest is optimizer=sgd"),
+    (["executor=dask"], "`executor`: expected one of local, ray. Received: 'dask'"),
+    (["experiment=blogg"], "The nearest is experiment=blog"),
+    (["experiment=outputs/best"], "`experiment`: expected one of blog, "),
+    (["experiment=nothing.yaml"], "a YAML file that exists. Received: 'nothing.yaml'"),
+    (["model.name=cnn"], "An option of the group is chosen by model=cnn"),
+    (["model.inception_v3=1"], "An option of the group is chosen by model=inception_v3"),
+    (["model/cnn=1"], "An option of the group is chosen by model=cnn"),
+    (["++model=cnn"], "Options are chosen by model=<option>"),
+    (["++model={}", "~model._target_"], "`model._target_`"),
+    (["hydra.launcher=joblib"], "Options are chosen by hydra/launcher=joblib"),
+    (["hydra/launcher=nothing"], "`hydra/launcher`: expected one of basic"),
+    (["+dense.units=3"], "write dense.units=... without the +"),
+    (["~dense.foo"], "`~dense.foo`: expected a key of the config"),
+    (["+foo=1"], "`foo`: expected a key of the config. Received: 1"),
+    (["+objectiv.name=val_auc"], "The nearest is `objective`"),
+    (["+training.batchsize=8"], "The nearest is `training.batch_size`"),
+    (["+tracking.url=x"], "The nearest is `tracking.uri`"),
+    (["+features.size=1"], "`features.size`: expected a key of `features`"),
+    (["+objective.names=x"], "The nearest is `objective.name`"),
+    (["+dense.units2=1"], "an argument that `pneumonia.heads.dense` takes"),
+    ([RMSPROP, "+optimizer.momentun=0.9"], "The nearest is `optimizer.momentum`"),
+    (["optimizer=adam", "+optimizer.momentum=0.9"], "argument that `keras.optimizers.Adam` takes"),
+    (["+tuner.factr=3"], "The nearest is `tuner.factor`"),
+    (["tuner=random", "+tuner.factor=3"], "`keras_tuner.oracles.RandomSearchOracle` takes"),
+    (["~dense.units"], "`dense.units`: expected a value. Received: None"),
+    (["~dense"], "`dense`: expected a value. Received: None"),
+    (["dense=null"], "`dense`: expected one of default. Received: 'null'"),
+    # The grammar of overrides
+    (["dense.units"], "`dense.units`: expected key=value as Hydra's grammar has it"),
+    (["dense.units=a=b("], "expected key=value as Hydra's grammar has it"),
+    (["model=cnn,inception_v3"], "For one search each: pneumonia -m 'model=cnn,inception_v3'"),
+    (["dense.units=64,128"], "One search over them: 'dense.units=\"choice(64,128)\"'"),
+    (["dense.units=choice(64,128)"], "'dense.units=\"choice(64,128)\"'"),
+    # Values
+    (["dense.units=many"], "`dense.units`: expected a positive integer or a range. Received: 'man"),
+    (["dense.units=0"], "`dense.units`: expected a positive integer or a range. Received: 0."),
+    (["dense.units=1.5"], "Received: 1.5"),
+    (["dense.units=true"], "Received: True"),
+    (["dense.units=null"], "`dense.units`"),
+    (["dense.units="], "Received: ''"),
+    (["dense.units='64'"], "Received: '64'"),
+    (["dense.units=[1]"], "`dense.units`: expected a positive integer"),
+    (["dense.units={a: 1}"], "`dense.units`: expected a positive integer or a range. Received: {"),
+    (["dense.units='64,128'"], "choice(64,128)"),
+    (["dense.dropout=1"], "expected a number from 0 to below 1 or a range. Received: 1"),
+    (["dense.dropout=-0.1"], "Received: -0.1"),
+    (["dense.activation=relo"], "expected the name of a Keras activation"),
+    (["optimizer.learning_rate=0"], "expected a number above 0"),
+    (["optimizer.learning_rate=fast"], "Received: 'fast'"),
+    (["optimizer.learning_rate=inf"], "`optimizer.learning_rate`"),
+    ([RMSPROP, "optimizer.rho=2"], "expected a number from 0 to 1"),
+    ([RMSPROP, "optimizer.clipnorm=-1"], "`optimizer.clipnorm`: expected a number above 0"),
+    (["optimizer=sgd", "optimizer.nesterov=3"], "expected true, false or a range. Received: 3"),
+    (["+optimizer.loss_scale_factor=[1]"], "a number, text, true, false, null or a range"),
+    (["optimizer=any", "optimizer.name=sgg"], "expected the name of an optimizer of Keras"),
+    (["model.image_size=31"], "expected an integer of at least 32"),
+    (["model=inception_v3", "model.image_size=74"], "expected an integer of at least 75"),
+    (["model=cnn", "model.image_size=7"], "expected at least 2 ** model.blocks, 8"),
+    (["model=cnn", "model.channels=2"], "expected 1, 3 or a range"),
+    (["model=keras_application", "model.name=VGG"], "a network of keras.applications"),
+    (["model.weights=imagnet"], "expected imagenet, null, a file that exists or a range"),
+    (["model.pooling=mean"], "expected avg, max, flatten or a range"),
+    (["model.trainable=3"], "expected true, false, the name of a layer or a range"),
+    (["model.layer=3"], "`model.layer`: expected a text"),
+    (["augment=blog", "augment.views=0"], "expected a positive integer, online or a range"),
+    (["augment=blog", "augment.views=offline"], "Received: 'offline'"),
+    (["augment=blog", "augment.rotation=200"], "expected a number from 0 to 180"),
+    (["augment=blog", "augment.flip=2"], "`augment.flip`"),
+    (["dataset=npz"], "`dataset.path`"),
+    (["dataset=npz", "dataset.path=/nothing.npz"], "expected a path that exists"),
+    (["dataset=image_folder", "dataset.path=/nothing"], "Received: '/nothing'"),
+    (["dataset=phantom", "dataset.difficulty=2"], "expected a number from 0 to 1"),
+    (["dataset=phantom", "dataset.train=1"], "expected an integer from 2 to 1000000"),
+    (["dataset.manual_dir=/nothing"], "expected a path that exists, null or a range"),
+    (["seed=-1"], "`seed`: expected an integer from 0 to 2147483647. Received: -1"),
+    (["seed=2147483648"], "Received: 2147483648"),
+    (["seed=x"], "Received: 'x'"),
+    (["tuner.seed=-3"], "`tuner.seed`: expected an integer from 0"),
+    (["tuner.max_epochs=0"], "`tuner.max_epochs`: expected a positive integer. Received: 0"),
+    (["tuner.max_trials=0"], "expected a positive integer or null"),
+    (["tuner.factor=1"], "expected an integer of at least 2"),
+    (["tuner.hyperband_iterations=0"], "`tuner.hyperband_iterations`"),
+    (["tuner=bayesian", "tuner.beta=-1"], "`tuner.beta`"),
+    (["tuner=random", "tuner.max_trials=null"], "a positive integer, for this tuner"),
+    (["tuner.max_consecutive_failures=0"], "`tuner.max_consecutive_failures`"),
+    (["training.batch_size=0"], "`training.batch_size`: expected a positive integer or a range"),
+    (["training.class_weight=even"], "expected balanced, null, {0: weight, 1: weight} or a range"),
+    (["training.class_weight={0: 1}"], "`training.class_weight`"),
+    (["training.class_weight={0: 1, 1: -1}"], "`training.class_weight`"),
+    (["training.early_stopping=3"], "expected null, {patience, min_delta}"),
+    (["training.early_stopping.patience=0"], "`training.early_stopping.patience`"),
+    (["training.executions_per_trial=0"], "`training.executions_per_trial`"),
+    (["training.retrain=maybe"], "expected true, false or a range. Received: 'maybe'"),
+    (["training.jit=always"], "expected true, false, auto or a range"),
+    (["training.metrics=3"], "expected a mapping of metrics by name"),
+    (["training.metrics.auc=3"], "`training.metrics.auc._target_`"),
+    (["training.loss=mse"], "`training.loss._target_`"),
+    (["tracking.log_models=some"], "expected all, best or none. Received: 'some'"),
+    (["tracking.experiment="], "expected a text. Received: ''"),
+    (["executor.workers=0"], "`executor.workers`: expected 1, with executor=local"),
+    (["executor.workers=2"], "`executor.workers`: expected 1, with executor=local"),
+    (["features.dtype=int8"], "expected float32 or float16"),
+    (["objective.name=val_auk"], "The nearest is `val_auc`"),
+    (["objective.name=test_auc"], "expected val_loss or a metric of `training.metrics`"),
+    (["objective.direction=up"], "expected max or min. Received: 'up'"),
+    (["objective.direction=min"], "expected max, for val_auc. Received: 'min'"),
+    (["objective.name=val_loss"], "expected min, for val_loss. Received: 'max'"),
+    (["resume=last", "seed=2"], "`seed`: expected nothing beside resume"),
+    (["resume=last", "model=cnn"], "`model`: expected nothing beside resume"),
+    (["resume=3"], "`resume`: expected a text or null"),
+    # Targets
+    (["model._target_=pneumonia.backbones.cn"], "The nearest is pneumonia.backbones.cnn"),
+    (["model._target_=nothing.here"], "No module nothing"),
+    (["model._target_=cnn"], "expected the dotted path of a function or class"),
+    (["model._target_=3"], "expected the dotted path of a function or class"),
+    (["optimizer._target_=keras.optimizers.RMSProp"], "nearest is keras.optimizers.RMSprop"),
+    (["optimizer._target_=keras.optimizer.SGD"], "The nearest is keras.optimizers"),
+    (["~optimizer._target_"], "`optimizer._target_`: expected the dotted path"),
+    (["training.loss._target_=keras.losses.Binary"], "`training.loss._target_`"),
+    # Ranges
+    (["dense.units='choice(1, many)'"], "range whose every value is a positive integer. Received:"),
+    (["dense.units='choice()'"], "empty choice"),
+    (["dense.units='choice(8, 8)'"], "not 8 twice"),
+    (["dense.units='choises(1, 2)'"], "Did you mean choice(...)"),
+    (["dense.units='interval(16, 64)'"], "Write int(interval(16, 64))"),
+    (["dense.dropout='interval(0.5, 0.1)'"], "low end"),
+    (["dense.dropout='interval(0, 1)'"], "range whose every value is a number from 0 to below 1"),
+    (["optimizer.learning_rate='tag(log, interval(0, 1))'"], "above 0"),
+    (["tuner.max_trials='choice(1, 2)'"], "Ranges are for dataset, augment, model, dense, optim"),
+    (["seed='choice(1, 2)'"], "Ranges are for"),
+    (["model.image_size='choice(16, 96)'"], "Received: 16"),
+    (["model.weights='choice(imagenet, nothing.h5)'"], "Received: 'nothing.h5'"),
+    (
+        ["optimizer._target_='choice(keras.optimizers.SGD, keras.optimizers.Nope)'"],
+        "a function or class of `keras.optimizers`",
+    ),
+    (["+dense.x=['choice(1, 2)']"], "`dense.x`"),
+    # Interpolations and conditions
+    (["dense.units=${nothing}"], "Received: '${nothing}'. Interpolation key 'nothing' not found"),
+    (["dense.units=???"], "Give it with dense.units=..."),
+    (["dense.units=${dense.activation}"], "Received: 'relu'"),
+    (["when={dense.unit: {dense.dropout: [0.1]}}"], "The nearest is `dense.units`"),
+    (["when={dense.units: {dense.dropout: [0.7]}}"], "expected values of choice(0.1, "),
+    (["when={dense.units: {dense.units: [128]}}"], "without a circle"),
+    (["when=3"], "`when`: expected a mapping"),
+]
+
+
+def ids(mistakes: list[tuple[list[str], str]]) -> list[str]:
+    return [" ".join(overrides) for overrides, _ in mistakes]
+
+
+def check(*overrides: str) -> None:
+    composing.check(composing.prepare(overrides))
+
+
+@pytest.mark.parametrize(("overrides", "fragment"), MISTAKES, ids=ids(MISTAKES))
+def test_mistakes_are_told(overrides: list[str], fragment: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(*overrides)
+    message = str(caught.value)
+    assert fragment in message
+    assert all(
+        line.startswith("`") and "`: expected " in line and " Received: " in line
+        for line in message.splitlines()
+    )
+
+
+def test_there_are_many_mistakes() -> None:
+    assert len(MISTAKES) > 60
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["dense.units=64", "dense.dropout=0", "optimizer.learning_rate=1e-3"],
+        [
+            "dense.units='int(interval(16, 64))'",
+            "dense.dropout='tag(default:0.2, interval(0,0.9))'",
+        ],
+        ["training.class_weight={0: 1, 1: 0.4}", "training.early_stopping=null"],
+        ["training.class_weight='choice(balanced, null)'", "training.batch_size='choice(8, 16)'"],
+        ["optimizer=any"],
+        ["optimizer=any", "optimizer.name=adam"],
+        ["optimizer=sgd", "+optimizer.use_ema=true", "optimizer.weight_decay=null"],
+        ["model.layer='choice(block5c_add, null)'", "model.trainable='choice(true, false)'"],
+        ["model=cnn", "model.image_size='choice(28, 64)'", "model.weights=null"],
+        ["objective.name=val_loss", "objective.direction=min"],
+        ["objective.name=val_accuracy"],
+        ["+training.metrics.recall={_target_: keras.metrics.Recall}", "objective.name=val_recall"],
+        ["when={dense.dropout: {dense.units: [128, 256]}}"],
+        ["seed=0", "tuner=grid", "tuner.max_trials=null"],
+        ["resume=last"],
+        ["resume=abc", "tracking.uri=sqlite:///x.db", "hydra.run.dir=x"],
+        ["hydra/launcher=basic", "tracking=server"],
+    ],
+    ids=" ".join,
+)
+def test_right_configs_pass(overrides: list[str]) -> None:
+    check(*overrides)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        check("seed=-1", "dense.units=many", "dense.dropout='choice()'", "tuner.factor=1")
+    assert [error.key for error in caught.value.errors] == [
+        "dense.dropout",
+        "dense.units",
+        "tuner.factor",
+        "seed",
+    ]
+
+
+def test_a_target_that_varies_needs_conditions_on_its_arguments() -> None:
+    targets = "optimizer._target_='choice(keras.optimizers.SGD, keras.optimizers.Adam)'"
+    overrides = ["optimizer=sgd", targets]
+    with pytest.raises(ConfigErrors, match=r"`optimizer.momentum`: expected an argument that"):
+        check(*overrides)
+    when = ", ".join(
+        f"optimizer.{name}: {{optimizer._target_: keras.optimizers.SGD}}"
+        for name in ("momentum", "nesterov")
+    )
+    check(*overrides, f"when={{{when}}}")
+
+
+def test_a_users_own_function_is_read_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_of_test.py").write_text(
+        "raise RuntimeError('imported')\n"
+        "def net(*, image_size: int, weights: str | None = None, depth: int): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "model").mkdir()
+    option = tmp_path / "model" / "mine.yaml"
+    option.write_text("_target_: mine_of_test.net\nimage_size: 32\ndepth: choice(1, 2)\n")
+    composing.check(["model=mine"], folder=str(tmp_path))
+    for override, fragment in {
+        "model.depth=deep": "`model.depth`: expected an integer or a range",
+        "+model.dept=1": "The nearest is `model.depth`",
+        "~model.depth": "`model.depth`: expected a value",
+    }.items():
+        with pytest.raises(UserError, match=r"model\.dep") as caught:
+            composing.check(["model=mine", override], folder=str(tmp_path))
+        assert fragment in str(caught.value)
+
+
+def test_validate_returns_the_space() -> None:
+    space = config.validate(composing.compose([]))
+    assert [item.path for item in space] == [
+        "dense.units",
+        "dense.dropout",
+        "optimizer.learning_rate",
+    ]
+
+
+def test_a_config_by_hand_must_be_whole() -> None:
+    with pytest.raises(ConfigErrors, match="`training`: expected a value"):
+        config.validate(OmegaConf.create({"dense": {}}))
+
+
+@pytest.mark.parametrize(
+    ("tree", "flat"),
+    [
+        ({"a": {"b": 1, "c": {"d": None}}, "when": {}}, {"a.b": 1, "a.c.d": None}),
+        ({"a": [1, "x"], "b": "${a}"}, {"a": '[1, "x"]', "b": '[1, "x"]'}),
+        ({"seed": 1, "t": {"seed": "${seed}"}}, {"seed": 1, "t.seed": 1}),
+        ({"d": {"units": "choice(1, 2)"}}, {"d.units": "choice(1, 2)"}),
+        ({"w": {0: 1.0}}, {"w.0": 1.0}),
+    ],
+)
+def test_flatten(tree: dict[str, Any], flat: dict[str, Any]) -> None:
+    assert config.flatten(tree) == flat
+    assert config.flatten(OmegaConf.create(tree)) == flat

@@ -1,0 +1,161 @@
+"""The engine trains as Keras does, and goes on from a state as if it had never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pneumonia import engine
+
+Array = np.ndarray[Any, Any]
+WIDTH, COUNT, BATCH = 24, 200, 32
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(COUNT, WIDTH)).astype(np.float32)
+    return x, (x[:, :3].sum(axis=1) > 0).astype(np.float32)
+
+
+def head(units: int = 16, dropout: float = 0.0, penalty: float = 0.0) -> keras.Model:
+    inputs = keras.Input((WIDTH,), name="features")
+    regularizer = keras.regularizers.L2(penalty) if penalty else None
+    x = keras.layers.Dense(units, "relu", name="dense", kernel_regularizer=regularizer)(inputs)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid", name="p")(x), name="head")
+
+
+def chunks(x: Array, y: Array, order: Array, weights: Array | None = None) -> Iterator[engine.Chunk]:
+    """Give one epoch in two chunks, the last batch padded."""
+    steps = -(-len(order) // BATCH)
+    real = len(order) - (steps - 1) * BATCH
+    indices = np.resize(order, steps * BATCH).reshape(steps, BATCH)
+    weight = np.ones(len(x)) if weights is None else weights
+    weight = weight[indices].astype(np.float32)
+    weight[-1] *= BATCH / real
+    weight[-1, real:] = 0
+    half = -(-steps // 2)
+    for start in (0, half):
+        rows = np.resize(np.arange(start, min(start + half, steps)), half)
+        count = min(half, steps - start)
+        yield engine.Chunk(x[indices[rows]], y[indices[rows]], weight[rows], count)
+
+
+def train(
+    program: engine.Program, data: tuple[Array, Array], epochs: range, **options: Any
+) -> list[float]:
+    return [
+        program.train(chunks(*data, np.random.default_rng(e).permutation(COUNT), **options))[0]
+        for e in epochs
+    ]
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("optimizer", ["RMSprop", "Adam", "SGD", "AdamW"])
+def test_trains_as_keras_does(optimizer: str, jit: bool, data: tuple[Array, Array]) -> None:
+    x, y = data
+    kind = getattr(keras.optimizers, optimizer)
+    loss = keras.losses.BinaryCrossentropy()
+    keras.utils.set_random_seed(1)
+    model = head(penalty=0.01)
+    program = engine.program(model, kind(0.01), loss=loss, jit=jit)
+    program.start(model, learning_rate=0.01, seed=1)
+    weights = np.where(y > 0, 0.7, 1.6)
+    ours = train(program, data, range(2), weights=weights)
+
+    model.compile(kind(0.01), loss=keras.losses.BinaryCrossentropy(), jit_compile=False)
+    for epoch, expected in enumerate(ours):
+        order = np.random.default_rng(epoch).permutation(COUNT)
+        history = model.fit(
+            x[order], y[order], sample_weight=weights[order], batch_size=BATCH, shuffle=False,
+            verbose=0,
+        )  # fmt: skip
+        assert history.history["loss"][0] == pytest.approx(expected, abs=1e-5)
+    for one, other in zip(program.weights(), engine.variables(model), strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
+    np.testing.assert_allclose(program.predict(x), model.predict(x, verbose=0)[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_goes_on_from_a_state_bit_for_bit(jit: bool, data: tuple[Array, Array]) -> None:
+    loss = keras.losses.BinaryCrossentropy()
+    keras.utils.set_random_seed(1)
+    model = head(dropout=0.4)
+    program = engine.program(model, keras.optimizers.Adam(0.01), loss=loss, jit=jit)
+    program.start(model, learning_rate=0.01, seed=5)
+    straight = train(program, data, range(7))
+    expected = program.state()
+
+    program.start(model, learning_rate=0.01, seed=5)
+    first = train(program, data, range(3))
+    state = program.state()
+    program.start(model, learning_rate=0.5, seed=9)
+    train(program, data, range(2))  # another trial, in between
+    program.start(model, learning_rate=0.01, seed=5)
+    program.resume(state)
+    assert [*first, *train(program, data, range(3, 7))] == straight
+    for one, other in zip(program.state().model, expected.model, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(program.state().optimizer, expected.optimizer, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_learning_rate_and_dropout_do_not_trace_again(data: tuple[Array, Array]) -> None:
+    loss = keras.losses.BinaryCrossentropy()
+    first = engine.program(head(dropout=0.1), keras.optimizers.SGD(0.1), loss=loss)
+    assert engine.program(head(dropout=0.5), keras.optimizers.SGD(0.2), loss=loss) is first
+    assert engine.program(head(units=17), keras.optimizers.SGD(0.1), loss=loss) is not first
+    assert engine.program(head(), keras.optimizers.SGD(0.1, momentum=0.9), loss=loss) is not first
+    other = keras.losses.BinaryFocalCrossentropy()
+    assert engine.program(head(), keras.optimizers.SGD(0.1), loss=other) is not first
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_dropout_drops_its_share_and_only_in_training(jit: bool) -> None:
+    inputs = keras.Input((4000,), name="x")
+    outputs = keras.layers.Dropout(0.3, name="dropout")(inputs)
+    mean = keras.initializers.Constant(1 / 4000)
+    outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer=mean, name="mean")(outputs)
+    model = keras.Model(inputs, outputs)
+    program = engine.program(
+        model, keras.optimizers.SGD(0.0), loss=keras.losses.MeanSquaredError(), jit=jit
+    )
+    program.start(model, learning_rate=0.0, seed=1)
+    x = np.ones((2, BATCH, 4000), np.float32)
+    ones = np.ones((2, BATCH), np.float32)
+    _, outputs = program.train([engine.Chunk(x, ones, ones, 2)])
+    assert outputs.mean() == pytest.approx(1.0, abs=0.01)
+    assert outputs.std() == pytest.approx(np.sqrt(0.3 / 0.7 / 4000), rel=0.5)
+    assert not np.array_equal(outputs[0], outputs[1])
+    np.testing.assert_allclose(program.predict(x[0]), np.ones(BATCH), atol=1e-5)
+
+
+def test_convolutions_are_not_compiled_by_xla() -> None:
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs))
+    assert not engine.is_dense(keras.Model(inputs, keras.layers.Dense(1)(x)))
+    assert engine.is_dense(head())
+
+
+def test_state_of_frozen_and_nested_layers_is_kept(data: tuple[Array, Array]) -> None:
+    inner = head(units=8)
+    inner.get_layer("dense").trainable = False
+    inputs = keras.Input((WIDTH,), name="features")
+    model = keras.Model(inputs, inner(inputs), name="outer")
+    before = inner.get_layer("dense").kernel.numpy()
+    loss = keras.losses.BinaryCrossentropy()
+    program = engine.program(model, keras.optimizers.SGD(0.1), loss=loss)
+    program.start(model, learning_rate=0.1, seed=1)
+    train(program, data, range(1))
+    after = dict(zip([v.path for v in engine.variables(model)], program.weights(), strict=True))
+    kernels = {path: value for path, value in after.items() if path.endswith("kernel")}
+    assert len(kernels) == 2
+    np.testing.assert_array_equal(next(v for p, v in kernels.items() if "dense" in p), before)
+    assert not np.array_equal(
+        next(v for p, v in kernels.items() if "dense" not in p), inner.get_layer("p").kernel
+    )

@@ -1,0 +1,168 @@
+"""The feature cache: computed once, found again, mended when damaged, bounded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pneumonia import features
+from pneumonia.augment import geometric
+from pneumonia.errors import ConfigError
+from pneumonia.features import Frozen, Settings, View
+from pneumonia.phantom import phantom
+
+SIZE = 16
+DATA = phantom(train=100, val=20, test=20, image_size=32, seed=1)
+
+
+def backbone(seed: int = 1) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, x, name="backbone")
+
+
+def frozen(seed: int = 1) -> Frozen:
+    model = backbone(seed)
+    return Frozen(model, SIZE, features.digest(model, {"name": "test"}))
+
+
+class Counter:
+    """Counts the images that are computed."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        self.images += done == total
+
+
+def settings(folder: Path, **changes: Any) -> Settings:
+    return replace(Settings(folder, 1.0, "float32"), **changes)
+
+
+def test_computes_once_and_what_the_backbone_gives(tmp_path: Path) -> None:
+    count, part = Counter(), frozen()
+    options = {"view": None, "settings": settings(tmp_path), "report": count}
+    first = features.compute(DATA.train, part, **options)
+    second = features.compute(DATA.train, frozen(), **options)
+    assert count.images == 1
+    assert isinstance(second, np.memmap)
+    assert first.shape == (100, 8)
+    images = features.resize(DATA.train.images.read(np.arange(100)), SIZE)
+    np.testing.assert_allclose(second, part.model.predict(images, verbose=0), atol=1e-4)
+
+
+def test_every_difference_has_its_own_entry(tmp_path: Path) -> None:
+    count = Counter()
+    pipeline = geometric(flip=True, rotation=10, zoom=0.1)
+    views = [View(pipeline, "a", 0, 1), View(pipeline, "a", 1, 1), View(pipeline, "b", 0, 1)]
+    cases = [
+        (DATA.train, frozen(), None, settings(tmp_path)),
+        (DATA.val, frozen(), None, settings(tmp_path)),
+        (DATA.train, frozen(seed=2), None, settings(tmp_path)),
+        (DATA.train, frozen(), None, settings(tmp_path, dtype="float16")),
+        *((DATA.train, frozen(), view, settings(tmp_path)) for view in views),
+        (DATA.train, frozen(), View(pipeline, "a", 0, 2), settings(tmp_path)),
+    ]
+    for split, part, view, where in cases:
+        features.compute(split, part, view=view, settings=where, report=count)
+    assert count.images == len(cases)
+    assert len(list(tmp_path.glob("*.npy"))) == len(cases)
+
+
+def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
+    def render(folder: str, index: int) -> Any:
+        view = View(geometric(flip=True, rotation=10, zoom=0.1), "a", index, 1)
+        where = settings(tmp_path / folder)
+        return features.compute(
+            DATA.train, frozen(), view=view, settings=where, report=Counter()
+        )
+
+    np.testing.assert_array_equal(render("one", 0), render("two", 0))
+    assert not np.allclose(render("one", 0), render("one", 1))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "no note", "no data", "bad note"])
+def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
+    count = Counter()
+    options = {"view": None, "settings": settings(tmp_path), "report": count}
+    expected = np.array(features.compute(DATA.val, frozen(), **options))
+    path = next(tmp_path.glob("*.npy"))
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 1
+        path.write_bytes(content)
+    elif damage == "cut":
+        path.write_bytes(content[:-40])
+    elif damage == "no note":
+        path.with_suffix(".json").unlink()
+    elif damage == "no data":
+        path.unlink()
+    else:
+        path.with_suffix(".json").write_text("{")
+    again = features.compute(DATA.val, frozen(), **options)
+    assert count.images == 2
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_an_interrupted_computation_leaves_no_entry(tmp_path: Path) -> None:
+    def stop(text: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    where = settings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        features.compute(DATA.train, frozen(), view=None, settings=where, report=stop)
+    assert not list(tmp_path.glob("*.npy"))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    size = 100 * 8 * 4
+    where = settings(tmp_path, max_gb=2.5 * size / 1e9)
+    count = Counter()
+
+    def compute(seed: int) -> None:
+        features.compute(DATA.train, frozen(seed), view=None, settings=where, report=count)
+
+    for seed in (1, 2, 1, 3):
+        compute(seed)
+    assert count.images == 3
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    compute(1)
+    assert count.images == 3
+    compute(2)
+    assert count.images == 4
+
+
+def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
+    where = settings(tmp_path, max_gb=1e-6)
+    with pytest.raises(ConfigError, match=r"features\.max_gb"):
+        features.compute(DATA.train, frozen(), view=None, settings=where, report=Counter())
+
+
+def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
+    code = f"""
+import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from test_features import *
+count = Counter()
+where = settings(Path({str(tmp_path)!r}))
+for split in (DATA.train, DATA.val):
+    features.compute(split, frozen(), view=None, settings=where, report=count)
+print(json.dumps(count.images))
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    counts = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert sum(counts) == 2

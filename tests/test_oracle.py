@@ -1,0 +1,205 @@
+"""The oracle proposes what stock KerasTuner proposes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import pytest
+from omegaconf import OmegaConf
+
+from pneumonia.errors import ConfigError
+from pneumonia.oracle import Oracle
+from pneumonia.space import Space, find
+
+OBJECTIVE = {"name": "val_auc", "direction": "max"}
+RANGES = {
+    "dense": {"units": "choice(128, 256, 512, 1024)", "dropout": "choice(0.1, 0.2, 0.3, 0.4, 0.5)"},
+    "optimizer": {
+        "name": "choice(adam, sgd)",
+        "learning_rate": "tag(log, interval(1e-4, 1e-2))",
+        "momentum": "interval(0.0, 0.9)",
+    },
+    "when": {"optimizer.momentum": {"optimizer.name": ["sgd"]}},
+}
+TUNERS = {
+    "hyperband": {
+        "_target_": "keras_tuner.oracles.HyperbandOracle",
+        "max_epochs": 20,
+        "factor": 3,
+        "hyperband_iterations": 1,
+        "max_trials": None,
+    },
+    "bayesian": {
+        "_target_": "keras_tuner.oracles.BayesianOptimizationOracle",
+        "max_epochs": 5,
+        "max_trials": 16,
+        "num_initial_points": 12,
+        "alpha": 1e-4,
+        "beta": 2.6,
+    },
+    "random": {
+        "_target_": "keras_tuner.oracles.RandomSearchOracle",
+        "max_epochs": 5,
+        "max_trials": 25,
+    },
+    "grid": {"_target_": "keras_tuner.oracles.GridSearchOracle", "max_epochs": 5, "max_trials": 60},
+}
+STOCK = {
+    "hyperband": (keras_tuner.Hyperband, ("max_epochs", "factor", "hyperband_iterations")),
+    "bayesian": (keras_tuner.BayesianOptimization, ("max_trials", "num_initial_points")),
+    "random": (keras_tuner.RandomSearch, ("max_trials",)),
+    "grid": (keras_tuner.GridSearch, ("max_trials",)),
+}
+
+
+def tuner(name: str, **changes: Any) -> dict[str, Any]:
+    return {**TUNERS[name], "seed": 3, "max_consecutive_failures": 3, **changes}
+
+
+def space(ranges: dict[str, Any] = RANGES) -> Space:
+    return find(OmegaConf.create(ranges))
+
+
+def score(values: dict[str, Any]) -> float:
+    """Give a smooth, made-up objective, better with more epochs."""
+    rate = math.log10(values["optimizer.learning_rate"])
+    epochs = values.get("tuner/epochs", values.get("epochs", 5))
+    momentum = values.get("optimizer.momentum", 0.3)
+    return (
+        0.9
+        - 0.01 * (rate + 3) ** 2
+        - values["dense.dropout"] * 0.02
+        + values["dense.units"] * 1e-5
+        + 0.003 * epochs
+        - 0.01 * (momentum - 0.5) ** 2
+    )
+
+
+def stock_sequence(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Run KerasTuner's own tuner from beginning to end."""
+    tried = []
+
+    def hypermodel(hp: keras_tuner.HyperParameters) -> None:
+        raise AssertionError("run_trial does not build")
+
+    kind, takes = STOCK[name]
+
+    class Stock(kind):  # type: ignore[misc,valid-type]
+        def _populate_initial_space(self) -> None:
+            """Leave the space as it is given."""
+
+        def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+            values = dict(trial.hyperparameters.values)
+            tried.append(values)
+            return {"val_auc": score(values)}
+
+    options = {key: value for key, value in TUNERS[name].items() if key in takes}
+    Stock(
+        hypermodel=hypermodel,
+        objective=keras_tuner.Objective("val_auc", "max"),
+        hyperparameters=space().hyperparameters(),
+        seed=3,
+        directory=folder,
+        project_name="stock",
+        **options,
+    ).search(verbose=0)
+    return tried
+
+
+@pytest.mark.parametrize("name", ["hyperband", "random", "grid", "bayesian"])
+def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> None:
+    oracle = Oracle(space(), tuner(name), OBJECTIVE)
+    ours = []
+    while (proposal := oracle.propose()) is not None:
+        ours.append(proposal)
+        oracle.tell(proposal.trial_id, score({**proposal.values, "epochs": proposal.epochs}))
+    theirs = stock_sequence(name, tmp_path)
+    assert len(ours) == len(theirs) > 10
+    for proposal, values in zip(ours, theirs, strict=True):
+        assert proposal.values == {k: v for k, v in values.items() if not k.startswith("tuner/")}
+        if name == "hyperband":
+            assert proposal.epochs == values["tuner/epochs"]
+            assert proposal.tags["bracket"] == str(values["tuner/bracket"])
+            assert proposal.tags["round"] == str(values["tuner/round"])
+            assert (proposal.parent is None) == ("tuner/trial_id" not in values)
+            if proposal.parent is not None:
+                assert int(proposal.parent) == int(values["tuner/trial_id"])
+
+
+def test_hyperband_runs_what_it_plans() -> None:
+    oracle = Oracle(space(), tuner("hyperband"), OBJECTIVE)
+    plan = oracle.plan()
+    trials, epochs = 0, 0
+    while (proposal := oracle.propose()) is not None:
+        trials += 1
+        starts = [one.start for one in plan if str(one.round) == proposal.tags["round"]
+                  and str(one.bracket) == proposal.tags["bracket"]]
+        epochs += proposal.epochs - starts[0]
+        oracle.tell(proposal.trial_id, score({**proposal.values, "epochs": proposal.epochs}))
+    assert trials == sum(one.trials for one in plan)
+    assert epochs == sum(one.trials * (one.epochs - one.start) for one in plan)
+
+
+def test_hyperband_stops_at_max_trials() -> None:
+    oracle = Oracle(space(), tuner("hyperband", max_trials=10), OBJECTIVE)
+    count = 0
+    while (proposal := oracle.propose()) is not None:
+        count += 1
+        oracle.tell(proposal.trial_id, 0.5)
+    assert count == 10 == sum(one.trials for one in oracle.plan())
+
+
+def test_seed_zero_is_a_seed() -> None:
+    first, second = (Oracle(space(), tuner("random", seed=0), OBJECTIVE) for _ in range(2))
+    for _ in range(5):
+        one, other = first.propose(), second.propose()
+        assert one is not None
+        assert one == other
+        first.tell(one.trial_id, 0.5)
+        second.tell(one.trial_id, 0.5)
+
+
+def test_starts_from_the_start_values() -> None:
+    ranges = {"dense": {"units": "tag(default:512, choice(128, 256, 512))", "dropout": "interval(0.1, 0.5)"}}
+    for name in ("random", "hyperband", "bayesian", "grid"):
+        if name == "grid":
+            ranges["dense"]["dropout"] = "choice(0.1, 0.2)"
+        oracle = Oracle(space(ranges), tuner(name), OBJECTIVE)
+        first = oracle.propose()
+        assert first is not None
+        assert first.values["dense.units"] == 512
+        oracle.tell(first.trial_id, 0.5)
+        assert oracle.propose() is not None
+
+
+def test_a_failed_trial_is_not_proposed_again_nor_promoted() -> None:
+    oracle = Oracle(space(), tuner("hyperband"), OBJECTIVE)
+    failed = set()
+    seen = []
+    while (proposal := oracle.propose()) is not None:
+        assert proposal.parent not in failed
+        seen.append((tuple(proposal.values.items()), proposal.epochs))
+        has_failed = proposal.number % 5 == 0 and proposal.parent is None
+        if has_failed:
+            failed.add(proposal.trial_id)
+        oracle.tell(proposal.trial_id, None if has_failed else 0.5)
+    assert len(failed) > 2
+    assert len(set(seen)) == len(seen)
+
+
+def test_nothing_to_search_is_one_trial() -> None:
+    oracle = Oracle(space({"dense": {"units": 512}}), tuner("hyperband"), OBJECTIVE)
+    proposal = oracle.propose()
+    assert proposal is not None
+    assert (proposal.number, proposal.values, proposal.epochs) == (1, {}, 20)
+    oracle.tell(proposal.trial_id, 0.5)
+    assert oracle.propose() is None
+    assert [one.trials for one in oracle.plan()] == [1]
+
+
+def test_refuses_what_is_no_oracle() -> None:
+    with pytest.raises(ConfigError, match=r"tuner\._target_"):
+        Oracle(space(), tuner("random", _target_="keras_tuner.oracles.Nothing"), OBJECTIVE)

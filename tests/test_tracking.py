@@ -1,0 +1,838 @@
+"""The tracking, against real stores, real processes and a real server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumonia import cursor
+from pneumonia.cursor import Cursor
+from pneumonia.errors import ConfigError
+from pneumonia.journal import Journal, read
+from pneumonia.mirror import Mirror
+from pneumonia.mlflow_setup import redact
+from pneumonia.mlflow_store import Point, Store
+from pneumonia.process import process_start
+from pneumonia.tracking import (
+    Settings,
+    Tracker,
+    check,
+    disk_estimate,
+    fetch_classifier,
+    search_run_id,
+    serve_ui,
+)
+
+ROOT = Path(__file__).parents[1]
+CLASSIFIER = b"not a real classifier"
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables: making one takes two seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        check(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a store of its own, in a project folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlruns").mkdir()
+    shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
+    return Settings()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "outputs" / "search"
+
+
+@pytest.fixture
+def journal(folder: Path) -> Iterator[Journal]:
+    with closing(Journal(folder)) as journal:
+        yield journal
+
+
+@pytest.fixture(scope="session")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of stock layers: uint8 images of any size to a probability."""
+    import keras
+
+    images = keras.Input((None, None, None), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(images)
+    x = keras.layers.Concatenate()([x, x, x])[..., :3]
+    x = keras.layers.Reshape((3,))(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(images, keras.layers.Dense(1, activation="sigmoid")(x))
+    path = tmp_path_factory.mktemp("keras") / "classifier.keras"
+    model.save(path)
+    return path
+
+
+def start_search(journal: Journal, **fields: Any) -> None:
+    data = [
+        {"name": "phantom", "split": split, "digest": split * 20, "size": 9, "source": "generated"}
+        for split in ("train", "val", "test")
+    ]
+    tags = {"tuner": "random", "model": "cnn", "dataset": "phantom", "git_commit": "c0ffee"}
+    params = {"dense.units": "choice(1, 2)", "seed": 1, "augment.name": None, "long": "x" * 7000}
+    event = {"search_id": "s1", "name": "brave owl", "direction": "max", "tags": tags}
+    event |= {"params": params, "datasets": data, "artifacts": ["config.yaml", "missing.yaml"]}
+    (journal.path.parent / "config.yaml").write_text("seed: 1\n")
+    journal.append("search_started", **(event | fields))
+
+
+def start_trial(journal: Journal, number: int) -> str:
+    trial_id = f"{number:04d}"
+    values = {"dense.units": number, "optimizer.learning_rate": 1e-3}
+    tags = {"bracket": 1, "round": 0, "promoted_from": None}
+    name = f"trial {number}"
+    fields = {"trial_id": trial_id, "number": number, "name": name, "values": values, "tags": tags}
+    journal.append("trial_started", **fields)
+    return trial_id
+
+
+def add_epochs(journal: Journal, trial_id: str, epochs: range, *, execution: int = 0) -> None:
+    for epoch in epochs:
+        metrics = {"loss": 1 / epoch, "val_auc": 0.5 + epoch / 100}
+        fields = {"trial_id": trial_id, "execution": execution, "epoch": epoch}
+        journal.append("epoch_ended", metrics=metrics, **fields)
+
+
+def end_trial(journal: Journal, trial_id: str, score: float, file: Path | None = None) -> str:
+    name = f"trial-{trial_id}.keras"
+    path = journal.path.parent / name
+    path.write_bytes(CLASSIFIER + trial_id.encode() if file is None else file.read_bytes())
+    fields = {"trial_id": trial_id, "status": "COMPLETED", "score": score, "reason": None}
+    metrics = {"val_auc": score, "epoch": 2}
+    journal.append("trial_ended", **fields, metrics=metrics, traceback=None, classifier=name)
+    return name
+
+
+def fail_trial(journal: Journal, trial_id: str) -> None:
+    fields = {"status": "FAILED", "score": None, "metrics": {}, "classifier": None}
+    text = "Traceback (most recent call last):\nValueError: no"
+    journal.append("trial_ended", trial_id=trial_id, reason="no", traceback=text, **fields)
+
+
+def end_search(
+    journal: Journal, winner: str | None, status: str = "completed", **more: Any
+) -> None:
+    fields = {"winner": winner, "classifier": f"trial-{winner}.keras" if winner else None}
+    fields |= {"metrics": {"test_auc": 0.9}, "artifacts": ["plots/roc.png"], "reason": None}
+    (journal.path.parent / "plots").mkdir(exist_ok=True)
+    (journal.path.parent / "plots" / "roc.png").write_bytes(b"png")
+    journal.append("search_ended", status=status, description="# A search", **(fields | more))
+
+
+def write_search(folder: Path, scores: tuple[float, ...] = (0.7, 0.9, 0.8)) -> None:
+    """Write the journal of a whole search, the best trial of which wins."""
+    journal = Journal(folder)
+    start_search(journal)
+    for number, score in enumerate(scores, 1):
+        trial_id = start_trial(journal, number)
+        add_epochs(journal, trial_id, range(1, 3))
+        end_trial(journal, trial_id, score)
+    end_search(journal, f"{1 + scores.index(max(scores)):04d}")
+    journal.close()
+
+
+def track(folder: Path, settings: Settings) -> None:
+    tracker = Tracker(folder, settings)
+    tracker.start()
+    assert tracker.close() == 0
+
+
+def rows(sql: str, path: Path = Path("mlruns/mlflow.db")) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def client(settings: Settings) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(settings.store_uri, settings.store_uri)
+
+
+def runs(settings: Settings, kind: str) -> list[Any]:
+    found = client(settings).search_runs(
+        [client(settings).get_experiment_by_name("pneumonia").experiment_id],
+        f"tags.kind = '{kind}'",
+        order_by=["tags.trial_id"],
+    )
+    return list(found)
+
+
+def assert_whole(trials: int, epochs: int) -> None:
+    """Check in the tables that everything of one search is there, and once."""
+    kinds = Counter(row[0] for row in rows("select value from tags where key = 'kind'"))
+    assert kinds == {"search": 1, "trial": trials}
+    assert rows("select count(*) from runs where status != 'FINISHED'") == [(0,)]
+    points = rows("select run_uuid, key, step, count(*) from metrics group by 1, 2, 3")
+    assert all(count == 1 for *_, count in points)
+    steps = [step for _, key, step, _ in points if key == "loss"]
+    assert Counter(steps) == dict.fromkeys(range(1, epochs + 1), trials)
+    assert rows("select count(*) from logged_models") == [(trials,)]
+    assert rows("select count(*) from inputs where destination_type = 'MODEL_OUTPUT'") == [
+        (trials + 1,)
+    ]
+    assert rows("select count(*) from inputs where source_type = 'DATASET'") == [(3,)]
+    assert rows("select count(*) from model_versions") == [(1,)]
+    assert rows("select alias from registered_model_aliases") == [("champion",)]
+    assert len(list(Path("mlruns/artifacts/models").glob("*/artifacts/data/model.keras"))) == trials
+
+
+def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) -> None:
+    write_search(folder)
+    check(settings)
+    track(folder, settings)
+    assert_whole(trials=3, epochs=2)
+    (run,) = runs(settings, "search")
+    assert run.info.run_id == search_run_id(folder)
+    assert run.info.run_name == "brave owl"
+    tags = run.data.tags
+    expected = {"tuner": "random", "dataset": "phantom", "status": "completed", "winner": "0002"}
+    assert expected.items() <= tags.items()
+    assert tags["mlflow.note.content"] == "# A search"
+    assert tags["mlflow.source.git.commit"] == "c0ffee"
+    assert run.data.params["augment.name"] == "null"
+    assert len(run.data.params["long"]) == 6000
+    assert run.data.metrics == {"best_score": 0.9, "test_auc": 0.9}
+    contexts = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert set(contexts) == {"training", "validation", "testing"}
+    assert contexts["training"] == ("train" * 20)[:32]
+    events = list(read(folder))
+    assert (run.info.start_time, run.info.end_time) == (events[0]["time"], events[-1]["time"])
+    names = {file.path for file in client(settings).list_artifacts(run.info.run_id)}
+    assert names == {"config.yaml", "plots"}
+    assert not Path("mlflow.db").exists()
+
+
+def test_a_trial_is_a_child_run_with_its_values(settings: Settings, folder: Path) -> None:
+    write_search(folder)
+    track(folder, settings)
+    trial = runs(settings, "trial")[1]
+    tags = trial.data.tags
+    assert tags["mlflow.parentRunId"] == search_run_id(folder)
+    assert (tags["trial_id"], tags["bracket"], tags["round"]) == ("0002", "1", "0")
+    assert "promoted_from" not in tags
+    assert trial.data.params == {"dense.units": "2", "optimizer.learning_rate": "0.001"}
+    history = client(settings).get_metric_history(trial.info.run_id, "val_auc")
+    events = [e for e in read(folder) if e["kind"] == "epoch_ended" and e["trial_id"] == "0002"]
+    assert [(m.step, m.value, m.timestamp) for m in history] == [
+        (e["epoch"], e["metrics"]["val_auc"], e["time"]) for e in events
+    ]
+    assert trial.data.metrics["score"] == trial.data.metrics["best_val_auc"] == 0.9
+
+
+def test_a_failed_trial_shows_its_traceback(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    start_search(journal)
+    fail_trial(journal, start_trial(journal, 1))
+    end_search(journal, None, "failed", reason="all trials failed")
+    track(folder, settings)
+    (trial,) = runs(settings, "trial")
+    assert trial.info.status == "FAILED"
+    assert trial.data.tags["reason"] == "no"
+    path = client(settings).download_artifacts(trial.info.run_id, "traceback.txt")
+    assert "ValueError: no" in Path(path).read_text()
+    (run,) = runs(settings, "search")
+    assert (run.info.status, run.data.tags["status"]) == ("FAILED", "failed")
+
+
+def test_executions_and_repeated_epochs(settings: Settings, folder: Path, journal: Journal) -> None:
+    start_search(journal)
+    trial_id = start_trial(journal, 1)
+    add_epochs(journal, trial_id, range(1, 4))
+    tracker = Tracker(folder, settings)
+    tracker.start()
+    tracker.close()
+    time.sleep(0.01)
+    add_epochs(journal, trial_id, range(2, 6))  # went on from the checkpoint of epoch 1
+    add_epochs(journal, trial_id, range(1, 3), execution=1)
+    end_trial(journal, trial_id, 0.8)
+    end_search(journal, trial_id)
+    track(folder, settings)
+    (trial,) = runs(settings, "trial")
+    steps = [m.step for m in client(settings).get_metric_history(trial.info.run_id, "loss")]
+    assert steps == [1, 2, 3, 4, 5]
+    name = "execution_2/loss"
+    again = [m.step for m in client(settings).get_metric_history(trial.info.run_id, name)]
+    assert again == [1, 2]
+    assert trial.info.status == "FINISHED"
+
+
+def test_events_are_followed_as_they_come(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    with Tracker(folder, settings) as tracker:
+        start_search(journal)
+        trial_id = start_trial(journal, 1)
+        add_epochs(journal, trial_id, range(1, 2))
+        tracker.notify()
+        await_condition(lambda: rows("select status from runs") == [("RUNNING",)] * 2)
+        await_condition(lambda: rows("select count(*) from metrics") == [(2,)])
+    # Left without an end: nothing stays running.
+    assert rows("select distinct status from runs") == [("KILLED",)]
+    (run,) = runs(settings, "search")
+    assert run.data.tags["status"] == "interrupted"
+
+
+def test_an_interrupted_search_goes_on_in_the_same_runs(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    start_search(journal)
+    first = start_trial(journal, 1)
+    add_epochs(journal, first, range(1, 2))
+    second = start_trial(journal, 2)
+    add_epochs(journal, second, range(1, 3))
+    name = end_trial(journal, second, 0.6)
+    (folder / "final.keras").write_bytes((folder / name).read_bytes())
+    end_search(journal, second, "interrupted", classifier="final.keras")
+    track(folder, settings)
+    statuses = [run.info.status for run in runs(settings, "trial")]
+    assert statuses == ["KILLED", "FINISHED"]
+    assert runs(settings, "search")[0].info.status == "KILLED"
+    assert rows("select count(*) from model_versions") == [(0,)]
+
+    start_search(journal, params={"seed": 1, "executor.workers": 2})
+    add_epochs(journal, first, range(2, 3))
+    end_trial(journal, first, 0.9)
+    end_search(journal, first)
+    track(folder, settings)
+    assert runs(settings, "search")[0].data.params["executor.workers"] == "2"
+    # The classifier that the interrupted search ended with is superseded.
+    rest = rows("select lifecycle_stage, count(*) from logged_models group by 1")
+    assert sorted(rest) == [("active", 2), ("deleted", 1)]
+    assert rows("select distinct status from runs") == [("FINISHED",)]
+
+
+@pytest.mark.parametrize("log_models", ["all", "best", "none"])
+def test_only_wanted_models_stay_on_the_disk(
+    settings: Settings, folder: Path, log_models: Any
+) -> None:
+    settings = Settings(log_models=log_models)
+    write_search(folder, (0.7, 0.9, 0.8, 0.95))
+    track(folder, settings)
+    stored = list(Path("mlruns/artifacts").rglob("model.keras"))
+    assert len(stored) == (4 if log_models == "all" else 1)
+    assert [path.name for path in folder.glob("*.keras")] == ["trial-0004.keras"]
+    assert len(list(Path("mlruns/artifacts/models").iterdir())) == len(stored)
+    files = [folder / "trial-0004.keras", *stored]
+    assert len({path.stat().st_ino for path in files}) == len(stored)  # hard links
+    (version,) = client(settings).search_model_versions("name = 'pneumonia'")
+    path = fetch_classifier("models:/pneumonia@champion", settings)
+    assert path.read_bytes() == CLASSIFIER + b"0004"
+    assert version.tags["test_auc"] == "0.9"
+    assert version.run_id == search_run_id(folder)
+
+
+def test_equal_scores_keep_both_files_until_the_end(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    start_search(journal, direction="min")
+    for number, score in enumerate((0.3, 0.2, 0.2), 1):
+        end_trial(journal, start_trial(journal, number), score)
+    with Tracker(folder, settings) as tracker:
+        tracker.notify()
+        left = {"trial-0002.keras", "trial-0003.keras"}
+        await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
+
+
+def test_the_champion_is_the_search_completed_last(settings: Settings, tmp_path: Path) -> None:
+    for name, score in (("a", 0.9), ("b", 0.6)):
+        with closing(Journal(tmp_path / name)) as journal:
+            start_search(journal, search_id=name)
+            end_trial(journal, start_trial(journal, 1), score)
+            end_search(journal, "0001")
+        track(tmp_path / name, settings)
+    champion = client(settings).get_model_version_by_alias("pneumonia", "champion")
+    assert str(champion.version) == "2"
+    assert champion.run_id == search_run_id(tmp_path / "b")
+
+
+@pytest.mark.parametrize("log_models", ["all", "none"])
+def test_models_open_without_this_package(
+    settings: Settings, folder: Path, journal: Journal, keras_file: Path, log_models: Any
+) -> None:
+    import keras
+    import mlflow
+
+    start_search(journal)
+    trial_id = start_trial(journal, 1)
+    end_trial(journal, trial_id, 0.8, keras_file)
+    end_search(journal, trial_id)
+    track(folder, Settings(log_models=log_models))
+    mlflow.set_tracking_uri(settings.store_uri)
+    images = np.arange(2 * 6 * 5 * 1, dtype=np.uint8).reshape(2, 6, 5, 1)
+    expected = keras.saving.load_model(keras_file).predict(images, verbose=0)
+    kind = "trial" if log_models == "all" else "search"
+    run_id = runs(settings, kind)[0].info.run_id
+    for uri in (f"runs:/{run_id}/classifier", "models:/pneumonia@champion"):
+        loaded = mlflow.pyfunc.load_model(uri)
+        np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-6)
+    colour = np.repeat(images, 3, axis=-1)
+    model = mlflow.keras.load_model("models:/pneumonia/1")
+    np.testing.assert_allclose(model.predict(colour, verbose=0), expected, rtol=1e-6)
+    example = loaded.input_example
+    assert example.dtype == np.uint8
+    assert loaded.predict(example).shape == (1, 1)
+    assert "uint8" in str(loaded.metadata.signature)
+
+
+def test_the_written_model_is_what_mlflow_would_write(
+    settings: Settings, folder: Path, keras_file: Path, tmp_path: Path
+) -> None:
+    import keras
+    import mlflow
+    import yaml
+
+    from pneumonia.mlflow_model import _signature, requirements, write_model
+
+    write_model(tmp_path / "ours", keras_file, model_id="m-1", run_id="r")
+    (tmp_path / "theirs").mkdir()
+    mlflow.keras.save_model(
+        keras.saving.load_model(keras_file),
+        str(tmp_path / "theirs"),
+        signature=_signature(),
+        input_example=np.zeros((1, 8, 8, 1), np.uint8),
+        pip_requirements=requirements(),
+    )
+    ours, theirs = (
+        {str(p.relative_to(tmp_path / side)) for p in (tmp_path / side).rglob("*")}
+        for side in ("ours", "theirs")
+    )
+    assert ours == theirs
+    one, other = (
+        yaml.safe_load((tmp_path / s / "MLmodel").read_text()) for s in ("ours", "theirs")
+    )
+    assert set(theirs_keys := other) <= set(one), theirs_keys
+    for key in ("flavors", "signature", "saved_input_example_info", "mlflow_version"):
+        assert one[key] == other[key]
+
+
+class Faulty:
+    """Answers like a client until the connection breaks after some calls, once."""
+
+    def __init__(self, real: Any, calls: int) -> None:
+        self._real = real
+        self.left = calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            answer = getattr(self._real, name)(*args, **kwargs)
+            self.left -= 1
+            if self.left == 0:
+                raise ConnectionError(f"The answer to {name} is lost.")
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_whatever_answer_is_lost_nothing_is_sent_twice(
+    settings: Settings, folder: Path, journal: Journal, step: int
+) -> None:
+    start_search(journal)
+    trial_id = start_trial(journal, 1)
+    add_epochs(journal, trial_id, range(1, 3))
+    name = end_trial(journal, trial_id, 0.8)
+    end_search(journal, trial_id)
+    events = list(read(folder))
+    for calls in range(1, 100, step):
+        shutil.copyfile("mlruns/mlflow.db", "mlruns/before.db")
+        (folder / name).write_bytes(CLASSIFIER)
+        store = Store(settings)
+        faulty = store._client = Faulty(store._client, calls)  # type: ignore[assignment]
+        path = folder / cursor.NAME
+        Cursor("x").save(path)
+        for attempt in range(2):
+            # As after a crash: the cursor on the disk, not the one in memory.
+            part = Mirror(store, folder, settings, Cursor.load(path, "x"))
+            try:
+                part.apply(events, look_up=attempt > 0)
+                break
+            except ConnectionError:
+                assert attempt == 0
+        assert_whole(trials=1, epochs=2)
+        shutil.rmtree("mlruns/artifacts")
+        restore_store()
+        if faulty.left > 0:
+            assert calls > 15
+            return
+    pytest.fail("never came to the end")
+
+
+def restore_store() -> None:
+    """Put the tables back as they were, without taking the file from under its connections."""
+    with (
+        closing(sqlite3.connect("mlruns/before.db")) as before,
+        closing(sqlite3.connect("mlruns/mlflow.db")) as now,
+    ):
+        before.backup(now)
+
+
+CRASH = """
+    import os, signal, sys
+    from pathlib import Path
+    from pneumonia import mlflow_store
+    from pneumonia.tracking import Settings, Tracker
+
+    method, calls = sys.argv[2], int(sys.argv[3])
+    real = getattr(mlflow_store.Store, method)
+
+    def deadly(*args, **kwargs):
+        global calls
+        answer = real(*args, **kwargs)
+        calls -= 1
+        if calls == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(mlflow_store.Store, method, deadly)
+    with Tracker(Path(sys.argv[1]), Settings()):
+        pass
+"""
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"), [("log_model", 2), pytest.param("create_run", 3, marks=pytest.mark.slow)]
+)
+def test_a_killed_process_loses_nothing(
+    settings: Settings, folder: Path, method: str, calls: int
+) -> None:
+    write_search(folder)
+    done = run_python(CRASH, str(folder), method, str(calls))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert ("RUNNING",) in rows("select status from runs")
+    check(settings)
+    assert ("RUNNING",) not in rows("select status from runs")
+    (run,) = runs(settings, "search")
+    assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
+    track(folder, settings)
+    assert_whole(trials=3, epochs=2)
+
+
+def test_runs_of_a_living_process_are_left_alone(settings: Settings, folder: Path) -> None:
+    store = Store(settings)
+    run_id = store.create_run("alive", {"kind": "search"}, time=1)
+    assert store.end_orphans() == 0
+    store.log(run_id, tags={"pneumonia.process_start": "another"})
+    store.log(run_id, points=[Point("loss", 1.0, 5_000)])
+    assert store.end_orphans() == 1
+    assert rows("select status, end_time from runs") == [("KILLED", 5_000)]
+    assert process_start(os.getpid()) is not None
+    assert process_start(2**22 + 1) is None
+
+
+def test_a_lost_store_is_filled_anew(settings: Settings, folder: Path, empty_store: Path) -> None:
+    write_search(folder)
+    track(folder, settings)
+    (folder / "trial-0001.keras").write_bytes(CLASSIFIER)
+    shutil.copyfile(empty_store, "mlruns/other.db")
+    other = Settings(uri="sqlite:///mlruns/other.db", artifacts="mlruns/other")
+    track(folder, other)
+    assert len(runs(other, "trial")) == 3
+    assert rows("select count(*) from logged_models", Path("mlruns/other.db")) == [(2,)]
+
+
+def test_what_the_store_refuses_is_left_out_with_one_warning(
+    settings: Settings, folder: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_search(journal)
+    for trial_id in ("nobody", "no one"):
+        end_trial(journal, trial_id, 0.9)
+    end_trial(journal, start_trial(journal, 1), 0.8)
+    end_search(journal, "0001")
+    track(folder, settings)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "trial_ended" in caplog.text
+    assert {run.info.status for run in runs(settings, "trial")} == {"FINISHED"}
+    assert runs(settings, "search")[0].info.status == "FINISHED"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_condition(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_an_unreachable_server_is_one_clear_error(tmp_path: Path) -> None:
+    uri = f"http://someone:secret@127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"tracking\.uri.*can be reached.*refused") as caught:
+        check(Settings(uri=uri))
+    assert time.monotonic() - started < 10
+    assert "secret" not in str(caught.value)
+    database = f"postgresql://someone:secret@127.0.0.1:{free_port()}/mlflow"
+    with pytest.raises(ConfigError, match="refused"):
+        check(Settings(uri=database))
+
+
+def test_a_search_goes_on_without_its_server(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_search(folder)
+    tracker = Tracker(folder, Settings(uri=f"http://127.0.0.1:{free_port()}"))
+    tracker.start()
+    time.sleep(0.5)
+    assert tracker.close(timeout=3) == len(list(read(folder)))
+    away, left = (record.getMessage() for record in caplog.records)
+    assert "cannot be reached" in away
+    assert "resume=s1" in left
+    assert search_run_id(folder) is None
+
+
+class Server:
+    """A real MLflow server on this machine."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.uri = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        self._command += ["--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["--backend-store-uri", f"sqlite:///{home}/server.db"]
+        self._command += ["--artifacts-destination", str(home / "files")]
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        with (self._home / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        await_condition(self._answers, 60)
+
+    def kill(self) -> None:
+        """Kill the server and its worker: a process group of its own."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
+    shutil.copyfile(empty_store, tmp_path / "server.db")
+    server = Server(tmp_path, free_port())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_falls_gets_everything_in_the_end(
+    server: Server, folder: Path, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(uri=server.uri)
+    check(settings)
+    with Tracker(folder, settings) as tracker:
+        start_search(journal)
+        end_trial(journal, start_trial(journal, 1), 0.7)
+        tracker.notify()
+        await_condition(lambda: len(runs(settings, "trial")) == 1)
+        server.kill()
+        trial_id = start_trial(journal, 2)
+        add_epochs(journal, trial_id, range(1, 4))
+        tracker.notify()
+        await_condition(lambda: "cannot be reached" in caplog.text)
+        server.start()
+        end_trial(journal, trial_id, 0.9)
+        end_search(journal, trial_id)
+        assert tracker.close() == 0
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+    assert {r.info.status for r in [*runs(settings, "trial"), *runs(settings, "search")]} == {
+        "FINISHED"
+    }
+    assert len(list((tmp_path / "files").rglob("model.keras"))) == 2
+    path = fetch_classifier("models:/pneumonia@champion", settings)
+    assert path.read_bytes() == CLASSIFIER + trial_id.encode()
+    # With a server, a sent file is not kept twice.
+    assert [p.name for p in folder.glob("*.keras")] == [f"trial-{trial_id}.keras"]
+
+
+def test_a_missing_store_is_built_once_by_parallel_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code = "from pneumonia.tracking import *; check(Settings())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error:::pneumonia", "-c", code]
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
+    experiments = rows("select name, artifact_location from experiments where name != 'Default'")
+    assert experiments == [("pneumonia", str(tmp_path / "mlruns" / "artifacts"))]
+
+
+def test_an_older_store_is_brought_up_to_date(settings: Settings, folder: Path) -> None:
+    from alembic import command
+    from mlflow.store.db import utils
+
+    write_search(folder, (0.7,))
+    track(folder, settings)
+    engine = utils.create_sqlalchemy_engine_with_retry(settings.store_uri)
+    newest = rows("select version_num from alembic_version")
+    config = utils._get_alembic_config(settings.store_uri)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "-1")
+    engine.dispose()
+    assert rows("select version_num from alembic_version") != newest
+    check(settings)
+    assert rows("select version_num from alembic_version") == newest
+    assert Path("mlruns/mlflow.db.backup").exists()
+    assert_whole(trials=1, epochs=2)
+
+
+def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: Settings) -> None:
+    with closing(sqlite3.connect("mlruns/mlflow.db")) as connection:
+        connection.execute("update alembic_version set version_num = 'future'")
+        connection.commit()
+    with pytest.raises(ConfigError, match=r"`tracking\.uri`.*this version of MLflow"):
+        check(settings)
+    Path("notes.txt").write_text("no database, but long enough to be read as one" * 100)
+    with pytest.raises(ConfigError, match="SQLite"):
+        check(Settings(uri="sqlite:///notes.txt"))
+
+
+@pytest.mark.parametrize("option", ["local", "server"])
+def test_the_config_group_holds_the_settings(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with initialize_config_dir(str(ROOT / "conf" / "tracking"), version_base="1.3"):
+        values = OmegaConf.to_container(compose(option), resolve=True)
+    assert isinstance(values, dict)
+    settings = Settings(**values)
+    given = settings if option == "local" else Settings(uri=settings.uri, artifacts=None)
+    assert settings == given
+    assert settings.store_uri.startswith("sqlite" if option == "local" else "http://127.0.0.1")
+
+
+def test_a_deleted_experiment_is_named(settings: Settings) -> None:
+    client(settings).delete_experiment(Store(settings).experiment_id)
+    with pytest.raises(ConfigError, match=r"`tracking\.experiment`.*restore"):
+        check(settings)
+
+
+def test_the_environment_names_the_store_unless_the_config_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert Settings().store_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert Settings().artifact_location == str(tmp_path / "mlruns/artifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert Settings().store_uri == "http://host:5000"
+    assert Settings().artifact_location is None
+    assert Settings(artifacts="s3://bucket/path").artifact_location == "s3://bucket/path"
+    assert Settings(uri="sqlite:///a.db").store_uri == f"sqlite:///{tmp_path}/a.db"
+    assert redact("http://a:b@host/path") == "http://host/path"
+
+
+def test_importing_the_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, pneumonia.tracking; sys.exit('mlflow' in sys.modules)"
+    assert run_python(code).returncode == 0
+
+
+def test_the_disk_estimate_counts_what_is_kept() -> None:
+    assert disk_estimate(30, 10**7, log_models="all") > 30 * 10**7
+    assert disk_estimate(30, 10**7, log_models="best") < 4 * 10**7
+    assert disk_estimate(1, 10**7, log_models="none") >= 10**7
+
+
+def test_the_ui_says_when_there_is_nothing_to_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert serve_ui([]) == 2
+    assert "make demo" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> None:
+    write_search(folder, (0.7,))
+    track(folder, settings)
+    port = free_port()
+    command = [sys.executable, "-m", "pneumonia.tracking", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Path("ui.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        query = {"experiment_ids": ["2"], "filter": "tags.kind = 'search'"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search",
+            json.dumps(query).encode(),
+            {"Content-Type": "application/json"},
+        )
+        await_condition(lambda: is_listening(port), 60)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            found = json.loads(answer.read())["runs"]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    assert [run["info"]["run_id"] for run in found] == [search_run_id(folder)]
+    assert f"http://127.0.0.1:{port}/#/experiments/2" in Path("ui.log").read_text()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,257 @@
+"""A trial trains what its configuration says, and goes on where another stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumonia import checkpoint, classifier, inputs, trial
+from pneumonia.checkpoint import Progress
+from pneumonia.errors import ConfigError
+from pneumonia.trial import DivergedError, Result, Task
+
+Config = dict[str, Any]
+
+
+def config(folder: Path, model: str = "features", **changes: Any) -> Config:
+    models = {
+        "features": {
+            "_target_": "pneumonia.backbones.efficientnet_lite0",
+            "image_size": 32,
+            "weights": "imagenet",
+            "layer": "block3b_add",
+            "pooling": "avg",
+            "trainable": False,
+        },
+        "cnn": {"_target_": "pneumonia.backbones.cnn", "image_size": 28, "blocks": 2, "filters": 8},
+        "fine": {
+            "_target_": "pneumonia.backbones.efficientnet_lite0",
+            "image_size": 32,
+            "weights": "imagenet",
+            "layer": "block2b_add",
+            "pooling": "avg",
+            "trainable": "block2b_expand_conv",
+        },
+    }
+    result: Config = {
+        "seed": 1,
+        "objective": {"name": "val_auc", "direction": "max"},
+        "features": {"folder": str(folder / "features"), "max_gb": 1.0, "dtype": "float32"},
+        "dataset": {
+            "_target_": "pneumonia.phantom.phantom",
+            "train": 120,
+            "val": 60,
+            "test": 40,
+            "image_size": 32,
+            "seed": 1,
+        },
+        "augment": {"_target_": "pneumonia.augment.none", "views": 1},
+        "model": models[model],
+        "dense": {
+            "_target_": "pneumonia.heads.dense",
+            "units": 16,
+            "dropout": 0.3,
+            "activation": "relu",
+        },
+        "optimizer": {"_target_": "keras.optimizers.Adam", "learning_rate": 0.003},
+        "training": {
+            "batch_size": 32,
+            "loss": {"_target_": "keras.losses.BinaryCrossentropy"},
+            "metrics": {
+                "accuracy": {"_target_": "keras.metrics.BinaryAccuracy"},
+                "auc": {"_target_": "pneumonia.metrics.roc_auc", "_partial_": True},
+            },
+            "class_weight": "balanced",
+            "early_stopping": None,
+            "executions_per_trial": 1,
+            "jit": "auto",
+        },
+    }
+    for path, value in changes.items():
+        group, _, key = path.partition("__")
+        result[group] = {**result[group], key: value}
+    return result
+
+
+def run(cfg: Config, folder: Path, epochs: int, name: str = "0", parent: str | None = None) -> Result:
+    task = Task(name, cfg, epochs, str(folder), parent, keeps_classifier=False)
+    return trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
+
+
+def state(folder: Path, name: str) -> Progress:
+    return checkpoint.load(trial.state_path(folder, name))[0]
+
+
+def assert_same(one: Progress, other: Progress) -> None:
+    assert one.history == other.history
+    for kind in ("model", "optimizer", "best"):
+        for a, b in zip(getattr(one, kind), getattr(other, kind), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+BLOG = {"_target_": "pneumonia.augment.geometric", "flip": True, "rotation": 10, "zoom": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("model", "augment"),
+    [
+        ("features", None),
+        ("features", {**BLOG, "views": 2}),
+        ("features", {**BLOG, "views": "online"}),
+        ("cnn", None),
+        ("cnn", {**BLOG, "views": "online"}),
+        ("fine", None),
+    ],
+)
+def test_promoted_equals_straight_bit_for_bit(
+    model: str, augment: Config | None, tmp_path: Path
+) -> None:
+    cfg = config(tmp_path, model)
+    cfg["augment"] = augment or cfg["augment"]
+    told: list[int] = []
+    run(cfg, tmp_path, 7, "straight")
+    run(cfg, tmp_path, 3, "first")
+    other = config(tmp_path, model, optimizer__learning_rate=0.1, dense__dropout=0.5)
+    run(other, tmp_path, 2, "between")
+    task = Task("promoted", cfg, 7, str(tmp_path), "first", keeps_classifier=False)
+    trial.run(task, on_epoch=lambda _, epoch, m: told.append(epoch), report=lambda *_: None)
+    assert told == [4, 5, 6, 7]
+    assert_same(state(tmp_path, "promoted"), state(tmp_path, "straight"))
+
+
+@pytest.mark.parametrize("model", ["features", "cnn"])
+def test_learns(model: str, tmp_path: Path) -> None:
+    result = run(config(tmp_path, model, dense__dropout=0.0), tmp_path, 25)
+    assert result.history[-1]["loss"] < 0.9 * result.history[0]["loss"]
+    assert result.score == max(metrics["val_auc"] for metrics in result.history)
+    assert result.history[result.best_epoch - 1]["val_auc"] == result.score
+    assert result.metrics.keys() == {
+        "loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["features", "cnn", "fine"])
+def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, model)
+    task = Task("0", cfg, 3, str(tmp_path))
+    result = trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
+    assert result.classifier is not None
+    whole = classifier.load(tmp_path / result.classifier)
+    split = inputs.load_data(cfg).val
+    expected = whole.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
+    feed = inputs.plain_feed(cfg, split, report=lambda *_: None)
+    weights = trial.best_weights(tmp_path, "0", cfg)
+    np.testing.assert_allclose(trial.predict(cfg, weights, feed), expected, atol=1e-5)
+    # What was measured in training is what the classifier gives.
+    auc = trial._measure({"auc": cfg["training"]["metrics"]["auc"]}, split.labels, expected, "")
+    assert auc["auc"] == pytest.approx(result.score, abs=1e-3)
+
+
+def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) -> None:
+    cached = config(tmp_path, "features", augment__views=1)
+    cached["augment"] = {**BLOG, "views": 1}
+    through = config(tmp_path, "features")
+    run(cached, tmp_path, 4, "cached")
+    built, data = inputs.parts(cached), inputs.load_data(cached)
+    stored = inputs.prepare(cached, report=lambda *_: None).train
+
+    class Through:
+        """Gives the images of the one view through the backbone, whenever they are asked for."""
+
+        def __len__(self) -> int:
+            return len(data.train)
+
+        def read(self, epoch: int, indices: Any) -> Any:
+            from pneumonia.features import View, digest, resize
+
+            about = digest(None, {k: v for k, v in cached["augment"].items() if k != "views"})
+            pipeline = inputs.build({k: v for k, v in BLOG.items()}, "augment")
+            view = View(pipeline, about, 0, 1)
+            images = [
+                view.render(resize(data.train.images.read(np.arange(s, min(s + 64, 120))), 32), s)
+                for s in (0, 64)
+            ]
+            return built.backbone.predict(np.concatenate(images), verbose=0)[indices]
+
+    whole = Through()
+    np.testing.assert_allclose(
+        stored.read(1, np.arange(120)), whole.read(1, np.arange(120)), atol=1e-4
+    )
+    prepared = inputs.prepare(through, report=lambda *_: None)
+    fed = inputs.Inputs(
+        whole, prepared.val, prepared.train_labels, prepared.train_weights, prepared.val_labels
+    )
+    model = trial._model(through, 0)
+    done = trial._train(model, fed, through, 0, 4, None, lambda *_: None)
+    for one, other in zip(done.history, state(tmp_path, "cached").history, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_same_seed_same_result_other_seed_other_result(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "cnn")
+    run(cfg, tmp_path, 2, "a")
+    run(cfg, tmp_path, 2, "b")
+    run({**cfg, "seed": 2}, tmp_path, 2, "c")
+    assert_same(state(tmp_path, "a"), state(tmp_path, "b"))
+    assert state(tmp_path, "a").history != state(tmp_path, "c").history
+
+
+def test_early_stopping_stops_and_stays_stopped(tmp_path: Path) -> None:
+    rule = {"patience": 2, "min_delta": 10.0}
+    cfg = config(tmp_path, training__early_stopping=rule)
+    assert len(run(cfg, tmp_path, 9, "straight").history) == 3
+    run(cfg, tmp_path, 2, "first")
+    assert len(run(cfg, tmp_path, 9, "second", parent="first").history) == 3
+    assert_same(state(tmp_path, "straight"), state(tmp_path, "second"))
+
+
+def test_executions_are_averaged_and_differ(tmp_path: Path) -> None:
+    cfg = config(tmp_path, training__executions_per_trial=2)
+    seen: list[tuple[int, int, float]] = []
+    task = Task("0", cfg, 3, str(tmp_path))
+    result = trial.run(
+        task, on_epoch=lambda k, e, m: seen.append((k, e, m["val_auc"])), report=lambda *_: None
+    )
+    best = [max(auc for k, _, auc in seen if k == execution) for execution in (0, 1)]
+    assert [(k, e) for k, e, _ in seen] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    assert result.score == pytest.approx(np.mean(best))
+    assert seen[0] != seen[3]
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "cnn")
+    cfg["optimizer"] = {"_target_": "keras.optimizers.SGD", "learning_rate": 1e30}
+    cfg["dense"]["activation"] = "linear"
+    with pytest.raises(DivergedError, match="epoch"):
+        run(cfg, tmp_path, 5)
+
+
+def test_an_unknown_layer_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.layer"):
+        run(config(tmp_path, model__layer="block9z_add"), tmp_path, 1)
+
+
+def test_class_weights() -> None:
+    labels = np.array([0, 1, 1, 1])
+    np.testing.assert_allclose(inputs._class_weights(labels, "balanced"), [2, 2 / 3, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(inputs._class_weights(labels, None), [1, 1, 1, 1])
+    np.testing.assert_allclose(inputs._class_weights(labels, {0: 1, 1: 0.5}), [1, 0.5, 0.5, 0.5])
+
+
+def test_retraining_uses_train_and_val(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    joined = inputs.prepare(cfg, report=lambda *_: None, joined=True)
+    assert len(joined.train) == len(joined.train_labels) == 180
+    indices = np.array([0, 150, 5, 121])
+    both = joined.train.read(1, indices)
+    np.testing.assert_array_equal(both[1], joined.val.read(1, np.array([30]))[0])
+    weights = trial.retrain(cfg, 3, report=lambda *_: None)
+    run(cfg, tmp_path, 3, "a")
+    assert any(
+        not np.array_equal(one, other)
+        for one, other in zip(weights, state(tmp_path, "a").model, strict=True)
+    )
