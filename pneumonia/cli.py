@@ -155,10 +155,17 @@ def _job(cfg: DictConfig) -> UserError | None:
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
+    chosen = HydraConfig.get().runtime.choices
+    choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
     try:
+        from pneumonia import startup, tracking
+
+        settings = tracking.Settings(**cfg.tracking)
+        tracking.check(settings)
+        startup.start()
         from pneumonia import search
 
-        search.run(cfg, folder)
+        search.run(cfg, folder, choices=choices, settings=settings)
     except Exception as error:
         found = _user_error(error)
         if found is None:

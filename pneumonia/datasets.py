@@ -70,7 +70,7 @@ def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) ->
             for name in SPLITS
         ]
         names = class_names or ("negative", "positive")
-        return build_data(file.stem, splits, class_names=names, source=str(file.absolute()))
+        return build_data(file.stem, splits, class_names=names, source=str(file.resolve()))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
 
@@ -121,14 +121,15 @@ def image_folder(
         for name in SPLITS
     ]
     return build_data(
-        root.resolve().name, splits, class_names=class_names, source=str(root.absolute())
+        root.resolve().name, splits, class_names=class_names, source=str(root.resolve())
     )
 
 
 def _read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
     keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{file}: expected an .npz file. Received: a single array.")
             missing = [key for key in keys if key not in archive]
@@ -140,7 +141,7 @@ def _read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
             return {key: archive[key] for key in keys}
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file (dataset.path).") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file}: not a whole .npz file of plain arrays ({error}).") from error
 
 

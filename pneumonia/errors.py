@@ -25,6 +25,10 @@ class ConfigError(UserError):
         self.key = key
         message = f"`{key}`: expected {expected}. Received: {received!r}."
         super().__init__(f"{message} {hint}." if hint else message)
+        self._given = (key, expected, received, hint)
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
+        return type(self), self._given
 
 
 class ConfigErrors(UserError):
@@ -33,3 +37,6 @@ class ConfigErrors(UserError):
     def __init__(self, errors: list[ConfigError]) -> None:
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in errors))
+
+    def __reduce__(self) -> tuple[type[ConfigErrors], tuple[list[ConfigError]]]:
+        return type(self), (list(self.errors),)

@@ -162,21 +162,27 @@ def _find_labeled(folder: Path, root: Path) -> list[LabeledFile]:
     if len(classes) != 2:
         names = [one.name for one in classes]
         raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}.")
-    return [LabeledFile(path, one.name) for one in classes for path in _walk(one, root)]
+    files = {one: _walk(one, root) for one in classes}
+    for one, paths in files.items():
+        if not paths:
+            raise DataError(f"{one}: expected PNG, JPEG, BMP or TIFF images. Received: no images.")
+    return [LabeledFile(path, one.name) for one, paths in files.items() for path in paths]
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    return sorted(
+    entries = sorted(
         entry
         for entry in folder.iterdir()
         if entry.is_dir() and not entry.name.startswith((".", "__"))
     )
+    links = [entry for entry in entries if entry.is_symlink()]
+    if links:
+        _refuse(links)
+    return entries
 
 
 def _walk(folder: Path, root: Path) -> list[Path]:
     """Return the image files below a folder, sorted; refuse links that lead out of `root`."""
-    if folder.is_symlink():
-        _refuse([folder])
     paths, links = [], []
     for place, names, file_names in os.walk(folder):
         links += [Path(place, name) for name in names if Path(place, name).is_symlink()]

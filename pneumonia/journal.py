@@ -17,7 +17,8 @@ Kinds of events and their fields, beside those three:
     `trial_id`, `execution` (from 0), `epoch` (absolute, from 1), `metrics`.
 `trial_ended`
     `trial_id`, `status` (`COMPLETED` or `FAILED`), `score`, `metrics` (at the best epoch), `reason`
-    (of a failure, a line), `traceback`, `classifier` (a file beside the journal, or null).
+    (of a failure, a line), `traceback`, `classifier` (a file beside the journal, or null),
+    `seconds`.
 `search_ended`
     `status` (`completed`, `interrupted`, `failed`), `metrics`, `artifacts`, `classifier` (a file
     beside the journal, or null), `winner` (trial_id or null), `reason`, `description` (Markdown).
@@ -30,7 +31,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Event = dict[str, Any]
 
@@ -48,12 +49,19 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        folder.mkdir(parents=True, exist_ok=True)
         self._count = _mend(self.path)
-        self._file = self.path.open("ab")
+        self._file: BinaryIO | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of events in the journal."""
+        return self._count
 
     def append(self, kind: str, /, **fields: Any) -> Event:
         """Write one event, flushed to the disk before this returns."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
         event = {"n": self._count, "kind": kind, "time": time.time_ns() // 1_000_000, **fields}
         self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
@@ -63,7 +71,9 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def read(folder: Path, *, start: int = 0) -> Iterator[Event]:

@@ -126,6 +126,17 @@ class Oracle:
             trial.status = kt_trial.TrialStatus.COMPLETED
         self._oracle.end_trial(trial)
 
+    def promotable(self) -> set[str]:
+        """Return the trials that another may yet go on from."""
+        if not isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            return set()
+        return {
+            info["id"]
+            for bracket in self._oracle._brackets
+            for trials in bracket["rounds"][:-1]
+            for info in trials
+        }
+
     def plan(self) -> list[Round]:
         """Return the trials to expect, as far as the tuner and the space tell."""
         if self._oracle is None:

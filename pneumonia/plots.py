@@ -68,7 +68,7 @@ def confusion_matrix(scores: Scores, class_names: tuple[str, str]) -> Figure:
             low, high = intervals[row, column].low, intervals[row, column].high
             share += "" if np.isnan(low) else f"\n({low:.1%} to {high:.1%})"
         axes.text(column, row + 0.24, share, ha="center", va="center", size=9, color=ink)
-    names = [_printable(_cut(name, 16)) for name in class_names]
+    names = [_class(name) for name in class_names]
     axes.set_xticks([0, 1], names, parse_math=False)
     axes.set_yticks([0, 1], names, parse_math=False, rotation=90, va="center")
     axes.tick_params(length=0)
@@ -220,13 +220,11 @@ def error_sheet(
     ):
         axes.imshow(_rgb(image))
         _centre(axes, *image.shape[:2])
-        text = f"{_cut(class_names[int(truth)], 20)}\np = {share:.3f}\n{_cut(name, 24)}"
+        text = f"{_class(class_names[int(truth)])}\np = {share:.3f}\n{_cut(name, 24)}"
         colour = _ORANGE if truth else _BLUE
         axes.set_title(_printable(text), size=7, color=colour, loc="left", parse_math=False)
     figure.suptitle(
-        _printable(
-            f"The worst errors: true class, probability of {_cut(class_names[1], 20)}, name"
-        ),
+        _printable(f"The worst errors: true class, probability of {_class(class_names[1])}, name"),
         size=10,
         parse_math=False,
     )
@@ -240,7 +238,7 @@ def save(figure: Figure, path: Path) -> Path:
     try:
         with os.fdopen(handle, "wb") as file:
             figure.savefig(file, format="png", dpi=_DPI)
-        Path(name).chmod(0o644)  # mkstemp lets nobody else read
+        Path(name).chmod(0o644)  # mkstemp lets nobody else read it
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -337,6 +335,10 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the image with three channels."""
     image = image[..., np.newaxis] if image.ndim == 2 else image
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def _class(name: str) -> str:
+    return _printable(name if len(name) <= 18 else f"{name[:17]}…")
 
 
 def _cut(text: str, length: int) -> str:

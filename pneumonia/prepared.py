@@ -56,16 +56,27 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
         root = data_dir or Path(tfds.core.constants.DATA_DIR)
         root = root.expanduser().absolute()
         try:
-            builder = tfds.builder(NAME, data_dir=root)
+            builder = _build(root)
             if not builder.is_prepared():
                 root.mkdir(parents=True, exist_ok=True)
                 with FileLock(root / f"{NAME}.lock"):
-                    builder = tfds.builder(NAME, data_dir=root)
+                    builder = _build(root)
                     if not builder.is_prepared():
                         _prepare(builder, root, manual_dir)
         except OSError as error:
             raise DataError(f"dataset.data_dir: {root} cannot be used ({error}).") from error
         return _read(builder)
+
+
+def _build(root: Path) -> Any:
+    """Return TFDS' builder of the dataset, which knows what is prepared in `root`."""
+    import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
+
+    try:
+        return tfds.builder(NAME, data_dir=root)
+    except (ParseError, ValueError) as error:
+        raise DataError(f"{root / NAME}: damaged. Delete this folder and start again.") from error
 
 
 def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
@@ -120,7 +131,8 @@ def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
     _reach(url, seconds)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    with urllib.request.urlopen(url, timeout=READ_SECONDS) as response, part.open("wb") as file:
+    opener = urllib.request.build_opener()
+    with opener.open(url, timeout=READ_SECONDS) as response, part.open("wb") as file:
         shutil.copyfileobj(response, file)
         expected = response.headers.get("Content-Length")
         if expected is not None and file.tell() != int(expected):
@@ -135,7 +147,7 @@ def _reach(url: str, seconds: float) -> None:
     def ask() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
+            urllib.request.build_opener().open(request, timeout=seconds).close()
         except urllib.error.HTTPError as error:
             with error:
                 if error.code not in (403, 405):  # a host may refuse HEAD and still serve GET

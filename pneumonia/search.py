@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 import uuid
@@ -10,25 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import inputs, plots, report, trial, winner
+from pneumonia import history, inputs, plots, report, trial, winner
 from pneumonia.building import build
 from pneumonia.config import flatten
 from pneumonia.data import ImageData, Split
-from pneumonia.errors import UserError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
 from pneumonia.provenance import provenance
 from pneumonia.space import GROUPS, Space, collapse, find
-from pneumonia.tracking import Settings, Tracker, check
+from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
+
+_CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,26 @@ class Ended:
         return self.outcome.score if isinstance(self.outcome, Result) else None
 
 
-def run(cfg: DictConfig, folder: Path) -> None:
-    """Run a search, or one training where nothing is left to search.
+def run(
+    cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: Settings
+) -> None:
+    """Run a search, or one training where nothing is left to search; or go on with one.
 
     Args:
         cfg: The composed and checked configuration, with its ranges.
         folder: Where its files go.
+        choices: The option of each config group.
+        settings: Where it is tracked.
 
     Raises:
         UserError: For what the user can mend.
     """
-    settings = _settings(cfg)
-    check(settings)
-    search = Search(cfg, folder)
+    if cfg.resume is not None:
+        folder, cfg, choices = _resumed(cfg)
+    search = Search(cfg, folder, choices)
     with Tracker(folder, settings) as tracker:
-        search.run(tracker)
-    search.close()
+        search.notify = tracker.notify
+        search.run()
 
 
 class Search:
@@ -69,78 +75,118 @@ class Search:
     It must not know how a trial trains, nor where its results are tracked.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self.cfg, self.folder = cfg, folder
-        self.objective: Config = OmegaConf.to_container(cfg.objective, resolve=True)  # type: ignore[assignment]
-        tuner: Config = OmegaConf.to_container(cfg.tuner, resolve=True)  # type: ignore[assignment]
+    def __init__(self, cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> None:
+        self.cfg, self.folder, self.choices = cfg, folder, choices
+        self.objective = _plain(cfg.objective)
+        tuner = _plain(cfg.tuner)
         self.space: Space = find(cfg)
         self.oracle = Oracle(self.space, tuner, self.objective)
-        self.executor = build(OmegaConf.to_container(cfg.executor, resolve=True), "executor")  # type: ignore[arg-type]
+        self.executor = build(_plain(cfg.executor), "executor")
         self.most_failures: int = tuner["max_consecutive_failures"]
+        self.past = history.read(folder)
         self.journal = Journal(folder)
         self.progress = Progress(self.objective["name"], self.objective["direction"])
         self.ended: list[Ended] = []
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
+        self.notify = lambda: None
 
-    def run(self, tracker: Tracker) -> None:
+    def run(self) -> None:
         """Run all the trials and what follows them."""
-        data = self._check_first()
-        self.journal.append("search_started", **self._described(data))
-        tracker.notify()
-        rounds = self.oracle.plan()
-        self.progress.start(
-            sum(item.trials for item in rounds),
-            sum(item.trials * (item.epochs - item.start) for item in rounds),
-        )
-        while (proposal := self.oracle.propose()) is not None:
-            ended = self._run_trial(proposal, tracker)
-            self.ended.append(ended)
-            self.oracle.tell(proposal.trial_id, ended.score, step=self._step(ended))
-            self._check_failures()
-        self.seconds["trials"] = time.monotonic() - self.began - sum(self.seconds.values())
-        self._finish(tracker)
+        try:
+            with self.progress:
+                self._run_trials(self._prepare())
+                shown = self._finish()
+        except KeyboardInterrupt:
+            self._end("interrupted", reason="interrupted by the user")
+            raise
+        except Exception as error:
+            self._end("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.journal.close()
+        report.show(*shown)
 
-    def close(self) -> None:
-        """Close the journal."""
-        self.journal.close()
-
-    def _check_first(self) -> ImageData:
+    def _prepare(self) -> ImageData:
         """Build what the first trials need, so that what all would fail at stops the search."""
-        config = self._collapsed(self.space.start())
+        config = collapse(self.cfg, self.space.start())
+        self.progress.phase("reading the images")
         data = inputs.load_data(config)
         inputs.parts(config)
         inputs.prepare(config, report=self._report)
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
 
-    def _run_trial(self, proposal: Proposal, tracker: Tracker) -> Ended:
-        config = self._collapsed(proposal.values)
-        self.journal.append(
-            "trial_started",
-            trial_id=proposal.trial_id,
-            number=proposal.number,
-            name=f"trial {proposal.number}",
-            values=_arguments(config) | {"epochs": proposal.epochs},
-            tags=proposal.tags,
+    def _run_trials(self, data: ImageData) -> None:
+        began = time.monotonic()
+        if self.past.started is None:
+            self.journal.append("search_started", **self._described(data))
+            self.notify()
+        rounds = self.oracle.plan()
+        executions = int(self.cfg.training.executions_per_trial)
+        epochs = sum(item.trials * (item.epochs - item.start) for item in rounds)
+        self.progress.start(sum(item.trials for item in rounds), epochs * executions)
+        while (proposal := self.oracle.propose()) is not None:
+            ended = self._replayed(proposal) or self._run_trial(proposal)
+            self.ended.append(ended)
+            best_epoch = ended.outcome.best_epoch if isinstance(ended.outcome, Result) else 0
+            self.oracle.tell(proposal.trial_id, ended.score, step=best_epoch)
+            self._drop_states()
+            self._check_failures()
+        self.seconds["trials"] = time.monotonic() - began
+
+    def _replayed(self, proposal: Proposal) -> Ended | None:
+        """Return a trial that the journal knows the end of."""
+        past = self.past.trials.get(proposal.trial_id)
+        if past is None:
+            return None
+        config = collapse(self.cfg, proposal.values)
+        if past.values != json.loads(json.dumps(_arguments(config, proposal))):
+            raise UserError(
+                f"Trial {proposal.trial_id} of this search had other values when it ran. The "
+                "search cannot be resumed with this version of the program or its libraries."
+            )
+        if past.ended is None:
+            return None
+        if past.ended["status"] == "FAILED":
+            return Ended(proposal, config, Failure(past.ended["reason"], past.ended["traceback"]))
+        metrics = dict(past.ended["metrics"])
+        outcome = Result(
+            score=past.ended["score"],
+            best_epoch=int(metrics.pop("best_epoch")),
+            metrics=metrics,
+            history=tuple(past.epochs.get(0, ())),
+            seconds=past.ended["seconds"],
+            classifier=past.ended["classifier"],
         )
-        tracker.notify()
+        return Ended(proposal, config, outcome)
+
+    def _run_trial(self, proposal: Proposal) -> Ended:
+        config = collapse(self.cfg, proposal.values)
+        trial_id = proposal.trial_id
+        past = self.past.trials.get(trial_id)
+        if past is None:
+            self.journal.append(
+                "trial_started",
+                trial_id=trial_id,
+                number=proposal.number,
+                name=f"trial {proposal.number}",
+                values=_arguments(config, proposal),
+                tags=proposal.tags,
+            )
+            self.notify()
         expected = sum(item.trials for item in self.oracle.plan())
         self.progress.trial(proposal.number, max(expected, proposal.number), proposal.values)
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
-            self.journal.append(
-                "epoch_ended",
-                trial_id=proposal.trial_id,
-                execution=execution,
-                epoch=epoch,
-                metrics=dict(metrics),
-            )
-            tracker.notify()
+            if past is None or epoch > past.count(execution):
+                fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
+                self.journal.append("epoch_ended", trial_id=trial_id, **fields)
+                self.notify()
             self.progress.epoch(epoch, proposal.epochs, metrics)
 
         task = Task(
-            trial_id=proposal.trial_id,
+            trial_id=trial_id,
             config=config,
             epochs=proposal.epochs,
             folder=str(self.folder),
@@ -148,55 +194,47 @@ class Search:
             keeps_classifier=self.cfg.tracking.log_models != "none",
         )
         outcome = self.executor.run(task, on_epoch=on_epoch, report=self._report)
-        ended = Ended(proposal, config, outcome)
-        self._record(ended)
-        tracker.notify()
-        return ended
+        self._record(proposal, outcome)
+        return Ended(proposal, config, outcome)
 
-    def _record(self, ended: Ended) -> None:
-        outcome, trial_id = ended.outcome, ended.proposal.trial_id
+    def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
+        failed = isinstance(outcome, Failure)
+        fields: Config = {"status": "FAILED" if failed else "COMPLETED", "reason": "",
+                          "traceback": "", "score": None, "metrics": {}, "classifier": None,
+                          "seconds": 0.0}  # fmt: skip
         if isinstance(outcome, Failure):
-            self.journal.append(
-                "trial_ended",
-                trial_id=trial_id,
-                status="FAILED",
-                score=None,
-                metrics={},
-                reason=outcome.reason,
-                traceback=outcome.traceback,
-                classifier=None,
-            )
+            fields |= {"reason": outcome.reason, "traceback": outcome.traceback}
             self.progress.trial_end(None, failure=outcome.reason)
-            return
-        self.journal.append(
-            "trial_ended",
-            trial_id=trial_id,
-            status="COMPLETED",
-            score=outcome.score,
-            metrics=outcome.metrics | {"best_epoch": outcome.best_epoch},
-            reason="",
-            traceback="",
-            classifier=outcome.classifier,
-        )
-        self.progress.trial_end(outcome.score)
-        self._drop_states()
+        else:
+            fields |= {
+                "score": outcome.score,
+                "metrics": outcome.metrics | {"best_epoch": outcome.best_epoch},
+                "classifier": outcome.classifier,
+                "seconds": outcome.seconds,
+            }
+            self.progress.trial_end(outcome.score)
+        self.journal.append("trial_ended", trial_id=proposal.trial_id, **fields)
+        self.notify()
 
     def _drop_states(self) -> None:
         """Remove the states of trials that can neither win nor be gone on with."""
-        if "Hyperband" in str(self.cfg.tuner._target_):
-            return
-        best = self._ranked()[0].proposal.trial_id
-        for ended in self.ended:
-            if ended.proposal.trial_id != best:
-                trial.state_path(self.folder, ended.proposal.trial_id).unlink(missing_ok=True)
+        ranked = self._ranked()
+        kept = {ranked[0].proposal.trial_id} if ranked else set()
+        kept |= self.oracle.promotable()
+        for path in (self.folder / "trials").glob("*.zip"):
+            if path.stem not in kept:
+                path.unlink()
 
     def _check_failures(self) -> None:
         """Stop where too many trials failed one after the other."""
         last = self.ended[-self.most_failures :]
-        if len(last) == self.most_failures and all(ended.score is None for ended in last):
-            reasons = "\n".join(f"  {one.proposal.trial_id}: {_reason(one)}" for one in last)
-            self._end("failed", reason=f"{len(last)} trials failed one after the other")
-            raise UserError(f"The last {len(last)} trials failed:\n{reasons}")
+        failures = [one.outcome for one in last if isinstance(one.outcome, Failure)]
+        if len(failures) == self.most_failures:
+            reasons = "\n".join(f"  {failure.reason}" for failure in failures)
+            raise UserError(
+                f"{len(failures)} trials failed one after the other, so the search has stopped "
+                f"(`tuner.max_consecutive_failures`). They failed with:\n{reasons}"
+            )
 
     def _ranked(self) -> list[Ended]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
@@ -204,18 +242,20 @@ class Search:
         sign = -1.0 if self.objective["direction"] == "max" else 1.0
         return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
 
-    def _finish(self, tracker: Tracker) -> None:
+    def _finish(self) -> tuple[report.Table | str, ...]:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:
-            self._end("failed", reason="no trial has a score")
             raise UserError("No trial came to a score, so there is no winner.")
         began = time.monotonic()
-        best = self._winner(ranked[0])
+        self.progress.phase("evaluating the winner")
+        best = _winner(ranked[0], self.folder, self._report)
         classifier = self._classifier(ranked[0], best)
-        curves = [_history(ended) for ended in ranked[:5]]
+        curves = [_curve(ended) for ended in ranked[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
-        preset = winner.write_preset(best, self._choices(), self.folder)
+        preset = winner.write_preset(best, self.choices, self.folder)
+        rows = [_row(ended) for ended in ranked]
+        name = self.objective["name"]
         self.seconds["evaluation"] = time.monotonic() - began
         self._end(
             "completed",
@@ -223,106 +263,104 @@ class Search:
             metrics=self._metrics(best, evaluation),
             artifacts=[preset.name, *evaluation.pictures],
             classifier=classifier,
-            description=report.description(
-                self._rows(ranked), evaluation.scores, objective=self.objective["name"]
-            ),
+            description=report.description(rows, evaluation.scores, objective=name),
         )
         shutil.rmtree(self.folder / "trials", ignore_errors=True)
-        self.progress.stop()
-        self._show(ranked, evaluation, preset)
-
-    def _winner(self, ended: Ended) -> Winner:
-        """Return the best trial with its weights, trained again on train and val if asked."""
-        assert isinstance(ended.outcome, Result)
-        trial_id, epoch = ended.proposal.trial_id, ended.outcome.best_epoch
-        if ended.config["training"]["retrain"]:
-            weights = trial.retrain(ended.config, epoch, report=self._report)
-        else:
-            weights = trial.best_weights(self.folder, trial_id, ended.config)
-        return Winner(
-            trial_id=trial_id,
-            config=ended.config,
-            epochs=ended.proposal.epochs,
-            best_epoch=epoch,
-            score=ended.outcome.score,
-            weights=weights,
+        failed = len(self.ended) - len(ranked)
+        return (
+            report.best_table(rows, objective=name, failed=failed),
+            report.scores_table(evaluation.scores),
+            report.next_commands(winner.shown(preset)),
         )
 
     def _classifier(self, ended: Ended, best: Winner) -> str:
         """Return the file of the final classifier: the trial's own where that is the same."""
-        assert isinstance(ended.outcome, Result)
-        if ended.outcome.classifier and not ended.config["training"]["retrain"]:
-            return ended.outcome.classifier
+        outcome = ended.outcome
+        own = outcome.classifier if isinstance(outcome, Result) else None
+        if own and not ended.config["training"]["retrain"]:
+            return own
         trial.write_classifier(best.config, best.weights, self.folder / "classifier.keras")
         return "classifier.keras"
 
     def _metrics(self, best: Winner, evaluation: Evaluation) -> dict[str, float]:
-        epochs = sum(
-            len(one.outcome.history) for one in self.ended if isinstance(one.outcome, Result)
-        )
+        results = [one.outcome for one in self.ended if isinstance(one.outcome, Result)]
         return {
             self.objective["name"]: best.score,
             "trials": len(self.ended),
-            "failed_trials": sum(one.score is None for one in self.ended),
-            "epochs": epochs,
+            "failed_trials": len(self.ended) - len(results),
+            "epochs": sum(past.count(0) for past in history.read(self.folder).trials.values()),
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,
             **evaluation.scores.flat("test_"),
         }
 
     def _end(self, status: str, **fields: Any) -> None:
-        empty = {"winner": None, "metrics": {}, "artifacts": [], "classifier": None, "reason": "",
-                 "description": ""}
-        self.journal.append("search_ended", status=status, **{**empty, **fields})
-
-    def _rows(self, ranked: list[Ended]) -> list[Any]:
-        return [(one.proposal.number, one.score, one.proposal.values) for one in ranked[:10]]
-
-    def _show(self, ranked: list[Ended], evaluation: Evaluation, preset: Path) -> None:
-        """Print what came of the search, and what comes next."""
-        print(report.best_table(self._rows(ranked), objective=self.objective["name"]))
-        print(report.scores_table(evaluation.scores))
-        print(report.next_commands(preset))
+        empty = {"winner": None, "metrics": {}, "artifacts": [], "classifier": None,
+                 "reason": "", "description": ""}  # fmt: skip
+        if self.past.started is not None or self.journal.count:
+            self.journal.append("search_ended", status=status, **{**empty, **fields})
+            self.notify()
 
     def _described(self, data: ImageData) -> Config:
         """Return the fields of the journal's first event."""
-        choices = self._choices()
-        names = {group: choices.get(group, "") for group in ("dataset", "model", "tuner")}
-        OmegaConf.save(self.cfg, self.folder / "config.yaml")
+        names = {group: self.choices.get(group, "") for group in ("dataset", "model", "tuner")}
+        OmegaConf.save(self.cfg, self.folder / _CONFIG)
         return {
             "search_id": uuid.uuid4().hex[:12],
             "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
             "direction": self.objective["direction"],
-            "choices": choices,
+            "choices": dict(self.choices),
             "tags": names | provenance(),
             "params": flatten(self.cfg),
             "datasets": [_dataset(data, split) for split in (data.train, data.val, data.test)],
-            "artifacts": ["config.yaml"],
+            "artifacts": [_CONFIG],
         }
-
-    def _choices(self) -> dict[str, str]:
-        """Return the chosen option of each config group."""
-        chosen = HydraConfig.get().runtime.choices
-        return {str(group): str(option) for group, option in chosen.items() if option is not None}
-
-    def _collapsed(self, values: Mapping[str, Any]) -> Config:
-        return collapse(self.cfg, values)
-
-    def _step(self, ended: Ended) -> int:
-        return ended.outcome.best_epoch if isinstance(ended.outcome, Result) else 0
 
     def _report(self, text: str, done: int, total: int) -> None:
         self.progress.phase(f"{text} {done}/{total}")
 
 
-def _settings(cfg: DictConfig) -> Settings:
-    section = OmegaConf.to_container(cfg.tracking, resolve=True)
-    return Settings(**section)  # type: ignore[arg-type]
+def _resumed(cfg: DictConfig) -> tuple[Path, DictConfig, dict[str, str]]:
+    """Return folder, configuration and choices of the search to go on with."""
+    outputs = Path("outputs")
+    try:
+        folder = history.find(str(cfg.resume), outputs)
+    except FileNotFoundError as error:
+        expected = "`last`, or the id of a search under outputs that has not completed"
+        raise ConfigError("resume", expected, cfg.resume) from error
+    started = history.read(folder).started or {}
+    own = OmegaConf.load(folder / _CONFIG)
+    if not isinstance(own, DictConfig):
+        raise UserError(f"{folder / _CONFIG} is not the configuration of a search.")
+    own.tracking, own.executor = cfg.tracking, cfg.executor
+    return folder, own, started.get("choices", {})
 
 
-def _arguments(config: Config) -> Config:
-    """Return every argument of a trial, pinned ones too, by its dotted path."""
-    return flatten({group: config[group] for group in GROUPS})
+def _winner(ended: Ended, folder: Path, say: trial.Report) -> Winner:
+    """Return the best trial with its weights, trained again on train and val if asked."""
+    trial_id, config = ended.proposal.trial_id, ended.config
+    epoch = ended.outcome.best_epoch if isinstance(ended.outcome, Result) else 0
+    if config["training"]["retrain"]:
+        weights = trial.retrain(config, epoch, report=say)
+    else:
+        weights = trial.best_weights(folder, trial_id, config)
+    return Winner(
+        trial_id=trial_id,
+        config=config,
+        epochs=ended.proposal.epochs,
+        best_epoch=epoch,
+        score=ended.score or 0.0,
+        weights=weights,
+    )
+
+
+def _plain(section: Any) -> Config:
+    return OmegaConf.to_container(section, resolve=True)  # type: ignore[no-any-return]
+
+
+def _arguments(config: Config, proposal: Proposal) -> Config:
+    """Return every argument of a trial, pinned ones too, by its dotted path, and its epochs."""
+    return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
 
 
 def _dataset(data: ImageData, split: Split) -> Config:
@@ -336,15 +374,16 @@ def _dataset(data: ImageData, split: Split) -> Config:
     }
 
 
-def _history(ended: Ended) -> plots.History:
-    assert isinstance(ended.outcome, Result)
-    history = ended.outcome.history
+def _row(ended: Ended) -> report.Row:
+    outcome = ended.outcome
+    epoch, seconds = (outcome.best_epoch, outcome.seconds) if isinstance(outcome, Result) else (0, 0.0)
+    return report.Row(ended.proposal.number, ended.score or 0.0, ended.proposal.values, epoch, seconds)
+
+
+def _curve(ended: Ended) -> plots.History:
+    past = ended.outcome.history if isinstance(ended.outcome, Result) else ()
     return plots.History(
         label=f"trial {ended.proposal.number}",
-        epochs=range(1, len(history) + 1),
-        metrics={name: [metrics[name] for metrics in history] for name in history[0]},
+        epochs=range(1, len(past) + 1),
+        metrics={name: [metrics[name] for metrics in past] for name in past[0]} if past else {},
     )
-
-
-def _reason(ended: Ended) -> str:
-    return ended.outcome.reason if isinstance(ended.outcome, Failure) else ""

@@ -288,13 +288,12 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
         process over.
     """
     parser = argparse.ArgumentParser(prog="make ui", description="The MLflow UI on the results.")
-    parser.add_argument("--port", type=int, default=5000, help="5000 unless given")
+    parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(arguments).port
     settings = Settings()
-    uri = settings.store_uri
-    path = sqlite_path(uri)
+    path = sqlite_path(settings.store_uri)
     if path is None:
-        print(f"The results are at {redact(uri)}.")
+        print(f"The results are at {redact(settings.store_uri)}.")
         return 0
     if not path.exists():
         print(f"Nothing to show yet: there is no {path}. Run `make demo` first.", file=sys.stderr)

@@ -127,19 +127,20 @@ def write_preset(winner: Winner, choices: Mapping[str, str], folder: Path) -> Pa
         "features": {"dtype": config["features"]["dtype"]},
         "tuner": tuner,
         **{group: config[group] for group in GROUPS},
+        "when": config["when"],
     }
     head = _PRESET_HEAD.format(
         trial_id=winner.trial_id,
         objective=config["objective"]["name"],
         score=winner.score,
         epoch=winner.best_epoch,
-        path=_shown(path),
+        path=shown(path),
     )
     path.write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)))
     return path
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """Return a path as a user in the current folder would type it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

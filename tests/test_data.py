@@ -86,7 +86,7 @@ def test_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
 
 
 def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(DataError, match="Split 'test': expected images. Received: none"):
+    with pytest.raises(DataError, match=r"Split 'test': expected images. Received: none"):
         split("test", draw(0))
 
 

@@ -1,21 +1,9 @@
-"""Where images come from: every source yields a valid dataset or one clear error."""
+"""Files in MedMNIST's format and folders of images: valid datasets, or one clear error."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
-import io
-import os
-import socket
-import struct
-import subprocess
-import sys
-import threading
-import time
 import tracemalloc
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +11,330 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumonia import prepared
 from pneumonia.data import ImageData
-from pneumonia.datasets import image_folder, npz, pneumonia_mnist
+from pneumonia.datasets import image_folder, npz
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.image_files import decode
 
-# ---------------------------------------------------------------- PneumoniaMNIST through TFDS
-
-MNIST_FILE = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
+Arrays = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which PneumoniaMNIST is prepared."""
-    if not MNIST_FILE.exists():
-        pytest.skip("needs pneumoniamnist.npz in ../shared/data")
-    folder = tmp_path_factory.mktemp("tfds")
-    # What a process killed in its midst leaves behind.
-    (folder / "pneumonia_mnist" / "incomplete.ABC123_1.0.0").mkdir(parents=True)
-    (folder / "pneumonia_mnist.lock").touch()
-    pneumonia_mnist(data_dir=str(folder), manual_dir=str(MNIST_FILE.parent))
-    return folder
+def arrays(count: int = 6, shape: tuple[int, ...] = (28, 28)) -> Arrays:
+    rng = np.random.default_rng(0)
+    result: Arrays = {}
+    for name in ("train", "val", "test"):
+        result[f"{name}_images"] = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        result[f"{name}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    return result
+
+
+def save_image(
+    path: Path, value: int, *, size: tuple[int, int] = (12, 10), mode: str = "L"
+) -> None:
+    """Save an image that no other value has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full(size[::-1], value % 251, np.uint8)
+    pixels[0, 0], pixels[0, 1] = value // 251, value % 7
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def save_folder(root: Path, splits: tuple[str, ...], count: int = 4) -> Path:
+    """Save `count` images for either class of each split; '' for a folder that is not divided."""
+    value = 0
+    for split in splits:
+        for name in ("PNEUMONIA", "NORMAL"):
+            for n in range(count):
+                save_image(root / split / name / f"{name.lower()}{n:03}.png", value)
+                value += 1
+    return root
+
+
+def names(data: ImageData) -> dict[str, set[str]]:
+    return {split.name: set(split.names) for split in (data.train, data.val, data.test)}
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (64, 48), (224, 224, 3)])
+def test_npz_of_any_size(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    content = arrays(shape=shape)
+    np.savez_compressed(tmp_path / "some.npz", **content)
+    data = npz(path=str(tmp_path / "some.npz"), class_names=["well", "ill"])
+    assert data.name == "some"
+    assert data.class_names == ("well", "ill")
+    assert data.val.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    read = np.asarray(data.val.images.read(np.arange(6)))
+    assert np.array_equal(read.reshape(content["val_images"].shape), content["val_images"])
+
+
+def test_npz_with_flat_labels(tmp_path: Path) -> None:
+    content = arrays()
+    for name in ("train", "val", "test"):
+        content[f"{name}_labels"] = content[f"{name}_labels"][:, 0].astype(np.int32)
+    np.savez(tmp_path / "a.npz", **content)
+    assert npz(path=str(tmp_path / "a.npz")).class_names == ("negative", "positive")
+
+
+def test_npz_reads_the_official_file(pneumonia_mnist: Path) -> None:
+    data = npz(path=str(pneumonia_mnist))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [4708, 524, 624]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"val_images": None}, "none of the name val_images"),
+        ({"train_labels": np.arange(6)[:, None]}, "6 classes; this is a multi-class task"),
+        ({"train_labels": np.zeros((6, 14), int)}, "14 per image; this is a multi-label task"),
+        ({"test_labels": np.zeros((6, 1), int)}, "'test': expected images of both classes"),
+        ({"test_labels": np.zeros((5, 1), int)}, r"shape \(6,\)"),
+        ({"train_images": np.zeros((6, 28, 28), np.float32)}, "Received: float32"),
+        ({"train_images": np.zeros((6, 28, 28, 28), np.uint8)}, r"Received: \(6, 28, 28, 28\)"),
+        ({"train_images": np.zeros((6, 28, 28, 3), np.uint8)}, "3 in train, 1 in val"),
+        ({"train_images": np.zeros((6, 4, 4), np.uint8)}, "Received: 4 x 4"),
+        ({"train_images": np.zeros((0, 28, 28), np.uint8)}, "'train': expected images"),
+        ({"train_images": np.array([{}] * 6, dtype=object)}, "not a whole .npz file"),
+    ],
+)
+def test_npz_of_another_task_is_refused(tmp_path: Path, change: Arrays, message: str) -> None:
+    content = {key: value for key, value in (arrays() | change).items() if value is not None}
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(DataError, match=message) as caught:
+        npz(path=str(tmp_path / "a.npz"))
+    assert str(caught.value).startswith(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("kept", [0, 100, -10, -1000])
+def test_npz_that_is_cut_off_is_refused(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **arrays())
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"not a whole \.npz file"):
+        npz(path=str(path))
+
+
+def test_npz_that_is_no_npz_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "b.npz").write_text("hello")
+    for name, message in (("a.npy", "a single array"), ("b.npz", "not a whole"), ("c", "no such")):
+        with pytest.raises(DataError, match=message):
+            npz(path=str(tmp_path / name))
+    with pytest.raises(DataError, match="not a whole"):
+        npz(path=str(tmp_path))
+
+
+@pytest.mark.parametrize("source", [npz, image_folder])
+def test_a_path_is_needed(source: Callable[..., ImageData]) -> None:
+    with pytest.raises(ConfigError, match=r"`dataset\.path`"):
+        source(path=None)
+
+
+def test_folders_with_all_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_folder(tmp_path / "xray", ("train", "val", "test"))
+    (tmp_path / "xray" / ".cache").mkdir()
+    (tmp_path / "xray" / "__MACOSX").mkdir()
+    (tmp_path / "xray" / "train" / "NORMAL" / "notes.txt").write_text("no image")
+    (tmp_path / "xray" / "train" / "NORMAL" / "._normal000.png").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    data = image_folder(path="xray")
+    assert data.name == "xray"
+    assert data.class_names == ("NORMAL", "PNEUMONIA")
+    assert [len(split) for split in (data.train, data.val, data.test)] == [8, 8, 8]
+    assert data.val.names[0] == "val/NORMAL/normal000.png"
+    assert data.val.labels.tolist() == [0] * 4 + [1] * 4
+    assert data.train.images.read(np.array([0])).shape == (1, 10, 12, 1)
+    assert data.duplicates == {"train/val": 0, "train/test": 0, "val/test": 0}
+
+
+def test_the_digest_follows_the_bytes(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    first = image_folder(path=str(tmp_path))
+    save_image(tmp_path / "val" / "NORMAL" / "normal002.png", 200)
+    second = image_folder(path=str(tmp_path))
+    assert first.train.digest == second.train.digest
+    assert first.val.digest != second.val.digest
+
+
+def test_duplicates_in_a_folder_are_counted(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    source = tmp_path / "train" / "NORMAL" / "normal001.png"
+    (tmp_path / "test" / "NORMAL" / "copy.png").write_bytes(source.read_bytes())
+    assert image_folder(path=str(tmp_path)).duplicates["train/test"] == 1
+
+
+def test_one_colour_image_makes_all_rgb(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    save_image(tmp_path / "test" / "NORMAL" / "colour.png", 99, mode="RGB")
+    data = image_folder(path=str(tmp_path))
+    assert data.train.images.read(np.array([0]))[0].shape == (10, 12, 3)
+
+
+def test_a_missing_val_is_split_off_train(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "test"), count=20)
+    data = image_folder(path=str(tmp_path), val_fraction=0.25)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [30, 10, 40]
+    assert data.val.labels.mean() == 0.5
+    assert not names(data)["train"] & names(data)["val"]
+
+
+def test_an_undivided_folder_is_split_by_the_seed(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("",), count=30)
+    first, again, other = (image_folder(path=str(tmp_path), seed=seed) for seed in (1, 1, 2))
+    assert [len(split) for split in (first.train, first.val, first.test)] == [42, 6, 12]
+    assert all(split.labels.mean() == 0.5 for split in (first.train, first.val, first.test))
+    assert len(set().union(*names(first).values())) == 60
+    assert names(first) == names(again)
+    assert names(first) != names(other)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_patient_stays_in_one_split(tmp_path: Path, seed: int) -> None:
+    value = 0
+    for name, offset in (("NORMAL", 0), ("PNEUMONIA", 15)):
+        for person in range(offset, offset + 25):  # persons 15 to 24 have images of both classes
+            for n in range(1 + person % 4):
+                save_image(tmp_path / name / f"person{person}_{name}_{n}.png", value)
+                value += 1
+    save_image(tmp_path / "NORMAL" / "unnamed.png", value)
+    data = image_folder(
+        path=str(tmp_path), val_fraction=0.2, seed=seed, patient_pattern=r"person(\d+)_"
+    )
+    patients = [
+        {name.split("/")[1].split("_")[0] for name in part} for part in names(data).values()
+    ]
+    assert sum(len(part) for part in patients) == len(set().union(*patients)) == 41
+    total = sum(len(split) for split in (data.train, data.val, data.test))
+    assert total == value + 1
+    assert abs(len(data.val) - 0.2 * total) < 8
+    assert abs(len(data.test) - 0.2 * total) < 8
+
+
+@pytest.mark.parametrize(
+    ("folders", "positive", "expected"),
+    [
+        (("PNEUMONIA", "NORMAL"), None, ("NORMAL", "PNEUMONIA")),
+        (("PNEUMONIA", "NORMAL"), "NORMAL", ("PNEUMONIA", "NORMAL")),
+        (("bacteria", "virus"), None, ("bacteria", "virus")),
+        (("bacteria", "virus"), "bacteria", ("virus", "bacteria")),
+        (("abnormal", "normal"), None, ("normal", "abnormal")),
+        (("1", "0"), None, ("0", "1")),
+        (("cat", "Healthy"), None, ("Healthy", "cat")),
+        (("normal", "healthy"), None, ("healthy", "normal")),
+    ],
+)
+def test_which_class_is_positive(
+    tmp_path: Path, folders: tuple[str, str], positive: str | None, expected: tuple[str, str]
+) -> None:
+    for number, name in enumerate(folders):
+        for n in range(4):
+            save_image(tmp_path / name / f"{n}.png", 10 * number + n)
+    data = image_folder(path=str(tmp_path), positive=positive, test_fraction=0.25)
+    assert data.class_names == expected
+    for label, name in zip(data.train.labels, data.train.names, strict=True):
+        assert name.split("/")[0] == expected[label]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"positive": "SICK"}, "positive"),
+        ({"val_fraction": 0}, "val_fraction"),
+        ({"test_fraction": 1.5}, "test_fraction"),
+        ({"val_fraction": "some"}, "val_fraction"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction"),
+        ({"patient_pattern": "("}, "patient_pattern"),
+        ({"patient_pattern": r"\d+"}, "patient_pattern"),
+        ({"patient_pattern": r"patient(\d+)"}, "patient_pattern"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(tmp_path: Path, arguments: Arrays, key: str) -> None:
+    save_folder(tmp_path, ("",))
+    with pytest.raises(ConfigError, match=rf"`dataset\.{key}`"):
+        image_folder(path=str(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "expected two class folders. Received: none"),
+        (["a.png"], "expected two class folders. Received: none"),
+        (["NORMAL/a.png"], r"expected two class folders. Received: \['NORMAL'\]"),
+        (["a/1.png", "b/1.png", "c/1.png"], r"Received: \['a', 'b', 'c'\]"),
+        (["train/a/1.png", "train/b/1.png", "validation/a/1.png"], r"\['validation'\]"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"], "the same in all"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/x.txt"], "val/b: expected PNG"),
+        (["train/a/x.txt", "train/b/x.txt"], "no images"),
+        (["train/a/1.png", "train/b/x.txt"], "no images"),
+        (["a/1.png", "b/1.png"], "expected images"),
+    ],
+)
+def test_another_layout_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    for number, name in enumerate(files):
+        save_image((tmp_path / name).with_suffix(".png"), number)
+        (tmp_path / name).with_suffix(".png").rename(tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        image_folder(path=str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected a folder\. Received: .*/nowhere"):
+        image_folder(path=str(tmp_path / "nowhere"))
+
+
+def test_all_files_that_cannot_be_used_are_counted_and_a_few_named(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    for n in range(7):
+        (tmp_path / "val" / "NORMAL" / f"bad{n}.png").write_bytes(b"x" * n)
+    save_image(tmp_path / "test" / "NORMAL" / "tiny.png", 1, size=(2, 1))
+    with pytest.raises(DataError) as caught:
+        image_folder(path=str(tmp_path))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "8 of 32 image files cannot be used:"
+    assert lines[1].endswith("bad0.png: an empty file.")
+    assert len(lines) == 7
+    assert lines[-1].strip() == "and 3 more"
+
+
+def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
+    root = save_folder(tmp_path / "data", ("train", "val", "test"))
+    (root / "val" / "NORMAL" / "link.png").symlink_to(root / "train" / "NORMAL" / "normal000.png")
+    assert image_folder(path=str(root)).duplicates["train/val"] == 1
+    (tmp_path / "alias").symlink_to(root)
+    assert len(image_folder(path=str(tmp_path / "alias")).val) == 9
+
+
+@pytest.mark.parametrize("kind", ["file", "class folder", "folder", "split", "broken"])
+def test_links_that_lead_out_of_the_folder_are_refused(tmp_path: Path, kind: str) -> None:
+    root = save_folder(tmp_path / "data", ("train", "val"))
+    outside = save_folder(tmp_path / "outside", ("",)) / "NORMAL"
+    link, target = {
+        "file": (root / "val" / "NORMAL" / "link.png", outside / "normal000.png"),
+        "class folder": (root / "test" / "NORMAL", outside),
+        "folder": (root / "val" / "NORMAL" / "more", outside),
+        "split": (root / "test", outside.parent),
+        "broken": (root / "val" / "NORMAL" / "link.png", tmp_path / "nowhere.png"),
+    }[kind]
+    if kind == "class folder":
+        save_image(root / "test" / "PNEUMONIA" / "a.png", 1)
+    link.symlink_to(target)
+    with pytest.raises(DataError, match=rf"Symbolic links: .*{link.name}"):
+        image_folder(path=str(root))
+
+
+def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    save_image(tmp_path / "val" / "NORMAL" / "more" / "a.png", 99)
+    assert "val/NORMAL/more/a.png" in image_folder(path=str(tmp_path)).val.names
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("a", "b"):
+            for n in range(12):
+                path = tmp_path / split / name / f"{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.effect_noise((512, 512), 30).save(path)
+    tracemalloc.start()
+    data = image_folder(path=str(tmp_path))
+    for start in range(0, 24, 4):
+        data.train.images.read(np.arange(start, start + 4))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 512 * 512  # of 72 images of 512 x 512

@@ -700,6 +700,7 @@ def test_a_server_that_falls_gets_everything_in_the_end(
     assert [p.name for p in folder.glob("*.keras")] == [f"trial-{trial_id}.keras"]
 
 
+@pytest.mark.slow
 def test_a_missing_store_is_built_once_by_parallel_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,92 @@
+"""What a journal says of the trials of a search, for a search that goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pneumonia import journal
+from pneumonia.checkpoint import Metrics
+
+
+@dataclass(slots=True)
+class Past:
+    """What is known of one trial.
+
+    Attributes:
+        values: Its arguments, as they were recorded.
+        epochs: The metrics of the epochs, by execution.
+        ended: The event that ended it, or None.
+    """
+
+    values: dict[str, Any]
+    epochs: dict[int, list[Metrics]] = field(default_factory=dict)
+    ended: dict[str, Any] | None = None
+
+    def count(self, execution: int) -> int:
+        """Return how many epochs of an execution are recorded."""
+        return len(self.epochs.get(execution, ()))
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of a search.
+
+    Attributes:
+        started: The first event, or None where there is none yet.
+        trials: The trials by their id, in the order in which they started.
+        is_completed: Whether the search has come to its end.
+    """
+
+    started: dict[str, Any] | None = None
+    trials: dict[str, Past] = field(default_factory=dict)
+    is_completed: bool = False
+
+
+def read(folder: Path) -> History:
+    """Return what the journal in a search's folder says."""
+    history = History()
+    for event in journal.read(folder):
+        match event["kind"]:
+            case "search_started":
+                history.started = history.started or event
+            case "trial_started":
+                history.trials.setdefault(event["trial_id"], Past(event["values"]))
+            case "epoch_ended":
+                epochs = history.trials[event["trial_id"]].epochs
+                epochs.setdefault(event["execution"], []).append(event["metrics"])
+            case "trial_ended":
+                history.trials[event["trial_id"]].ended = event
+            case "search_ended":
+                history.is_completed = event["status"] == "completed"
+    return history
+
+
+def find(name: str, outputs: Path) -> Path:
+    """Return the folder of a search by its id, or of the `last` one that has not completed.
+
+    Raises:
+        FileNotFoundError: Where there is none.
+    """
+    paths = outputs.glob(f"**/{journal.NAME}")
+    folders = sorted((path.parent for path in paths), key=lambda folder: _started(folder))
+    if name != "last":
+        folders = [folder for folder in folders if _is_named(folder, name)]
+    else:
+        folders = [folder for folder in folders if not read(folder).is_completed]
+    if not folders:
+        raise FileNotFoundError(name)
+    return folders[-1]
+
+
+def _started(folder: Path) -> int:
+    first = next(journal.read(folder), None)
+    return int(first["time"]) if first else 0
+
+
+def _is_named(folder: Path, name: str) -> bool:
+    from pneumonia.tracking import search_run_id
+
+    first = next(journal.read(folder), None)
+    return first is not None and name in (first["search_id"], search_run_id(folder))
