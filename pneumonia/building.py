@@ -37,8 +37,9 @@ def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise ConfigError(key, f"arguments that `{section['_target_']}` takes ({error})",
-                          arguments) from error
+        raise ConfigError(
+            key, f"arguments that `{section['_target_']}` takes ({error})", arguments
+        ) from error
 
 
 def locate(path: Any, key: str) -> Callable[..., Any]:

@@ -43,7 +43,9 @@ def assemble(backbone: keras.Model, head: keras.Model, *, image_size: int) -> ke
     return model
 
 
-def resize(images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.float32]:
+def resize(
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], size: int
+) -> NDArray[np.float32]:
     """Resize images as the first layers of an assembled classifier do.
 
     Args:
@@ -58,7 +60,7 @@ def resize(images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.float32
     start = 0
     while start < len(images):
         stop = _end_of_chunk(images, start, size)
-        result[start:stop] = preprocess(np.stack(images[start:stop]))
+        result[start:stop] = preprocess(np.asarray(images[start:stop]))
         start = stop
     return result
 
@@ -110,7 +112,9 @@ def _preprocessor(size: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32
     return lambda images: np.asarray(call(tf.constant(images, tf.uint8)))
 
 
-def _end_of_chunk(images: Sequence[NDArray[np.uint8]], start: int, size: int) -> int:
+def _end_of_chunk(
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], start: int, size: int
+) -> int:
     """Find where the images from `start` on stop having one shape, or exceed a chunk."""
     shape = images[start].shape
     count = max(1, _CHUNK_VALUES // max(math.prod(shape), size * size * 3))

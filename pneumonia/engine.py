@@ -223,9 +223,7 @@ class Program:
         _, losses, outputs = tf.while_loop(lambda i, *_: i < steps, body, start)
         return losses, outputs
 
-    def _step(
-        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _step(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             output = self._model(x, training=True)

@@ -31,7 +31,7 @@ class ConfigError(UserError):
         return type(self), self._given
 
 
-class ConfigErrors(UserError):
+class ConfigErrors(UserError):  # noqa: N818 - it is several
     """All the configuration errors found in one go, raised once."""
 
     def __init__(self, errors: list[ConfigError]) -> None:

@@ -57,9 +57,7 @@ def local(*, workers: int = 1) -> LocalExecutor:
         UserError: For more than one worker.
     """
     if workers != 1:
-        raise UserError(
-            f"`executor.workers`: expected 1 with executor=local. Received: {workers}."
-        )
+        raise UserError(f"`executor.workers`: expected 1 with executor=local. Received: {workers}.")
     return LocalExecutor()
 
 

@@ -132,7 +132,7 @@ def digest(model: keras.Model | None, section: Any) -> str:
     """Return a digest of a model by its weights and the section that it was built from."""
     result = hashlib.sha256(json.dumps(section, sort_keys=True, default=str).encode())
     for weight in [] if model is None else model.weights:
-        result.update(np.ascontiguousarray(weight))
+        result.update(np.ascontiguousarray(weight).tobytes())
     return result.hexdigest()
 
 
@@ -208,7 +208,7 @@ def _open(path: Path, *, trusted: bool = False) -> Array | None:
         return None
     if list(array.shape) != about["shape"] or array.dtype.str != about["dtype"]:
         return None
-    if not trusted and _crc32(path, array.offset) != about["crc32"]:
+    if not trusted and _crc32(path, path.stat().st_size - array.nbytes) != about["crc32"]:
         return None
     os.utime(note)
     return array

@@ -78,7 +78,8 @@ class Parts:
         self.rest.set_weights(self.initial)
         if execution and self.section.get("weights") is None:
             keras.utils.set_random_seed(self.seed + execution)
-            self.rest.set_weights(_split(self.section)[2].get_weights())
+            fresh = _split(self.section)[2]
+            self.rest.set_weights([] if fresh is None else fresh.get_weights())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,20 @@ of a class (or predictions of it) where there are none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-
-# Probabilities come out of a float32 sigmoid: nearer to 0 or 1 they cannot be told from it.
-_EPSILON = float(np.finfo(np.float32).eps)
-# Weights in one block of resamples (64 KB): in larger ones the allocation of every intermediate
-# result costs as much as its arithmetic.
-_BLOCK = 1 << 13
+from pneumonia.resampling import (
+    NAMES,
+    FloatArray,
+    IntArray,
+    arrange,
+    measure,
+    percentiles,
+    resample,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Scores:
 
     def estimates(self) -> dict[str, Estimate]:
         """Return the estimates by name, in the order of the fields."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return {name: getattr(self, name) for name in NAMES}
 
     def flat(self, prefix: str = "") -> dict[str, float]:
         """Return plain numbers: `<prefix>auc`, `<prefix>auc_low`, `<prefix>auc_high`, and so on.
@@ -95,9 +95,6 @@ class Scores:
             ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
             numbers |= {f"{prefix}{name}{end}": value for end, value in ends.items()}
         return {name: value for name, value in numbers.items() if not np.isnan(value)}
-
-
-_NAMES = tuple(field.name for field in fields(Scores) if field.type == "Estimate")
 
 
 def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
@@ -201,13 +198,13 @@ def evaluate(
     if resamples < 1:
         raise ValueError(f"`resamples`: expected an integer of at least 1. Received: {resamples}.")
     positive, score = _flatten(y_true, y_score)
-    sample = _arrange(positive, score, threshold)
-    values = _measure(sample, np.ones((1, len(score))))[0]
-    blocks = [_measure(sample, weights) for weights in _resample(sample, resamples, seed)]
-    lows, highs = _percentiles(np.concatenate(blocks))
+    sample = arrange(positive, score, threshold)
+    values = measure(sample, np.ones((1, len(score))))[0]
+    blocks = [measure(sample, weights) for weights in resample(sample, resamples, seed)]
+    lows, highs = percentiles(np.concatenate(blocks))
     estimates = {
         name: Estimate(float(value), float(low), float(high))
-        for name, value, low, high in zip(_NAMES, values, lows, highs, strict=True)
+        for name, value, low, high in zip(NAMES, values, lows, highs, strict=True)
     }
     return Scores(
         **estimates,
@@ -257,24 +254,6 @@ def operating_points(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Images in descending order of their scores.
-
-    Attributes:
-        positive: 1 for a positive image, 0 for a negative one, of shape (N,).
-        starts: Where each distinct score begins; None where no two images share one.
-        columns: Of shape (N, 4), what an image adds to the true positives, the false positives,
-            the squared error and the log loss.
-        is_defined: Whether no score is nan.
-    """
-
-    positive: FloatArray
-    starts: IntArray | None
-    columns: FloatArray
-    is_defined: bool
-
-
 def _flatten(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], FloatArray]:
     positive = np.asarray(y_true).ravel() > 0
     score = np.asarray(y_score, dtype=np.float64).ravel()
@@ -284,99 +263,6 @@ def _flatten(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], 
 
 
 def _value(name: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> float:
-    sample = _arrange(*_flatten(y_true, y_score), threshold)
-    values = _measure(sample, np.ones((1, len(sample.positive))))
-    return float(values[0, _NAMES.index(name)])
-
-
-def _arrange(positive: NDArray[np.bool_], score: FloatArray, threshold: float) -> _Sample:
-    order = np.argsort(-score, kind="stable")
-    positive, score = positive[order], score[order]
-    probability = np.clip(score, _EPSILON, 1 - _EPSILON)
-    columns = np.stack(
-        [
-            positive & (score > threshold),
-            ~positive & (score > threshold),
-            (score - positive) ** 2,
-            -np.log(np.where(positive, probability, 1 - probability)),
-        ],
-        axis=1,
-    )
-    starts = np.flatnonzero(np.append(True, score[1:] != score[:-1])[: len(score)])
-    return _Sample(
-        positive=positive.astype(np.float64),
-        starts=None if len(starts) == len(score) else starts.astype(np.int64),
-        columns=columns.astype(np.float64),
-        is_defined=not np.isnan(score).any(),
-    )
-
-
-def _measure(sample: _Sample, weights: FloatArray) -> FloatArray:
-    """Return the metrics of weighted images, (R, metrics) in the order of `_NAMES`.
-
-    Args:
-        sample: N images.
-        weights: How often each image counts, of shape (R, N), a row being one resample.
-    """
-    if not sample.is_defined:
-        return np.full((len(weights), len(_NAMES)), np.nan)
-    tp, fp, squared, nats = (weights @ sample.columns).T
-    p = weights @ sample.positive
-    n = weights.sum(axis=1) - p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recall, true_negative_rate = tp / p, (n - fp) / n
-        auc, precision_mean = _areas(sample, weights)
-        metrics = (
-            auc / (p * n),
-            precision_mean / p,
-            (tp + n - fp) / (p + n),
-            (recall + true_negative_rate) / 2,
-            recall,
-            true_negative_rate,
-            tp / (tp + fp),
-            2 * tp / (tp + fp + p),
-            squared / (p + n),
-            nats / (p + n),
-        )
-    return np.stack(metrics, axis=1)
-
-
-def _areas(sample: _Sample, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the pairs in the right order, and the sum of the precisions at the positives."""
-    positives = weights * sample.positive
-    negatives = weights - positives
-    if sample.starts is not None:
-        positives = np.add.reduceat(positives, sample.starts, axis=1)
-        negatives = np.add.reduceat(negatives, sample.starts, axis=1)
-    tp, fp = np.cumsum(positives, axis=1), np.cumsum(negatives, axis=1)
-    lower = fp[:, -1:] - fp + negatives / 2
-    precision = tp / np.maximum(tp + fp, 1)  # they count images: below 1 is none at all
-    return np.einsum("ru,ru->r", positives, lower), np.einsum("ru,ru->r", positives, precision)
-
-
-def _resample(sample: _Sample, resamples: int, seed: int) -> Iterator[FloatArray]:
-    """Yield blocks of weights, (rows, N): how often each image was drawn, within its class."""
-    rng = np.random.default_rng(seed)
-    size = len(sample.positive)
-    classes = [np.flatnonzero(sample.positive == label) for label in (0, 1)]
-    block = max(1, _BLOCK // max(1, size))
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        weights = np.empty((rows, size))
-        for members in filter(len, classes):
-            drawn = rng.integers(len(members), size=(rows, len(members)))
-            drawn += len(members) * np.arange(rows)[:, np.newaxis]
-            counts = np.bincount(drawn.ravel(), minlength=drawn.size)
-            weights[:, members] = counts.reshape(rows, -1)
-        yield weights
-
-
-def _percentiles(values: FloatArray) -> tuple[list[float], list[float]]:
-    """Return the 2.5th and 97.5th percentile of each column, without the resamples that are nan."""
-    lows, highs = [], []
-    for column in values.T:
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        lows.append(low)
-        highs.append(high)
-    return lows, highs
+    sample = arrange(*_flatten(y_true, y_score), threshold)
+    values = measure(sample, np.ones((1, len(sample.positive))))
+    return float(values[0, NAMES.index(name)])

@@ -30,6 +30,7 @@ _CURVES = (_BLUE, _ORANGE, _GREEN, _PURPLE, _YELLOW, _SKY)
 _DPI = 150
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
 _BINS = 10
+_PIXELS = 512  # of an image's side: more than its place on the sheet has
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def confusion_matrix(scores: Scores, class_names: tuple[str, str]) -> Figure:
     axes.set_yticks([0, 1], names, parse_math=False, rotation=90, va="center")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"Predicted class, above {scores.threshold:g}")
+    axes.set_xlabel(f"Predicted class (threshold {scores.threshold:g})")
     axes.set_ylabel("True class")
     _title(axes, f"Balanced accuracy {_interval(scores.balanced_accuracy)}")
     return figure
@@ -218,7 +219,8 @@ def error_sheet(
     for axes, image, truth, share, name in zip(
         figure.axes, images, truths, shares, names, strict=False
     ):
-        axes.imshow(_rgb(image))
+        image = _rgb(image)
+        axes.imshow(image)
         _centre(axes, *image.shape[:2])
         text = f"{_class(class_names[int(truth)])}\np = {share:.3f}\n{_cut(name, 24)}"
         colour = _ORANGE if truth else _BLUE
@@ -245,13 +247,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-_POINTS: dict[str, Any] = {
-    "fmt": "o",
-    "color": _BLUE,
-    "markersize": 5,
-    "elinewidth": 1.2,
-    "capsize": 2.5,
-}
+_POINTS: dict[str, Any] = {"fmt": "o", "color": _BLUE, "markersize": 5, "capsize": 2.5}
 
 
 def _bare_figure(width: float, height: float) -> Figure:
@@ -332,7 +328,9 @@ def _centre(axes: Axes, height: int, width: int) -> None:
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image with three channels."""
+    """Return the image with three channels, and of less than twice the pixels that are drawn."""
+    step = max(1, max(image.shape[:2]) // _PIXELS)
+    image = image[::step, ::step]
     image = image[..., np.newaxis] if image.ndim == 2 else image
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
 

@@ -111,7 +111,7 @@ class Progress:
         self._pass(training=bool(self._epochs_trained))
         self._number, self._trials = number, total
         self._courses[number] = _Course()
-        self._labels[number] = " ".join(f"{name}={_short(value)}" for name, value in values.items())
+        self._labels[number] = " ".join(f"{name}={short(value)}" for name, value in values.items())
         self._phase, self._current = "", math.nan
         self._draw(at_once=True)
 
@@ -263,5 +263,8 @@ def _join(*parts: str) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value with the digits that matter: four of a float, all of anything else."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from pneumonia import terminal
 from pneumonia.metrics import Scores
-from pneumonia.progress import clock_time
+from pneumonia.progress import clock_time, short
 
 _NAMES = {
     "auc": "AUC",
@@ -113,7 +113,7 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
         if row.seconds >= 0:
             seconds = clock_time(row.seconds)
         given = [text for text, has in zip((epoch, seconds), optional, strict=True) if has]
-        values = [number(row.values[name]) if name in row.values else "-" for name in varying]
+        values = [short(row.values[name]) if name in row.values else "-" for name in varying]
         cells.append((str(row.number), f"{row.score:.4f}", *given, *values))
     extra = [name for name, has in zip(("epoch", "time"), optional, strict=True) if has]
     of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in varying]
@@ -192,10 +192,10 @@ def description(
     """
     best = rows[0]
     table = scores_table(scores)
-    values = [f"- `{name}`: {number(value)}" for name, value in best.values.items()]
+    values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]
     parts = [
         f"**{_DISCLAIMER}**",
-        f"### Winner: trial {best.number} of {len(rows)}, {objective} {best.score:.4f}",
+        f"### Winner: trial {best.number}, {objective} {best.score:.4f}",
         "\n".join(values),
         f"### {table.title}",
         table.markdown(),
@@ -218,13 +218,6 @@ def show(*parts: Table | str, stream: TextIO | None = None) -> None:
         for part in parts
     ]
     terminal.write("\n" + "\n".join(str(text) for text in texts), stream)
-
-
-def number(value: object) -> str:
-    """Return a value with the digits that matter: four of a float, all of anything else."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _drawn(table: Table, stream: TextIO) -> str:
@@ -269,7 +262,7 @@ def _varying(rows: Sequence[Row]) -> tuple[list[str], dict[str, object]]:
 def _trial_notes(same: Mapping[str, object], *, hidden: int, failed: int) -> tuple[str, ...]:
     notes = []
     if same:
-        values = ", ".join(f"{name}={number(value)}" for name, value in same.items())
+        values = ", ".join(f"{name}={short(value)}" for name, value in same.items())
         notes.append(f"The same in all: {values}.")
     if hidden:
         notes.append(f"{_count(hidden, 'more trial')} with other hyperparameters not shown.")

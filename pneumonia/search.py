@@ -6,24 +6,24 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import history, inputs, plots, report, trial, winner
+from pneumonia import account, history, inputs, report, trial, winner
+from pneumonia.account import Ended
 from pneumonia.building import build
 from pneumonia.config import flatten
-from pneumonia.data import ImageData, Split
+from pneumonia.data import ImageData
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
-from pneumonia.provenance import provenance
-from pneumonia.space import GROUPS, Space, collapse, find
+from pneumonia.space import Space, collapse, find
+from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
@@ -33,23 +33,7 @@ Config = dict[str, Any]
 _CONFIG = "config.yaml"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A trial that has come to its end."""
-
-    proposal: Proposal
-    config: Config
-    outcome: Result | Failure
-
-    @property
-    def score(self) -> float | None:
-        """Its objective, or None where it failed."""
-        return self.outcome.score if isinstance(self.outcome, Result) else None
-
-
-def run(
-    cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: Settings
-) -> None:
+def run(cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: Settings) -> None:
     """Run a search, or one training where nothing is left to search; or go on with one.
 
     Args:
@@ -89,14 +73,15 @@ class Search:
         self.ended: list[Ended] = []
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
-        self.notify = lambda: None
+        self.notify: Callable[[], None] = lambda: None
 
     def run(self) -> None:
         """Run all the trials and what follows them."""
         try:
             with self.progress:
-                self._run_trials(self._prepare())
-                shown = self._finish()
+                data = self._prepare()
+                self._run_trials(data)
+                shown = self._finish(data)
         except KeyboardInterrupt:
             self._end("interrupted", reason="interrupted by the user")
             raise
@@ -120,20 +105,41 @@ class Search:
     def _run_trials(self, data: ImageData) -> None:
         began = time.monotonic()
         if self.past.started is None:
-            self.journal.append("search_started", **self._described(data))
+            OmegaConf.save(self.cfg, self.folder / _CONFIG)
+            self.journal.append(
+                "search_started",
+                search_id=uuid.uuid4().hex[:12],
+                direction=self.objective["direction"],
+                artifacts=[_CONFIG],
+                **account.beginning(data, self.choices, flatten(self.cfg)),
+            )
             self.notify()
         rounds = self.oracle.plan()
         executions = int(self.cfg.training.executions_per_trial)
         epochs = sum(item.trials * (item.epochs - item.start) for item in rounds)
-        self.progress.start(sum(item.trials for item in rounds), epochs * executions)
+        trials = sum(item.trials for item in rounds)
+        self.progress.message(self._prospect(data, trials, epochs * executions))
+        self.progress.start(trials, epochs * executions)
         while (proposal := self.oracle.propose()) is not None:
             ended = self._replayed(proposal) or self._run_trial(proposal)
             self.ended.append(ended)
-            best_epoch = ended.outcome.best_epoch if isinstance(ended.outcome, Result) else 0
-            self.oracle.tell(proposal.trial_id, ended.score, step=best_epoch)
+            self.oracle.tell(proposal.trial_id, ended.score, step=ended.best_epoch)
             self._drop_states()
             self._check_failures()
         self.seconds["trials"] = time.monotonic() - began
+
+    def _prospect(self, data: ImageData, trials: int, epochs: int) -> str:
+        largest = collapse(self.cfg, self.space.largest())
+        return account.prospect(
+            data,
+            self.choices,
+            trials=trials,
+            epochs=epochs,
+            is_search=len(self.space) > 0,
+            classifier_bytes=trial.classifier_bytes(largest),
+            log_models=str(self.cfg.tracking.log_models),
+            folder=self.folder,
+        )
 
     def _replayed(self, proposal: Proposal) -> Ended | None:
         """Return a trial that the journal knows the end of."""
@@ -141,7 +147,7 @@ class Search:
         if past is None:
             return None
         config = collapse(self.cfg, proposal.values)
-        if past.values != json.loads(json.dumps(_arguments(config, proposal))):
+        if past.values != json.loads(json.dumps(account.arguments(config, proposal))):
             raise UserError(
                 f"Trial {proposal.trial_id} of this search had other values when it ran. The "
                 "search cannot be resumed with this version of the program or its libraries."
@@ -171,12 +177,14 @@ class Search:
                 trial_id=trial_id,
                 number=proposal.number,
                 name=f"trial {proposal.number}",
-                values=_arguments(config, proposal),
+                values=account.arguments(config, proposal),
                 tags=proposal.tags,
             )
             self.notify()
         expected = sum(item.trials for item in self.oracle.plan())
         self.progress.trial(proposal.number, max(expected, proposal.number), proposal.values)
+
+        logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
             if past is None or epoch > past.count(execution):
@@ -184,6 +192,8 @@ class Search:
                 self.journal.append("epoch_ended", trial_id=trial_id, **fields)
                 self.notify()
             self.progress.epoch(epoch, proposal.epochs, metrics)
+            if logs is not None:
+                logs.write(execution, epoch, metrics)
 
         task = Task(
             trial_id=trial_id,
@@ -194,6 +204,8 @@ class Search:
             keeps_classifier=self.cfg.tracking.log_models != "none",
         )
         outcome = self.executor.run(task, on_epoch=on_epoch, report=self._report)
+        if logs is not None:
+            logs.close()
         self._record(proposal, outcome)
         return Ended(proposal, config, outcome)
 
@@ -242,19 +254,28 @@ class Search:
         sign = -1.0 if self.objective["direction"] == "max" else 1.0
         return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
 
-    def _finish(self) -> tuple[report.Table | str, ...]:
+    def _finish(self, data: ImageData) -> tuple[report.Table | str, ...]:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:
             raise UserError("No trial came to a score, so there is no winner.")
+        first = ranked[0]
         began = time.monotonic()
         self.progress.phase("evaluating the winner")
-        best = _winner(ranked[0], self.folder, self._report)
-        classifier = self._classifier(ranked[0], best)
-        curves = [_curve(ended) for ended in ranked[:5]]
+        best = winner.crown(
+            first.proposal.trial_id,
+            first.config,
+            epochs=first.proposal.epochs,
+            best_epoch=first.best_epoch,
+            score=first.score or 0.0,
+            folder=self.folder,
+            report=self._report,
+        )
+        classifier = self._classifier(first, best)
+        curves = [ended.curve() for ended in ranked[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
         preset = winner.write_preset(best, self.choices, self.folder)
-        rows = [_row(ended) for ended in ranked]
+        rows = [ended.row() for ended in ranked]
         name = self.objective["name"]
         self.seconds["evaluation"] = time.monotonic() - began
         self._end(
@@ -263,7 +284,9 @@ class Search:
             metrics=self._metrics(best, evaluation),
             artifacts=[preset.name, *evaluation.pictures],
             classifier=classifier,
-            description=report.description(rows, evaluation.scores, objective=name),
+            description=report.description(
+                rows, evaluation.scores, objective=name, facts=account.facts(data, self.folder)
+            ),
         )
         shutil.rmtree(self.folder / "trials", ignore_errors=True)
         failed = len(self.ended) - len(ranked)
@@ -295,26 +318,11 @@ class Search:
         }
 
     def _end(self, status: str, **fields: Any) -> None:
-        empty = {"winner": None, "metrics": {}, "artifacts": [], "classifier": None,
-                 "reason": "", "description": ""}  # fmt: skip
+        empty: Config = {"winner": None, "metrics": {}, "artifacts": [], "classifier": None,
+                         "reason": "", "description": ""}  # fmt: skip
         if self.past.started is not None or self.journal.count:
             self.journal.append("search_ended", status=status, **{**empty, **fields})
             self.notify()
-
-    def _described(self, data: ImageData) -> Config:
-        """Return the fields of the journal's first event."""
-        names = {group: self.choices.get(group, "") for group in ("dataset", "model", "tuner")}
-        OmegaConf.save(self.cfg, self.folder / _CONFIG)
-        return {
-            "search_id": uuid.uuid4().hex[:12],
-            "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
-            "direction": self.objective["direction"],
-            "choices": dict(self.choices),
-            "tags": names | provenance(),
-            "params": flatten(self.cfg),
-            "datasets": [_dataset(data, split) for split in (data.train, data.val, data.test)],
-            "artifacts": [_CONFIG],
-        }
 
     def _report(self, text: str, done: int, total: int) -> None:
         self.progress.phase(f"{text} {done}/{total}")
@@ -336,54 +344,5 @@ def _resumed(cfg: DictConfig) -> tuple[Path, DictConfig, dict[str, str]]:
     return folder, own, started.get("choices", {})
 
 
-def _winner(ended: Ended, folder: Path, say: trial.Report) -> Winner:
-    """Return the best trial with its weights, trained again on train and val if asked."""
-    trial_id, config = ended.proposal.trial_id, ended.config
-    epoch = ended.outcome.best_epoch if isinstance(ended.outcome, Result) else 0
-    if config["training"]["retrain"]:
-        weights = trial.retrain(config, epoch, report=say)
-    else:
-        weights = trial.best_weights(folder, trial_id, config)
-    return Winner(
-        trial_id=trial_id,
-        config=config,
-        epochs=ended.proposal.epochs,
-        best_epoch=epoch,
-        score=ended.score or 0.0,
-        weights=weights,
-    )
-
-
 def _plain(section: Any) -> Config:
-    return OmegaConf.to_container(section, resolve=True)  # type: ignore[no-any-return]
-
-
-def _arguments(config: Config, proposal: Proposal) -> Config:
-    """Return every argument of a trial, pinned ones too, by its dotted path, and its epochs."""
-    return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
-
-
-def _dataset(data: ImageData, split: Split) -> Config:
-    return {
-        "name": data.name,
-        "split": split.name,
-        "digest": split.digest,
-        "size": len(split),
-        "source": data.source,
-        "positives": int(split.labels.sum()),
-    }
-
-
-def _row(ended: Ended) -> report.Row:
-    outcome = ended.outcome
-    epoch, seconds = (outcome.best_epoch, outcome.seconds) if isinstance(outcome, Result) else (0, 0.0)
-    return report.Row(ended.proposal.number, ended.score or 0.0, ended.proposal.values, epoch, seconds)
-
-
-def _curve(ended: Ended) -> plots.History:
-    past = ended.outcome.history if isinstance(ended.outcome, Result) else ()
-    return plots.History(
-        label=f"trial {ended.proposal.number}",
-        epochs=range(1, len(past) + 1),
-        metrics={name: [metrics[name] for metrics in past] for name in past[0]} if past else {},
-    )
+    return OmegaConf.to_container(section, resolve=True)  # type: ignore[return-value]

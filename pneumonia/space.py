@@ -61,6 +61,15 @@ class Space:
                 values[item.path] = item.start
         return values
 
+    def largest(self) -> dict[str, Scalar]:
+        """Return the start values, with every number as large as it can be."""
+        values = self.start()
+        for item in self.ranges:
+            numbers = [value for value in item.values if type(value) in (int, float)]
+            if item.path in values and (numbers or item.kind != "choice"):
+                values[item.path] = max(numbers) if numbers else item.high  # type: ignore[type-var]
+        return values
+
     def given_start(self) -> dict[str, Scalar]:
         """Return the start values that a tag `default:` gives."""
         given = {item.path for item in self.ranges if item.is_start_given}

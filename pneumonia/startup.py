@@ -19,6 +19,8 @@ def start() -> None:
         import keras_tuner  # noqa: F401
         import tensorflow as tf
 
+        # What it warns of, such as tracing, is for those who write programs, not for users.
+        tf.get_logger().setLevel("ERROR")
         tf.config.experimental.enable_op_determinism()
         tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
 

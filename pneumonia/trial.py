@@ -149,6 +149,13 @@ def write_classifier(config: Config, weights: tuple[Array, ...], path: Path) -> 
     classifier.save(whole, path)
 
 
+def classifier_bytes(config: Config) -> int:
+    """Return about how large the file of a trial's classifier is."""
+    model, built = _model(config, 0), parts(config)
+    head = model.get_layer("head")
+    return 4 * int(built.backbone.count_params() + head.count_params())
+
+
 def best_epoch(history: tuple[Metrics, ...] | list[Metrics], objective: Config) -> int:
     """Return the number (from 1) of the best epoch, the earliest of equals; 0 for no history."""
     sign = 1.0 if objective["direction"] == "max" else -1.0
@@ -276,7 +283,7 @@ def _is_stopped(history: list[Metrics], config: Config) -> bool:
             best, waited = value, 0
         else:
             waited += 1
-    return waited >= rule["patience"]
+    return bool(waited >= rule["patience"])
 
 
 def _chunks(inputs: Inputs, order: Array, epoch: int, batch: int) -> Iterator[engine.Chunk]:

@@ -21,7 +21,8 @@ Report = trial.Report
 
 _PRESET_HEAD = """\
 # @package _global_
-# The winner of a search, without ranges: trial {trial_id}, {objective} {score:.4f} at epoch {epoch}.
+# The winner of a search, without ranges: trial {trial_id}.
+# On val: {objective} {score:.4f} at epoch {epoch}.
 # To train it again, to the same score:
 #   pneumonia experiment={path}
 """
@@ -63,6 +64,34 @@ class Evaluation:
     labels: Array
     probabilities: Array
     pictures: tuple[str, ...]
+
+
+def crown(
+    trial_id: str,
+    config: Config,
+    *,
+    epochs: int,
+    best_epoch: int,
+    score: float,
+    folder: Path,
+    report: Report,
+) -> Winner:
+    """Return the best trial with its weights, trained again on train and val if asked.
+
+    Args:
+        trial_id: The trial that won.
+        config: Its whole configuration, without ranges.
+        epochs: The epoch up to which it was to be trained.
+        best_epoch: The epoch at which it was best, from 1.
+        score: Its objective then.
+        folder: The folder of the search.
+        report: Called with a text, how much is done and how much there is to do.
+    """
+    if config["training"]["retrain"]:
+        weights = trial.retrain(config, best_epoch, report=report)
+    else:
+        weights = trial.best_weights(folder, trial_id, config)
+    return Winner(trial_id, config, epochs, best_epoch, score, weights)
 
 
 def evaluate(
@@ -115,9 +144,7 @@ def write_preset(winner: Winner, choices: Mapping[str, str], folder: Path) -> Pa
     path = folder / "best.yaml"
     config = winner.config
     groups = [*GROUPS, "tuner", "tracking", "executor"]
-    overrides = [
-        {f"override /{group}": choices[group]} for group in groups if choices.get(group)
-    ]
+    overrides = [{f"override /{group}": choices[group]} for group in groups if choices.get(group)]
     # One training up to the winner's epochs is all that this preset asks of a tuner.
     tuner = {"max_epochs": winner.epochs}
     body = {

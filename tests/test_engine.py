@@ -30,7 +30,9 @@ def head(units: int = 16, dropout: float = 0.0, penalty: float = 0.0) -> keras.M
     return keras.Model(inputs, keras.layers.Dense(1, "sigmoid", name="p")(x), name="head")
 
 
-def chunks(x: Array, y: Array, order: Array, weights: Array | None = None) -> Iterator[engine.Chunk]:
+def chunks(
+    x: Array, y: Array, order: Array, weights: Array | None = None
+) -> Iterator[engine.Chunk]:
     """Give one epoch in two chunks, the last batch padded."""
     steps = -(-len(order) // BATCH)
     real = len(order) - (steps - 1) * BATCH

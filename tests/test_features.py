@@ -84,9 +84,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
     def render(folder: str, index: int) -> Any:
         view = View(geometric(flip=True, rotation=10, zoom=0.1), "a", index, 1)
         where = settings(tmp_path / folder)
-        return features.compute(
-            DATA.train, frozen(), view=view, settings=where, report=Counter()
-        )
+        return features.compute(DATA.train, frozen(), view=view, settings=where, report=Counter())
 
     np.testing.assert_array_equal(render("one", 0), render("two", 0))
     assert not np.allclose(render("one", 0), render("one", 1))

@@ -135,8 +135,12 @@ def test_hyperband_runs_what_it_plans() -> None:
     trials, epochs = 0, 0
     while (proposal := oracle.propose()) is not None:
         trials += 1
-        starts = [one.start for one in plan if str(one.round) == proposal.tags["round"]
-                  and str(one.bracket) == proposal.tags["bracket"]]
+        starts = [
+            one.start
+            for one in plan
+            if str(one.round) == proposal.tags["round"]
+            and str(one.bracket) == proposal.tags["bracket"]
+        ]
         epochs += proposal.epochs - starts[0]
         oracle.tell(proposal.trial_id, score({**proposal.values, "epochs": proposal.epochs}))
     assert trials == sum(one.trials for one in plan)
@@ -163,7 +167,12 @@ def test_seed_zero_is_a_seed() -> None:
 
 
 def test_starts_from_the_start_values() -> None:
-    ranges = {"dense": {"units": "tag(default:512, choice(128, 256, 512))", "dropout": "interval(0.1, 0.5)"}}
+    ranges = {
+        "dense": {
+            "units": "tag(default:512, choice(128, 256, 512))",
+            "dropout": "interval(0.1, 0.5)",
+        }
+    }
     for name in ("random", "hyperband", "bayesian", "grid"):
         if name == "grid":
             ranges["dense"]["dropout"] = "choice(0.1, 0.2)"

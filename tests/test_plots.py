@@ -67,7 +67,7 @@ def test_the_confusion_matrix_tells_counts_shares_and_intervals() -> None:
     y, score = [0, 0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9, 0.8, 0.2]
     scores = metrics.evaluate(y, score, seed=1)
     shown = texts(plots.confusion_matrix(scores, CLASSES))
-    for text in ("normal", "pneumonia", "3", "75.0%", "25.0%", "50.0%", "above 0.5"):
+    for text in ("normal", "pneumonia", "3", "75.0%", "25.0%", "50.0%", "threshold 0.5"):
         assert text in shown
     assert f"({scores.specificity.low:.1%} to {scores.specificity.high:.1%})" in shown
 

@@ -76,7 +76,9 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
     return result
 
 
-def run(cfg: Config, folder: Path, epochs: int, name: str = "0", parent: str | None = None) -> Result:
+def run(
+    cfg: Config, folder: Path, epochs: int, name: str = "0", parent: str | None = None
+) -> Result:
     task = Task(name, cfg, epochs, str(folder), parent, keeps_classifier=False)
     return trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
 
@@ -168,7 +170,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
             from pneumonia.features import View, digest, resize
 
             about = digest(None, {k: v for k, v in cached["augment"].items() if k != "views"})
-            pipeline = inputs.build({k: v for k, v in BLOG.items()}, "augment")
+            pipeline = inputs.build(dict(BLOG), "augment")
             view = View(pipeline, about, 0, 1)
             images = [
                 view.render(resize(data.train.images.read(np.arange(s, min(s + 64, 120))), 32), s)

@@ -1,0 +1,35 @@
+"""Logs for TensorBoard: one folder per trial, with its metrics over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+
+class Logs:
+    """Owns the log file of one trial, which it makes with the first epoch.
+
+    Args:
+        folder: The folder of the search.
+        trial_id: The trial.
+    """
+
+    def __init__(self, folder: Path, trial_id: str) -> None:
+        self._path = folder / "tensorboard" / trial_id
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def write(self, execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of an epoch; those of further executions in a group of their own."""
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._path))
+        prefix = f"execution_{execution + 1}/" if execution else ""
+        with self._writer.as_default():
+            for name, value in metrics.items():
+                tf.summary.scalar(prefix + name, value, step=epoch)
+
+    def close(self) -> None:
+        """Write out what is left, and close the file."""
+        if self._writer is not None:
+            self._writer.close()
