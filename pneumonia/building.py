@@ -61,7 +61,10 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
 
 
 def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], key: str) -> None:
-    parameters = inspect.signature(target).parameters.values()
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:  # some functions written in C do not tell
+        return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pneumonia import trial
 from pneumonia.errors import UserError
-from pneumonia.trial import DivergedError, OnEpoch, Result, Task
+from pneumonia.training import DivergedError
+from pneumonia.trial import OnEpoch, Result, Task
 
 Report = Callable[[str, int, int], None]
 

@@ -16,17 +16,27 @@ class Past:
 
     Attributes:
         values: Its arguments, as they were recorded.
-        epochs: The metrics of the epochs, by execution.
+        parent: The trial that it goes on from, or None.
+        epochs: The metrics of its own epochs, by execution.
+        reached: The epoch that an execution has come to, counted from the very beginning.
         ended: The event that ended it, or None.
     """
 
     values: dict[str, Any]
+    parent: str | None = None
     epochs: dict[int, list[Metrics]] = field(default_factory=dict)
+    reached: dict[int, int] = field(default_factory=dict)
     ended: dict[str, Any] | None = None
 
     def count(self, execution: int) -> int:
         """Return how many epochs of an execution are recorded."""
         return len(self.epochs.get(execution, ()))
+
+    def add(self, execution: int, epoch: int, metrics: Metrics) -> None:
+        """Add an epoch; one that a crash made the trial repeat counts once."""
+        if epoch > self.reached.get(execution, 0):
+            self.reached[execution] = epoch
+            self.epochs.setdefault(execution, []).append(metrics)
 
 
 @dataclass(slots=True)
@@ -43,6 +53,12 @@ class History:
     trials: dict[str, Past] = field(default_factory=dict)
     is_completed: bool = False
 
+    def curve(self, trial_id: str, execution: int = 0) -> tuple[Metrics, ...]:
+        """Return the metrics of all the epochs of a trial, those before its promotions first."""
+        past = self.trials[trial_id]
+        before = self.curve(past.parent, execution) if past.parent else ()
+        return (*before, *past.epochs.get(execution, ()))
+
 
 def read(folder: Path) -> History:
     """Return what the journal in a search's folder says."""
@@ -52,10 +68,11 @@ def read(folder: Path) -> History:
             case "search_started":
                 history.started = history.started or event
             case "trial_started":
-                history.trials.setdefault(event["trial_id"], Past(event["values"]))
+                past = Past(event["values"], event["tags"].get("promoted_from"))
+                history.trials.setdefault(event["trial_id"], past)
             case "epoch_ended":
-                epochs = history.trials[event["trial_id"]].epochs
-                epochs.setdefault(event["execution"], []).append(event["metrics"])
+                past = history.trials[event["trial_id"]]
+                past.add(event["execution"], event["epoch"], event["metrics"])
             case "trial_ended":
                 history.trials[event["trial_id"]].ended = event
             case "search_ended":

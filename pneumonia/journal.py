@@ -26,12 +26,15 @@ Kinds of events and their fields, beside those three:
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pneumonia.errors import UserError
 
 Event = dict[str, Any]
 
@@ -45,12 +48,15 @@ class Journal:
 
     Args:
         folder: The folder of the search.
+
+    Raises:
+        UserError: Where another process has the journal open: its search still runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
+        self._file: BinaryIO | None = self._open() if self.path.exists() else None
         self._count = _mend(self.path)
-        self._file: BinaryIO | None = None
 
     @property
     def count(self) -> int:
@@ -61,7 +67,7 @@ class Journal:
         """Write one event, flushed to the disk before this returns."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
+            self._file = self._open()
         event = {"n": self._count, "kind": kind, "time": time.time_ns() // 1_000_000, **fields}
         self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
@@ -74,6 +80,18 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _open(self) -> BinaryIO:
+        file = self.path.open("ab")
+        try:
+            # Ends with the process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise UserError(
+                f"The search in {self.path.parent} still runs, in another process."
+            ) from error
+        return file
 
 
 def read(folder: Path, *, start: int = 0) -> Iterator[Event]:

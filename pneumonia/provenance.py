@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -26,22 +27,28 @@ LIBRARIES = (
 def provenance() -> dict[str, str]:
     """Return tags for what ran: `git_commit`, `python`, `version.<library>`, `machine`, `command`.
 
-    A checkout with changes has `+changes` behind its commit; outside a checkout there is none.
+    A checkout with changes has `+changes` behind its commit; outside a checkout there is none. User
+    and password of a URI are left out of the command.
     """
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "command": shlex.join(["pneumonia", *sys.argv[1:]]),
+        "command": _without_passwords(shlex.join(["pneumonia", *sys.argv[1:]])),
     }
     for library in LIBRARIES:
         try:
             found[f"version.{library}"] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    commit = _git("rev-parse", "HEAD")
-    if commit:
+    # An installed package may lie in the virtual environment of another project's checkout.
+    is_ours = _git("ls-files", Path(__file__).name)
+    if is_ours and (commit := _git("rev-parse", "HEAD")):
         found["git_commit"] = commit + ("+changes" if _git("status", "--porcelain") else "")
     return found
+
+
+def _without_passwords(text: str) -> str:
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _git(*arguments: str) -> str:

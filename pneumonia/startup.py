@@ -31,6 +31,9 @@ def _quiet_stderr() -> Iterator[None]:
 
     TensorFlow writes some lines before its own log level counts.
     """
+    if sys.stderr is None:  # closed from the beginning: another file may have its number by now
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(_STDERR)
     with tempfile.TemporaryFile() as file:

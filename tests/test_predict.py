@@ -296,6 +296,38 @@ def test_an_unknown_model_is_told(
     assert fragment in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("class_names", "normal, pneumonia"), ("class_names", '["one"]'), ("threshold", "2")],
+)
+def test_a_version_tag_that_makes_no_sense_is_told(
+    name: str, value: str, here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(here.settings.store_uri, here.settings.store_uri)
+    client.set_model_version_tag("pneumonia", "2", name, value)
+    path = sorted(write_images(tmp_path))[0]
+    try:
+        assert predict.main([str(path)]) == 2
+    finally:
+        client.delete_model_version_tag("pneumonia", "2", name)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"models:/pneumonia/2: the tag `{name}` should be")
+    assert line.endswith(f"Received: {value!r}.")
+
+
+def test_an_interrupt_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(names: Sequence[str]) -> list[Path]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inference, "find_files", interrupt)
+    assert predict.main(["a.png"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_a_run_without_a_classifier(here: Project, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia import checkpoint, classifier, inputs, trial
+from pneumonia import checkpoint, classifier, inputs, metrics, training, trial
 from pneumonia.checkpoint import Progress
 from pneumonia.errors import ConfigError
-from pneumonia.trial import DivergedError, Result, Task
+from pneumonia.training import DivergedError, Training
+from pneumonia.trial import Result, Task
 
 Config = dict[str, Any]
 
@@ -148,8 +149,8 @@ def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: P
     weights = trial.best_weights(tmp_path, "0", cfg)
     np.testing.assert_allclose(trial.predict(cfg, weights, feed), expected, atol=1e-5)
     # What was measured in training is what the classifier gives.
-    auc = trial._measure({"auc": cfg["training"]["metrics"]["auc"]}, split.labels, expected, "")
-    assert auc["auc"] == pytest.approx(result.score, abs=1e-3)
+    auc = metrics.roc_auc(split.labels, expected)
+    assert auc == pytest.approx(result.score, abs=1e-3)
 
 
 def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) -> None:
@@ -187,7 +188,8 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
         whole, prepared.val, prepared.train_labels, prepared.train_weights, prepared.val_labels
     )
     model = trial._model(through, 0)
-    done = trial._train(model, fed, through, 0, 4, None, lambda *_: None)
+    one = Training(model, fed, through, 1)
+    done = training.train(one, 4, begin=None, tell=lambda *_: None)
     for one, other in zip(done.history, state(tmp_path, "cached").history, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 

@@ -1,0 +1,185 @@
+"""Train a model epoch by epoch: order, chunks, metrics, early stopping, the best epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from pneumonia import engine
+from pneumonia.building import build
+from pneumonia.checkpoint import Metrics, Progress
+from pneumonia.feeds import read_all
+from pneumonia.inputs import Inputs
+from pneumonia.seeding import SHUFFLE, generator
+
+Array = np.ndarray[Any, Any]
+Config = dict[str, Any]
+Tell = Callable[[int, Metrics], None]
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+class DivergedError(Exception):
+    """A training whose loss is no longer a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What one training needs.
+
+    Attributes:
+        model: The model with its initial weights, from inputs to probabilities (n, 1).
+        inputs: What it trains on and is measured by.
+        config: The whole configuration of the trial.
+        seed: The seed of this training: of its order and its dropout.
+    """
+
+    model: keras.Model
+    inputs: Inputs
+    config: Config
+    seed: int
+
+
+def start(model: keras.Model, config: Config, seed: int) -> engine.Program:
+    """Return the program of a model, at the beginning of a training."""
+    optimizer = build(config["optimizer"], "optimizer")
+    loss = build(config["training"]["loss"], "training.loss")
+    jit = config["training"]["jit"]
+    program = engine.program(model, optimizer, loss=loss, jit=None if jit == "auto" else jit)
+    program.start(model, learning_rate=engine.learning_rate(optimizer), seed=seed)
+    return program
+
+
+def train(training: Training, epochs: int, *, begin: Progress | None, tell: Tell) -> Progress:
+    """Train up to an epoch.
+
+    Args:
+        training: What to train.
+        epochs: The epoch up to which it is trained, counted from the very beginning.
+        begin: How far it has come already.
+        tell: Called after every epoch with its number, from 1, and its metrics.
+
+    Raises:
+        DivergedError: Where the loss is not a number.
+    """
+    config = training.config
+    program = start(training.model, config, training.seed)
+    history: list[Metrics] = []
+    best: tuple[Array, ...] = ()
+    if begin is not None:
+        program.resume(engine.State(begin.model, begin.optimizer))
+        history, best = list(begin.history), begin.best
+    metrics = {
+        name: build(section, f"training.metrics.{name}")
+        for name, section in config["training"]["metrics"].items()
+    }
+    val = read_all(training.inputs.val)
+    while len(history) < epochs and not is_stopped(history, config):
+        epoch = len(history) + 1
+        history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
+        if best_epoch(history, config["objective"]) == epoch:
+            best = program.weights()
+        tell(epoch, history[-1])
+    state = program.state()
+    return Progress(state.model, state.optimizer, best, tuple(history))
+
+
+def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
+    """Return the number (from 1) of the best epoch, the earliest of equals; 0 for no history."""
+    values = [_signed(metrics, objective) for metrics in history]
+    values = [value if math.isfinite(value) else -math.inf for value in values]
+    return int(np.argmax(values)) + 1 if values else 0
+
+
+def is_stopped(history: Sequence[Metrics], config: Config) -> bool:
+    """Tell whether early stopping ends a training here: too many epochs without a better one."""
+    rule = config["training"]["early_stopping"]
+    if rule is None or not history:
+        return False
+    best, waited = -math.inf, 0
+    for metrics in history:
+        value = _signed(metrics, config["objective"])
+        if value > best + rule["min_delta"] or best == -math.inf:
+            best, waited = value, 0
+        else:
+            waited += 1
+    return bool(waited >= rule["patience"])
+
+
+def measure(metrics: dict[str, Any], y: Array, probabilities: Array) -> Metrics:
+    """Return metrics of probabilities (n,) for labels (n,).
+
+    Args:
+        metrics: Keras metrics, or functions of labels and probabilities, by name.
+        y: Labels, 0 or 1.
+        probabilities: Of the positive class.
+    """
+    result = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, keras.metrics.Metric):
+            metric.reset_state()
+            metric.update_state(y[:, None].astype(np.float32), probabilities[:, None])
+            result[name] = float(metric.result())
+        else:
+            result[name] = float(metric(y, probabilities))
+    return result
+
+
+def _signed(metrics: Metrics, objective: Config) -> float:
+    value = metrics[objective["name"]]
+    return value if objective["direction"] == "max" else -value
+
+
+def _run_epoch(
+    training: Training,
+    program: engine.Program,
+    epoch: int,
+    *,
+    val: Array,
+    metrics: dict[str, Any],
+) -> Metrics:
+    inputs = training.inputs
+    order = generator(training.seed, SHUFFLE, epoch).permutation(len(inputs.train))
+    loss, outputs = program.train(_chunks(training, order, epoch))
+    if not math.isfinite(loss):
+        raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
+    trained = measure(metrics, inputs.train_labels[order], outputs.reshape(-1)[: len(order)])
+    predicted = program.predict(val)
+    measured = measure(metrics, inputs.val_labels, predicted)
+    val_loss = program.loss(inputs.val_labels, predicted)
+    return {
+        "loss": loss,
+        **trained,
+        "val_loss": val_loss,
+        **{f"val_{name}": value for name, value in measured.items()},
+    }
+
+
+def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chunk]:
+    """Yield the epoch in chunks of equal shape; the last batch is padded with weight 0."""
+    inputs, batch = training.inputs, training.config["training"]["batch_size"]
+    shape = training.model.input.shape[1:]
+    steps = -(-len(order) // batch)
+    real = len(order) - (steps - 1) * batch
+    indices = np.resize(order, steps * batch).reshape(steps, batch)
+    weights = inputs.train_weights[indices].astype(np.float32)
+    # Keras divides by the size of the batch, so the samples of a short one count for more here.
+    weights[-1] *= batch / real
+    weights[-1, real:] = 0.0
+    most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(shape)))
+    per_chunk = -(-steps // -(-steps // most))
+    for start in range(0, steps, per_chunk):
+        count = min(per_chunk, steps - start)
+        rows = np.resize(np.arange(start, start + count), per_chunk)
+        x = inputs.train.read(epoch, indices[rows].reshape(-1))
+        yield engine.Chunk(
+            x.reshape(per_chunk, batch, *shape),
+            inputs.train_labels[indices[rows]].astype(np.float32),
+            weights[rows],
+            count,
+        )
