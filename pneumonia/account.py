@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def beginning(data: ImageData, choices: Mapping[str, str], params: Config) -> Co
     return {
         "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
         "choices": dict(choices),
-        "tags": names | provenance(),
+        "tags": names | provenance() | {"class_names": json.dumps(list(data.class_names))},
         "params": params,
         "datasets": [_dataset(data, split) for split in (data.train, data.val, data.test)],
     }

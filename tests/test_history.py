@@ -1,0 +1,119 @@
+"""What a journal says of a search that goes on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pneumonia import history
+from pneumonia.journal import Journal
+
+
+def begin(folder: Path, search_id: str = "s1", status: str | None = None) -> None:
+    with closing(Journal(folder)) as one:
+        one.append("search_started", search_id=search_id)
+        if status:
+            one.append("search_ended", status=status)
+
+
+def start(one: Journal, trial_id: str, parent: str | None = None) -> None:
+    tags = {"bracket": "1", "round": "0"} | ({"promoted_from": parent} if parent else {})
+    one.append("trial_started", trial_id=trial_id, values={"dense.units": 8}, tags=tags)
+
+
+def train(one: Journal, trial_id: str, *epochs: int, execution: int = 0) -> None:
+    for epoch in epochs:
+        fields = {"trial_id": trial_id, "execution": execution, "epoch": epoch}
+        one.append("epoch_ended", metrics={"val_auc": epoch / 10}, **fields)
+
+
+def test_reads_what_happened(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with closing(Journal(tmp_path)) as one:
+        start(one, "0000")
+        train(one, "0000", 1, 2)
+        train(one, "0000", 1, execution=1)
+        one.append("trial_ended", trial_id="0000", status="COMPLETED", score=0.5)
+        start(one, "0001")
+    found = history.read(tmp_path)
+    assert found.started is not None
+    assert found.started["search_id"] == "s1"
+    assert list(found.trials) == ["0000", "0001"]
+    first, second = found.trials.values()
+    assert first.values == {"dense.units": 8}
+    assert (first.count(0), first.count(1), first.count(2)) == (2, 1, 0)
+    assert first.ended is not None
+    assert first.ended["score"] == 0.5
+    assert second.ended is None
+    assert not found.is_completed
+
+
+def test_nothing_is_known_without_a_journal(tmp_path: Path) -> None:
+    assert history.read(tmp_path) == history.History()
+
+
+def test_epochs_of_a_promoted_trial_follow_those_before_and_count_once(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with closing(Journal(tmp_path)) as one:
+        start(one, "0000")
+        train(one, "0000", 1, 2)
+        start(one, "0001", "0000")
+        train(one, "0001", 3, 4, 5)
+        train(one, "0001", 3, 4, 5, 6)  # killed, and gone on with from its parent's state
+        start(one, "0002", "0001")
+        train(one, "0002", 7)
+    found = history.read(tmp_path)
+    past = found.trials["0001"]
+    assert (past.count(0), past.reached[0]) == (4, 6)
+    assert [metrics["val_auc"] for metrics in past.epochs[0]] == [0.3, 0.4, 0.5, 0.6]
+    curve = [metrics["val_auc"] for metrics in found.curve("0002")]
+    assert curve == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (["completed"], True),
+        (["interrupted"], False),
+        (["failed"], False),
+        (["interrupted", "completed"], True),
+    ],
+)
+def test_completed_is_what_the_last_end_says(
+    statuses: list[str], expected: bool, tmp_path: Path
+) -> None:
+    for status in statuses:
+        begin(tmp_path, status=status)
+    assert history.read(tmp_path).is_completed is expected
+
+
+def test_finds_the_last_one_that_has_not_completed(tmp_path: Path) -> None:
+    begin(tmp_path / "day" / "b", "first")
+    begin(tmp_path / "sweep" / "0" / "a", "second", "interrupted")
+    begin(tmp_path / "day" / "c", "third", "completed")
+    (tmp_path / "day" / "empty").mkdir()
+    (tmp_path / "day" / "empty" / "journal.jsonl").write_text("")
+    # Times are in milliseconds, and these searches began within one.
+    for number, name in enumerate(["day/b", "sweep/0/a", "day/c"]):
+        path = tmp_path / name / "journal.jsonl"
+        events = [json.loads(line) | {"time": number} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert history.find("last", tmp_path) == tmp_path / "sweep" / "0" / "a"
+
+
+def test_finds_a_search_by_its_id_and_by_its_run(tmp_path: Path) -> None:
+    begin(tmp_path / "a", "first")
+    begin(tmp_path / "b", "second", "completed")
+    assert history.find("first", tmp_path) == tmp_path / "a"
+    assert history.find("second", tmp_path) == tmp_path / "b"
+    with pytest.raises(FileNotFoundError):
+        history.find("third", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["last", "first"])
+def test_nothing_to_find(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        history.find(name, tmp_path / "outputs")
