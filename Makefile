@@ -37,7 +37,7 @@ format: $(VENV)/.installed ## put the code in its format
 	@$(BIN)/ruff check --fix .
 
 ui: $(VENV)/.installed ## the MLflow UI on the local results
-	@$(BIN)/python -m pneumonia.tracking --port $(PORT)
+	@$(BIN)/pneumonia-ui --port $(PORT)
 
 clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

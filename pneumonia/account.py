@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,22 @@ def prospect(
         f"results go to {shown(folder)}"
     )
     return "\n".join(lines)
+
+
+def commands() -> tuple[str, str]:
+    """Return what goes before our commands to run them from here, and the one that opens MLflow."""
+    folder = Path(sys.executable).parent
+    is_on_path = shutil.which("pneumonia") is not None
+    prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
+    has_target = "\nui:" in _read(Path("Makefile"))
+    return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def facts(data: ImageData, folder: Path) -> dict[str, object]:

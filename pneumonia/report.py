@@ -154,19 +154,23 @@ def scores_table(scores: Scores, *, title: str = "Scores on the test split") -> 
     )
 
 
-def next_commands(preset: Path | str, *, model: str | None = None) -> str:
+def next_commands(
+    preset: Path | str, *, model: str | None = None, prefix: str = "", ui: str = "make ui"
+) -> str:
     """Return the commands that come next, one a line, each with what it does.
 
     Args:
         preset: The winner's preset, as a user in the current folder would type it.
         model: A model URI for `pneumonia-predict`, if it is not the one used by default; an empty
             one where no classifier was logged, which leaves that command out.
+        prefix: What goes before our commands where they are not on the path, as `.venv/bin/`.
+        ui: The command that shows the results.
     """
-    predict = "pneumonia-predict IMAGE..." + (f" model={model}" if model else "")
+    predict = f"{prefix}pneumonia-predict IMAGE..." + (f" model={model}" if model else "")
     commands = {
-        "make ui": "look at the results in a browser",
+        ui: "look at the results in a browser",
         predict: "get probabilities for image files",
-        f"pneumonia experiment={preset}": "train the winner again, to the same score",
+        f"{prefix}pneumonia experiment={preset}": "train the winner again, to the same score",
     }
     if model == "":
         del commands[predict]

@@ -290,10 +290,11 @@ class Search:
         )
         shutil.rmtree(self.folder / "trials", ignore_errors=True)
         failed = len(self.ended) - len(ranked)
+        prefix, ui = account.commands()
         return (
             report.best_table(rows, objective=name, failed=failed),
             report.scores_table(evaluation.scores),
-            report.next_commands(winner.shown(preset)),
+            report.next_commands(winner.shown(preset), prefix=prefix, ui=ui),
         )
 
     def _classifier(self, ended: Ended, best: Winner) -> str:

@@ -167,9 +167,15 @@ def write_preset(winner: Winner, choices: Mapping[str, str], folder: Path) -> Pa
     return path
 
 
-def shown(path: Path) -> str:
-    """Return a path as a user in the current folder would type it."""
+def shown(path: Path, *, resolve: bool = True) -> str:
+    """Return a path as a user in the current folder would type it.
+
+    Args:
+        path: The path.
+        resolve: Whether to follow symbolic links.
+    """
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
+        absolute = path.resolve() if resolve else path.absolute()
+        return str(absolute.relative_to(Path.cwd()))
     except ValueError:
         return str(path)

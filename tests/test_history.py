@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import history
+from pneumonia import cursor, history
+from pneumonia.cursor import Cursor
 from pneumonia.journal import Journal
 
 
@@ -107,7 +108,10 @@ def test_finds_the_last_one_that_has_not_completed(tmp_path: Path) -> None:
 def test_finds_a_search_by_its_id_and_by_its_run(tmp_path: Path) -> None:
     begin(tmp_path / "a", "first")
     begin(tmp_path / "b", "second", "completed")
+    sent = Cursor("sqlite:///somewhere", run_id="0a1b2c")
+    sent.save(tmp_path / "a" / cursor.NAME)
     assert history.find("first", tmp_path) == tmp_path / "a"
+    assert history.find("0a1b2c", tmp_path) == tmp_path / "a"
     assert history.find("second", tmp_path) == tmp_path / "b"
     with pytest.raises(FileNotFoundError):
         history.find("third", tmp_path)

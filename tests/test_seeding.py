@@ -40,8 +40,8 @@ def test_every_difference_of_purpose_gives_another_stream() -> None:
 def test_numbers_keep_their_meaning() -> None:
     # Results of earlier versions hang on these: a change here changes them all.
     assert (SHUFFLE, VIEW, RENDER, BOOTSTRAP) == (0, 1, 2, 3)
-    assert generator(1, SHUFFLE, 1).permutation(8).tolist() == PERMUTATION
-    assert integer(1, RENDER, 0, 64) == INTEGER
+    assert generator(1, SHUFFLE, 1).permutation(8).tolist() == [1, 6, 5, 4, 3, 7, 0, 2]
+    assert integer(1, RENDER, 0, 64) == 2012236427
 
 
 def test_integers_are_seeds_that_all_libraries_take() -> None:

@@ -1,0 +1,130 @@
+"""Feeds give every image what it is shown as in an epoch, whoever asks and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pneumonia import feeds
+from pneumonia.augment import geometric
+from pneumonia.features import Frozen
+from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
+from pneumonia.phantom import phantom
+
+Array = np.ndarray[Any, Any]
+DATA = phantom(train=60, val=20, test=20, image_size=32, seed=1)
+SIZE = 16
+
+
+def views(count: int, width: int = 3, dtype: str = "float32") -> list[Array]:
+    """Give each view's features its number in the hundreds, each image's its own below."""
+    return [
+        np.tile(np.arange(50)[:, None] + 100 * view, (1, width)).astype(dtype)
+        for view in range(count)
+    ]
+
+
+def frozen() -> Frozen:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(
+        keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    )
+    return Frozen(keras.Model(inputs, x, name="backbone"), SIZE, "digest")
+
+
+def online(seed: int = 1, part: Frozen | None = None) -> ComputedFeed:
+    pipeline = geometric(flip=True, rotation=10, zoom=0.1)
+    whole = part or Frozen(None, SIZE, "digest")
+    return ComputedFeed(DATA.train, whole, pipeline=pipeline, seed=seed)
+
+
+def plain(part: Frozen | None = None) -> ComputedFeed:
+    return ComputedFeed(DATA.train, part or Frozen(None, SIZE, "digest"), pipeline=None, seed=1)
+
+
+FEEDS: dict[str, Callable[[], Feed]] = {
+    "one view": lambda: StoredFeed(views(1), 1),
+    "views": lambda: StoredFeed(views(4), 1),
+    "images": plain,
+    "computed": lambda: plain(frozen()),
+    "online": online,
+    "online computed": lambda: online(part=frozen()),
+    "joined": lambda: JoinedFeed(StoredFeed(views(2), 1), StoredFeed(views(1), 1)),
+}
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_contract(name: str) -> None:
+    feed, other = FEEDS[name](), FEEDS[name]()
+    indices = np.array([7, 0, 31, 7])
+    first = feed.read(1, indices)
+    assert first.dtype == np.float32
+    assert first.shape[0] == 4
+    assert read_all(feed).shape == (len(feed), *first.shape[1:])
+    later = feed.read(2, indices)
+    # Another feed of the same seed, asked in another order, gives the same.
+    np.testing.assert_array_equal(other.read(2, indices), later)
+    np.testing.assert_array_equal(other.read(1, indices), first)
+    is_constant = name in ("one view", "images", "computed")
+    assert np.array_equal(first, later) == is_constant
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_no_images_are_no_error(name: str) -> None:
+    feed = FEEDS[name]()
+    width = feed.read(1, np.array([0])).shape[1:]
+    assert feed.read(1, np.array([], dtype=np.int64)).shape == (0, *width)
+
+
+@pytest.mark.parametrize("name", ["online", "online computed", "images"])
+def test_joined_feeds_may_be_read_from_one_of_them_only(name: str) -> None:
+    joined = JoinedFeed(FEEDS[name](), FEEDS[name]())
+    first = joined.read(1, np.array([3]))
+    np.testing.assert_array_equal(joined.read(1, np.array([63])), first)
+
+
+def test_stored_views_take_turns() -> None:
+    feed = StoredFeed(views(4, dtype="float16"), 1)
+    shown = np.stack([feed.read(epoch, np.arange(50))[:, 0] for epoch in range(1, 41)])
+    np.testing.assert_array_equal(shown % 100, np.tile(np.arange(50), (40, 1)))
+    counts = np.stack([(shown // 100 == view).sum(axis=0) for view in range(4)])
+    assert counts.min() >= 1  # every view of every image, within 40 epochs
+    assert counts.mean() == 10
+    # A part of the images is shown as it is among all of them.
+    np.testing.assert_array_equal(feed.read(3, np.array([9, 2]))[:, 0], shown[2][[9, 2]])
+
+
+def test_another_seed_shows_other_views_and_renderings() -> None:
+    one, other = StoredFeed(views(4), 1), StoredFeed(views(4), 2)
+    assert not np.array_equal(read_all(one), read_all(other))
+    assert not np.allclose(online(1).read(1, np.arange(4)), online(2).read(1, np.arange(4)))
+
+
+def test_computed_inputs_are_what_the_frozen_part_makes_of_the_images() -> None:
+    part = frozen()
+    images = read_all(plain())
+    assert images.shape == (60, SIZE, SIZE, 3)
+    assert part.model is not None
+    expected = part.model.predict(images, verbose=0)
+    np.testing.assert_allclose(read_all(plain(part)), expected, atol=1e-3)
+
+
+def test_what_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = plain().read(1, np.array([5, 40]))
+    monkeypatch.setattr(feeds, "_KEPT_BYTES", 1000)
+    feed = plain()
+    np.testing.assert_array_equal(feed.read(1, np.array([5, 40])), expected)
+    assert feed._kept is None
+
+
+def test_joined_feeds_follow_each_other() -> None:
+    joined = JoinedFeed(StoredFeed(views(1), 1), StoredFeed(views(2)[1:], 1))
+    assert len(joined) == 100
+    np.testing.assert_array_equal(
+        joined.read(1, np.array([99, 0, 50, 49]))[:, 0], [149, 0, 100, 49]
+    )
