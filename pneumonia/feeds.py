@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -63,6 +63,30 @@ class StoredFeed:
             rows = np.flatnonzero(chosen == number)
             result[rows] = view[indices[rows]]
         return result
+
+
+class RenderedFeed:
+    """Features of a new rendering of the images in every epoch, which all trials share.
+
+    Args:
+        size: The number of images.
+        view: Returns the features (N, ...) of a view, given its index.
+    """
+
+    def __init__(self, size: int, view: Callable[[int], Array]) -> None:
+        self._size, self._view = size, view
+        self._current: tuple[int, Array] | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self._size
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return features as float32 (n, ...)."""
+        if self._current is None or self._current[0] != epoch:
+            # Numbered apart from the views that are drawn from in every epoch.
+            self._current = epoch, self._view(_ONLINE + epoch)
+        return _floats(self._current[1][indices])
 
 
 class ComputedFeed:

@@ -19,7 +19,7 @@ from pneumonia import backbones, features
 from pneumonia.building import build
 from pneumonia.data import ImageData, Split
 from pneumonia.features import Frozen, View
-from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed
+from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -157,13 +157,20 @@ def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
         stored = features.compute(split, built.frozen, view=None, settings=settings, report=report)
         return StoredFeed([stored], config["seed"])
 
-    return _feeds.get([split.digest, built.frozen.digest, config["features"]], make)
+    key = [split.digest, built.frozen.digest, config["features"]]
+    return _feeds.get(key, make) if settings.is_kept else make()
 
 
 def cache_settings(config: Config) -> features.Settings:
     """Return the settings of the feature cache."""
     section = config["features"]
-    return features.Settings(Path(section["folder"]), section["max_gb"], section["dtype"])
+    return features.Settings(
+        folder=Path(section["folder"]),
+        max_gb=section["max_gb"],
+        dtype=section["dtype"],
+        precision=section["precision"],
+        is_kept=section["cache"],
+    )
 
 
 def _train_feed(config: Config, split: Split, report: Report) -> Feed:
@@ -175,23 +182,22 @@ def _train_feed(config: Config, split: Split, report: Report) -> Feed:
     built, settings, seed = parts(config), cache_settings(config), config["seed"]
 
     def make() -> Feed:
-        if views == ONLINE or built.frozen.model is None:
+        if built.frozen.model is None:
             return ComputedFeed(split, built.frozen, pipeline=pipeline, seed=seed)
         about = features.digest(None, section)
-        stored = [
-            features.compute(
-                split,
-                built.frozen,
-                view=View(pipeline, about, index, seed),
-                settings=settings,
-                report=report,
+
+        def view(index: int) -> Array:
+            chosen = View(pipeline, about, index, seed)
+            return features.compute(
+                split, built.frozen, view=chosen, settings=settings, report=report
             )
-            for index in range(views)
-        ]
-        return StoredFeed(stored, seed)
+
+        if views == ONLINE:
+            return RenderedFeed(len(split), view)
+        return StoredFeed([view(index) for index in range(views)], seed)
 
     key = [split.digest, built.frozen.digest, config["augment"], config["features"], seed]
-    return _feeds.get(key, make)
+    return _feeds.get(key, make) if settings.is_kept else make()
 
 
 def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Model | None]:

@@ -106,6 +106,8 @@ KEYS: dict[str, Check] = {
     "features.folder": TEXT,
     "features.max_gb": POSITIVE,
     "features.dtype": one_of("float32", "float16"),
+    "features.precision": one_of("float32", "bfloat16"),
+    "features.cache": BOOLEAN,
     "dataset.path": EXISTING | NULL,
     "dataset.data_dir": TEXT | NULL,
     "dataset.manual_dir": EXISTING | NULL,

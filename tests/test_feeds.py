@@ -74,13 +74,6 @@ def test_contract(name: str) -> None:
     assert np.array_equal(first, later) == is_constant
 
 
-@pytest.mark.parametrize("name", FEEDS)
-def test_no_images_are_no_error(name: str) -> None:
-    feed = FEEDS[name]()
-    width = feed.read(1, np.array([0])).shape[1:]
-    assert feed.read(1, np.array([], dtype=np.int64)).shape == (0, *width)
-
-
 @pytest.mark.parametrize("name", ["online", "online computed", "images"])
 def test_joined_feeds_may_be_read_from_one_of_them_only(name: str) -> None:
     joined = JoinedFeed(FEEDS[name](), FEEDS[name]())

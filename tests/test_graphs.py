@@ -1,0 +1,51 @@
+"""Frozen models run faster, and give the same."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from pneumonia import backbones, graphs
+from pneumonia.errors import ConfigError
+
+
+def network(kind: str) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    if kind == "lite0":
+        return backbones.efficientnet_lite0(image_size=64, layer="block3b_add")
+    return backbones.inception_v3(image_size=75, weights=None, layer="mixed1", pooling="avg")
+
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (5, 75, 75, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["lite0", "inception"])
+def test_gives_what_the_model_gives(kind: str) -> None:
+    model = network(kind)
+    images = IMAGES[:, : model.input.shape[1], : model.input.shape[2]]
+    expected = model.predict(images, verbose=0)
+    scale = np.abs(expected).max()
+    for part in (images, images[:2]):
+        found = graphs.call(model, part, "float32").numpy()
+        np.testing.assert_allclose(found, expected[: len(part)], atol=1e-4 * scale)
+
+
+@pytest.mark.skipif(not graphs.has_bfloat16(), reason="the processor has no bfloat16")
+def test_bfloat16_is_near_and_does_not_stay_on() -> None:
+    model = network("inception")
+    expected = model.predict(IMAGES, verbose=0)
+    scale = np.abs(expected).max()
+    reduced = graphs.call(model, IMAGES, "bfloat16").numpy()
+    again = graphs.call(model, IMAGES, "bfloat16").numpy()
+    np.testing.assert_array_equal(reduced, again)
+    assert 1e-5 * scale < np.abs(reduced - expected).max() < 2e-2 * scale
+    other = network("inception")
+    found = graphs.call(other, IMAGES, "float32").numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * scale)
+
+
+def test_says_where_the_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match=r"features\.precision"):
+        graphs.call(network("inception"), IMAGES, "bfloat16")

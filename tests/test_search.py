@@ -1,0 +1,736 @@
+"""A whole search, in processes of its own: what it leaves, again, broken off and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+
+from pneumonia import cli, classifier, journal
+from pneumonia.config import flatten
+from pneumonia.journal import NAME, Event
+from pneumonia.metrics import roc_auc
+from pneumonia.mlflow_setup import prepare_environment
+from pneumonia.phantom import phantom
+from pneumonia.space import GROUPS
+
+ROOT = Path(__file__).parents[1]
+# Small, so that a trial takes a tenth of a second.
+SMALL = (
+    *("dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60"),
+    *("dataset.image_size=32", "model.image_size=32", "model.layer=block2b_add", "dense.units=8"),
+)
+SEARCH = (
+    *SMALL,
+    *('dense.dropout="choice(0.1, 0.3, 0.5)"', "tuner.max_epochs=4", "training.tensorboard=true"),
+)
+TRAIN = (*SMALL, "dense.dropout=0.2", "optimizer.learning_rate=0.003", "tuner.max_epochs=2")
+GRID = (*TRAIN, "tuner=grid", "tuner.max_trials=4")
+PICTURES = (
+    *("calibration", "confusion_matrix", "errors"),
+    *("learning_curves", "precision_recall", "roc"),
+)
+
+# Kills itself, as the system would, once an event is written and others were sent to MLflow.
+KILLED = """
+import json, os, signal, sys, time
+from pneumonia import cli, journal
+append = journal.Journal.append
+def append_and_die(self, kind, /, **fields):
+    event = append(self, kind, **fields)
+    if event["n"] == {number}:
+        sent = self.path.with_name("tracking.json")
+        while not sent.exists() or json.loads(sent.read_text())["next"] < {number} // 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return event
+journal.Journal.append = append_and_die
+sys.exit(cli.main())
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ran in a project folder, and the folder of the search that it ran last."""
+
+    project: Path
+    folder: Path
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def events(self) -> list[Event]:
+        return list(journal.read(self.folder))
+
+    def of(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event["kind"] == kind]
+
+    @property
+    def end(self) -> Event:
+        return self.of("search_ended")[-1]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.project)
+
+    @property
+    def parent(self) -> Any:
+        """The search's run in MLflow."""
+        search_id = self.events[0]["search_id"]
+        (run,) = self.store.runs("search", f"tags.`pneumonia.search_id` = '{search_id}'")
+        return run
+
+    @property
+    def children(self) -> dict[str, Any]:
+        """The trials' runs in MLflow, by the trial."""
+        words = f"tags.`mlflow.parentRunId` = '{self.parent.info.run_id}'"
+        runs = self.store.runs("trial", words)
+        rows = {run.data.tags["trial_id"]: run for run in runs}
+        assert len(rows) == len(runs)
+        return rows
+
+
+class Store:
+    """What MLflow knows, asked as a user would."""
+
+    def __init__(self, project: Path) -> None:
+        prepare_environment()
+        import mlflow
+
+        self.path = project / "mlruns" / "mlflow.db"
+        uri = f"sqlite:///{self.path}"
+        mlflow.set_tracking_uri(uri)
+        self.client = mlflow.MlflowClient(uri)
+
+    def runs(self, kind: str, words: str = "") -> list[Any]:
+        """Return runs, the earliest first."""
+        experiment = self.client.get_experiment_by_name("pneumonia")
+        every = " and ".join(filter(None, [f"tags.kind = '{kind}'", words]))
+        order = ["attributes.start_time", "tags.trial_id"]
+        return list(self.client.search_runs([experiment.experiment_id], every, order_by=order))
+
+    def points(self) -> list[tuple[str, str, int, float]]:
+        """Return all that is stored of metrics: run, key, step, value."""
+        with closing(sqlite3.connect(self.path)) as base:
+            return base.execute("select run_uuid, key, step, value from metrics").fetchall()
+
+    def steps(self, run: Any, key: str) -> list[int]:
+        return [one.step for one in self.client.get_metric_history(run.info.run_id, key)]
+
+    def files(self, run: Any, folder: str | None = None) -> set[str]:
+        return {one.path for one in self.client.list_artifacts(run.info.run_id, folder)}
+
+    def models(self) -> list[Any]:
+        experiment = self.client.get_experiment_by_name("pneumonia")
+        return list(self.client.search_logged_models([experiment.experiment_id]))
+
+    def champion(self) -> Any:
+        """Return the registered version."""
+        return self.client.get_model_version_by_alias("pneumonia", "champion")
+
+    def champion_id(self) -> str:
+        """Return the id of the logged model that it is."""
+        source = self.champion().source
+        (model,) = [one for one in self.models() if one.artifact_location == source]
+        return str(model.model_id)
+
+
+def searches(project: Path) -> list[Path]:
+    """Return the folders of all searches, the earliest first."""
+    found = [path.parent for path in (project / "outputs").rglob(NAME)]
+    return sorted(found, key=lambda folder: next(journal.read(folder))["time"])
+
+
+def start(project: Path, *arguments: str, code: str = "") -> subprocess.Popen[str]:
+    """Begin a command in a process of its own."""
+    project.mkdir(exist_ok=True)
+    how = ["-c", code] if code else ["-m", "pneumonia"]
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "MLFLOW"))}
+    return subprocess.Popen(
+        [sys.executable, *how, *arguments],
+        cwd=project,
+        env={**inherited, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], project: Path) -> Ran:
+    stdout, stderr = process.communicate(timeout=180)
+    return Ran(project, searches(project)[-1], process.returncode, stdout, stderr)
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+    """The same search in two folders and two processes, at the same time."""
+    folders = [tmp_path_factory.mktemp(name) / "project" for name in ("one", "other")]
+    processes = [start(folder, *SEARCH) for folder in folders]
+    one, other = (finish(p, folder) for p, folder in zip(processes, folders, strict=True))
+    assert (one.status, other.status) == (0, 0), one.stderr + other.stderr
+    return one, other
+
+
+@pytest.fixture(scope="module")
+def ran(twins: tuple[Ran, Ran]) -> Ran:
+    return twins[0]
+
+
+@pytest.fixture(scope="module")
+def later(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+    """The winner trained again; and the search killed within a promoted trial."""
+    project = tmp_path_factory.mktemp("killed") / "project"
+    promoted = next(e for e in ran.of("trial_started") if "promoted_from" in e["tags"])
+    epochs = [e for e in ran.of("epoch_ended") if e["trial_id"] == promoted["trial_id"]]
+    killed = start(project, *SEARCH, code=KILLED.format(number=epochs[0]["n"]))
+    again = start(ran.project, f"experiment={ran.folder.relative_to(ran.project)}/best.yaml")
+    return finish(again, ran.project), finish(killed, project)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ran]]:
+    """Return the command as a function, in this process: it starts in no time."""
+    # What the command leaves in a process that is its own.
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
+        status = cli.main()
+        return Ran(tmp_path, searches(tmp_path)[-1], status)
+
+    return call
+
+
+# What a search leaves.
+
+
+def test_output_is_the_tables_and_the_commands_that_come_next(ran: Ran) -> None:
+    preset = ran.folder.relative_to(ran.project) / "best.yaml"
+    for text in (
+        f"{len(ran.of('trial_ended'))} trials by val_auc, the best first",
+        "Scores on the test split",
+        "95 % interval",
+        "What comes next",
+        "make ui",
+        "pneumonia-predict IMAGE",
+        f"pneumonia experiment={preset}",
+    ):
+        assert text in ran.stdout
+    best = f"{ran.end['metrics']['val_auc']:.4f}"
+    assert best in ran.stdout.split("\n\n")[1].splitlines()[2]
+    assert "\r" not in ran.stderr
+    assert "\x1b" not in ran.stdout + ran.stderr
+
+
+def test_standard_error_is_the_progress_and_nothing_else(ran: Ran) -> None:
+    lines = ran.stderr.splitlines()
+    count = len(ran.of("trial_ended"))
+    assert sum(line.startswith("trial ") for line in lines) == count
+    known = (
+        *("trial ", "reading the images", "features of ", "phantom: 120 train, 60 val, 60 test"),
+        *(f"hyperband over efficientnet_lite0: {count} trials", "classifiers take up to"),
+        *("evaluating the winner",),
+    )
+    assert [line for line in lines if not line.startswith(known)] == []
+
+
+def test_folder_holds_what_is_to_be_kept(ran: Ran) -> None:
+    names = {path.relative_to(ran.folder).as_posix() for path in ran.folder.rglob("*")}
+    names = {name for name in names if not name.startswith((".hydra", "tensorboard"))}
+    assert names == {
+        *("best.yaml", "config.yaml", "journal.jsonl", "tracking.json", "plots", "classifiers"),
+        *(f"plots/{name}.png" for name in PICTURES),
+        ran.end["classifier"],
+    }
+    assert {path.name for path in ran.project.iterdir()} == {"outputs", "mlruns"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_show_something(name: str, ran: Ran) -> None:
+    with Image.open(ran.folder / "plots" / f"{name}.png") as picture:
+        pixels = np.asarray(picture.convert("L"), dtype=float)
+    assert min(pixels.shape) > 200
+    assert pixels.std() > 5
+
+
+def test_journal_tells_the_trials_of_hyperband(ran: Ran) -> None:
+    started = {event["trial_id"]: event for event in ran.of("trial_started")}
+    ended = {event["trial_id"]: event for event in ran.of("trial_ended")}
+    assert [event["n"] for event in ran.events] == list(range(len(ran.events)))
+    assert [event["number"] for event in started.values()] == list(range(1, len(started) + 1))
+    assert started.keys() == ended.keys()
+    promoted = 0
+    for trial_id, event in started.items():
+        epochs = [e["epoch"] for e in ran.of("epoch_ended") if e["trial_id"] == trial_id]
+        parent, first = event["tags"].get("promoted_from"), 1
+        if parent is not None:
+            promoted += 1
+            first = started[parent]["values"]["epochs"] + 1
+            changed = {"epochs": event["values"]["epochs"]}
+            assert event["values"] == started[parent]["values"] | changed
+            assert int(event["tags"]["round"]) == int(started[parent]["tags"]["round"]) + 1
+        assert epochs == list(range(first, event["values"]["epochs"] + 1))
+        assert ended[trial_id]["status"] == "COMPLETED"
+    assert promoted >= 2
+    assert len({event["tags"]["bracket"] for event in started.values()}) == 2
+
+
+def test_winner_is_the_best_epoch_of_the_best_trial(ran: Ran) -> None:
+    scores = {event["trial_id"]: event["score"] for event in ran.of("trial_ended")}
+    best = [event["metrics"]["val_auc"] for event in ran.of("epoch_ended")]
+    assert ran.end["metrics"]["val_auc"] == scores[ran.end["winner"]] == max(best)
+    assert ran.end["status"] == "completed"
+    assert ran.end["metrics"]["trials"] == len(scores)
+    assert ran.end["metrics"]["epochs"] == len(best)
+
+
+# What it leaves in MLflow.
+
+
+def test_parent_run(ran: Ran) -> None:
+    store, parent = ran.store, ran.parent
+    tags, metrics = parent.data.tags, parent.data.metrics
+    assert len(store.runs("search")) == 1
+    assert parent.info.status == "FINISHED"
+    named = {"tuner": "hyperband", "model": "efficientnet_lite0", "dataset": "phantom"}
+    expected = {"kind": "search", "status": "completed", **named, "winner": ran.end["winner"]}
+    assert {key: tags[key] for key in expected} == expected
+    assert {"python", "version.keras", "version.tensorflow", "version.mlflow"} <= tags.keys()
+    assert tags["command"].startswith("pneumonia dataset=phantom")
+    if (ROOT / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", tags["git_commit"])
+    assert "Not for clinical use" in tags["mlflow.note.content"]
+    for name, value in ran.end["metrics"].items():
+        assert metrics[name] == pytest.approx(value, nan_ok=True)
+    assert {
+        "test_auc",
+        "test_auc_low",
+        "test_auc_high",
+        "test_accuracy",
+        "test_accuracy_low",
+    } < set(metrics)
+    assert {"seconds_preparation", "seconds_trials", "seconds_evaluation"} <= metrics.keys()
+    config = OmegaConf.load(ran.folder / "config.yaml")
+    assert parent.data.params.keys() == flatten(config).keys()
+    assert parent.data.params["dense.dropout"] == "choice(0.1, 0.3, 0.5)"
+
+
+def test_parent_artifacts_and_datasets(ran: Ran) -> None:
+    store, parent = ran.store, ran.parent
+    pictures = {f"plots/{name}.png" for name in PICTURES}
+    assert store.files(parent) == {"best.yaml", "config.yaml", "plots"}
+    assert store.files(parent, "plots") == pictures
+    folder = Path(parent.info.artifact_uri.removeprefix("file://"))
+    for name in ("best.yaml", "config.yaml", *pictures):
+        assert (folder / name).read_bytes() == (ran.folder / name).read_bytes()
+    found = {row.tags[0].value: row.dataset for row in parent.inputs.dataset_inputs}
+    data = phantom(train=120, val=60, test=60, image_size=32)
+    for split, context in zip((data.train, data.val, data.test), found, strict=True):
+        assert split.digest.startswith(found[context].digest)
+        assert json.loads(found[context].profile)["images"] == len(split)
+    assert found.keys() == {"training", "validation", "testing"}
+
+
+def test_children_are_the_trials_with_every_hyperparameter(ran: Ran) -> None:
+    children = ran.children
+    assert list(children) == [event["trial_id"] for event in ran.of("trial_started")]
+    config = yaml.safe_load((ran.folder / "best.yaml").read_text())
+    names = flatten({group: config[group] for group in GROUPS}).keys() | {"epochs"}
+    for event in ran.of("trial_started"):
+        run = children[event["trial_id"]]
+        tags = {"kind": "trial", "trial_id": event["trial_id"], **event["tags"]}
+        assert {key: run.data.tags.get(key) for key in tags} == tags
+        assert ("promoted_from" in run.data.tags) == ("promoted_from" in event["tags"])
+        assert run.data.params.keys() == names
+        for name in ("dense.units", "dense.dropout", "optimizer.learning_rate", "epochs"):
+            assert float(run.data.params[name]) == event["values"][name]
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time >= run.info.start_time
+
+
+def test_metrics_stand_at_absolute_epochs_once(ran: Ran) -> None:
+    store, children = ran.store, ran.children
+    for trial_id, run in children.items():
+        epochs = [event for event in ran.of("epoch_ended") if event["trial_id"] == trial_id]
+        for name in ("loss", "val_loss", "auc", "val_auc", "accuracy", "val_accuracy"):
+            history = store.client.get_metric_history(run.info.run_id, name)
+            found = {point.step: point.value for point in history}
+            assert len(found) == len(history)
+            assert found == {e["epoch"]: pytest.approx(e["metrics"][name]) for e in epochs}
+        parent = children.get(run.data.tags.get("promoted_from", ""))
+        if parent is not None:
+            last = max(store.steps(parent, "val_auc"))
+            assert min(store.steps(run, "val_auc")) == last + 1
+    assert_nothing_repeats_or_runs(store)
+
+
+def assert_nothing_repeats_or_runs(store: Store) -> None:
+    counts = Counter((run, key, step) for run, key, step, _ in store.points())
+    assert [point for point, count in counts.items() if count > 1] == []
+    runs = [*store.runs("search"), *store.runs("trial")]
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
+
+
+def test_every_trial_has_a_classifier_that_works_alone(ran: Ran) -> None:
+    import mlflow
+
+    images = phantom(train=120, val=60, test=60, image_size=32).test.images.read(np.arange(12))
+    assert images.dtype == np.uint8
+    store = ran.store
+    given = []
+    for run in ran.children.values():
+        (output,) = run.outputs.model_outputs
+        model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+        probabilities = np.asarray(model.predict(images))
+        assert probabilities.shape == (12, 1)
+        assert ((probabilities > 0) & (probabilities < 1)).all()
+        assert model.metadata.signature is not None
+        assert model.input_example is not None
+        given.append(probabilities.tobytes())
+    assert len(set(given)) > len(given) / 2
+    assert len(store.models()) == len(given)
+
+
+def test_champion_is_the_winner_and_scores_as_reported(ran: Ran) -> None:
+    import mlflow
+
+    store = ran.store
+    (output,) = ran.children[ran.end["winner"]].outputs.model_outputs
+    assert store.champion_id() == output.model_id
+    assert store.champion().run_id == ran.parent.info.run_id
+    split = phantom(train=120, val=60, test=60, image_size=32).test
+    model = mlflow.pyfunc.load_model("models:/pneumonia@champion")
+    given = np.asarray(model.predict(split.images.read(np.arange(60))))[:, 0]
+    metrics = ran.parent.data.metrics
+    assert roc_auc(split.labels, given) == pytest.approx(metrics["test_auc"], abs=1e-6)
+    assert ((given > 0.5) == split.labels).mean() == pytest.approx(metrics["test_accuracy"])
+    for name in ("auc", "accuracy"):
+        low, high = metrics[f"test_{name}_low"], metrics[f"test_{name}_high"]
+        assert 0 <= low <= metrics[f"test_{name}"] <= high <= 1
+        assert low < high
+
+
+def test_tensorboard_logs_hold_every_epoch(ran: Ran) -> None:
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    for started in ran.of("trial_started"):
+        trial_id = started["trial_id"]
+        (path,) = (ran.folder / "tensorboard" / trial_id).iterdir()
+        found: dict[int, dict[str, float]] = {}
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found.setdefault(event.step, {})[value.tag] = float(tf.make_ndarray(value.tensor))
+        epochs = [event for event in ran.of("epoch_ended") if event["trial_id"] == trial_id]
+        assert found == {event["epoch"]: pytest.approx(event["metrics"]) for event in epochs}
+
+
+# The same again.
+
+
+def comparable(ran: Ran) -> list[Event]:
+    """Return the events without what may differ: times, ids, paths."""
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, dict):
+            kept = {k: v for k, v in value.items() if not k.startswith(("seconds", "time"))}
+            return {key: cleaned(item) for key, item in kept.items()} | {
+                key: None for key in kept if key in ("search_id", "n", "command")
+            }
+        if isinstance(value, list):
+            return [cleaned(item) for item in value]
+        return value.replace(ran.folder.name, "") if isinstance(value, str) else value
+
+    # nan is not equal to itself, its text is.
+    return [json.loads(json.dumps(cleaned(event)), parse_constant=str) for event in ran.events]
+
+
+def assert_same_weights(one: Ran, other: Ran) -> None:
+    models = [classifier.load(ran.folder / ran.end["classifier"]) for ran in (one, other)]
+    weights = [model.get_weights() for model in models]
+    assert len(weights[0]) > 10
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_same_seed_same_search_in_another_process(twins: tuple[Ran, Ran]) -> None:
+    one, other = twins
+    assert one.folder != other.folder
+    assert comparable(one) == comparable(other)
+    assert_same_weights(one, other)
+
+
+def test_best_yaml_trains_the_winner_again_to_the_same_scores(
+    ran: Ran, later: tuple[Ran, Ran]
+) -> None:
+    again = later[0]
+    assert again.status == 0, again.stderr
+    assert searches(ran.project) == [ran.folder, again.folder]
+    (trial,) = again.of("trial_started")
+    assert "promoted_from" not in trial["tags"]
+    for name, value in ran.end["metrics"].items():
+        if name == "val_auc" or name.startswith("test_"):
+            assert again.end["metrics"][name] == pytest.approx(value, rel=0, abs=0, nan_ok=True)
+    assert_same_weights(ran, again)
+    assert "1 trial by val_auc" in again.stdout
+    assert list(again.children) == [again.end["winner"]]
+    assert again.store.champion().run_id == again.parent.info.run_id
+
+
+def test_a_killed_search_goes_on_to_the_same_end(ran: Ran, later: tuple[Ran, Ran]) -> None:
+    killed = later[1]
+    assert killed.status == -9
+    before = killed.events
+    assert 0 < len(killed.of("trial_ended")) < len(ran.of("trial_ended"))
+    project = killed.project
+    resumed = finish(start(project, "resume=last"), project)
+    assert resumed.status == 0, resumed.stderr
+    assert resumed.folder == killed.folder
+    assert resumed.events[: len(before)] == before
+    assert comparable(resumed) == comparable(ran)
+    assert_same_weights(resumed, ran)
+    for name in PICTURES:
+        picture = f"plots/{name}.png"
+        assert (resumed.folder / picture).read_bytes() == (ran.folder / picture).read_bytes()
+    assert resumed.stdout.splitlines()[:4] == ran.stdout.splitlines()[:4]
+    store = resumed.store
+    assert len(store.runs("search")) == 1
+    assert resumed.children.keys() == ran.children.keys()
+    assert_nothing_repeats_or_runs(store)
+    values = {
+        (run.data.tags["trial_id"], key): value
+        for search in (resumed, ran)
+        for run in search.children.values()
+        for key, value in run.data.metrics.items()
+    }
+    for run in resumed.children.values():
+        assert run.info.status == "FINISHED"
+        for key, value in run.data.metrics.items():
+            assert values[run.data.tags["trial_id"], key] == value
+    assert {path.parent for path in project.rglob("tracking.json")} == {resumed.folder}
+    # What goes on needs no folder of its own.
+    assert [path.parent for path in (project / "outputs").rglob(".hydra")] == [resumed.folder]
+
+
+def test_there_is_nothing_to_go_on_with(
+    here: Callable[..., Ran], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = here(*TRAIN)
+    assert ran.status == 0
+    for which in ("last", "nothing"):
+        assert here("resume=" + which).status == 2
+        assert "`resume`: expected" in capsys.readouterr().err
+    assert searches(ran.project) == [ran.folder]
+    before = ran.events
+    # All that is left to do of a completed search is to send what MLflow has not taken.
+    (ran.folder / "tracking.json").unlink()
+    ran.store.client.delete_run(ran.parent.info.run_id)
+    assert here(f"resume={ran.events[0]['search_id']}").status == 0
+    assert ran.events == before
+    assert ran.parent.info.status == "FINISHED"
+
+
+# Other ways through.
+
+
+def test_no_range_is_one_training(here: Callable[..., Ran]) -> None:
+    ran = here(*TRAIN)
+    assert ran.status == 0
+    (started,), (ended,) = ran.of("trial_started"), ran.of("trial_ended")
+    assert started["tags"] == {}
+    assert len(ran.of("epoch_ended")) == started["values"]["epochs"] == 2
+    assert ran.end["winner"] == ended["trial_id"]
+    assert ran.store.champion().run_id == ran.parent.info.run_id
+
+
+DIVERGING = (*GRID, "optimizer=sgd", "dense.activation=linear")
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+def test_a_failed_trial_is_told_and_the_search_goes_on(
+    here: Callable[..., Ran], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = here(*DIVERGING, 'optimizer.learning_rate="choice(1e-3, 1e30, 1e-2)"')
+    assert ran.status == 0
+    said = capsys.readouterr()
+    assert "1 trial came to no score" in said.out
+    statuses = [event["status"] for event in ran.of("trial_ended")]
+    assert statuses == ["COMPLETED", "FAILED", "COMPLETED"]
+    (failed,) = [run for run in ran.children.values() if run.info.status == "FAILED"]
+    assert float(failed.data.params["optimizer.learning_rate"]) == 1e30
+    assert "diverged" in failed.data.tags["reason"]
+    assert failed.data.tags["reason"] in said.err
+    assert not failed.outputs or not failed.outputs.model_outputs
+    assert ran.end["winner"] != failed.data.tags["trial_id"]
+    assert ran.parent.data.metrics["failed_trials"] == 1
+    assert ran.parent.info.status == "FINISHED"
+
+
+def test_a_broken_trial_leaves_its_traceback(
+    here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pneumonia import trial
+
+    run = trial.run
+
+    def break_second(task: trial.Task, **options: Any) -> trial.Result:
+        if task.trial_id.endswith("1"):
+            raise MemoryError("out of memory")
+        return run(task, **options)
+
+    monkeypatch.setattr(trial, "run", break_second)
+    ran = here(*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
+    (failed,) = [run for run in ran.children.values() if run.info.status == "FAILED"]
+    assert failed.data.tags["reason"] == "MemoryError: out of memory"
+    assert ran.store.files(failed) == {"traceback.txt"}
+    path = Path(failed.info.artifact_uri.removeprefix("file://")) / "traceback.txt"
+    assert "break_second" in path.read_text()
+    assert ran.end["status"] == "completed"
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+def test_too_many_failures_in_a_row_stop_the_search(
+    here: Callable[..., Ran], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = 'optimizer.learning_rate="choice(1e-3, 1e30, 2e30, 3e30)"'
+    ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2")
+    assert ran.status == 2
+    said = capsys.readouterr()
+    assert "2 trials failed one after the other" in said.err
+    assert "tuner.max_consecutive_failures" in said.err
+    assert said.err.count("diverged") >= 2
+    assert "Traceback" not in said.err
+    assert [e["status"] for e in ran.of("trial_ended")] == ["COMPLETED", "FAILED", "FAILED"]
+    assert ran.end["status"] == "failed"
+    assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("FAILED", "failed")
+    assert "trials failed" in ran.parent.data.tags["reason"]
+    assert_nothing_repeats_or_runs(ran.store)
+
+
+def test_an_interrupted_search_is_killed_in_mlflow_and_goes_on(
+    here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pneumonia import trial
+
+    dropouts = 'dense.dropout="choice(0.1, 0.2, 0.3)"'
+    run = trial.run
+
+    def interrupt(task: trial.Task, **options: Any) -> trial.Result:
+        if task.trial_id.endswith("2"):
+            raise KeyboardInterrupt
+        return run(task, **options)
+
+    monkeypatch.setattr(trial, "run", interrupt)
+    ran = here(*GRID, dropouts)
+    assert ran.status == 130
+    assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("KILLED", "interrupted")
+    assert [run.info.status for run in ran.children.values()] == ["FINISHED", "FINISHED", "KILLED"]
+    monkeypatch.setattr(trial, "run", run)
+    again = here("resume=" + ran.parent.info.run_id)
+    assert (again.status, again.folder) == (0, ran.folder)
+    assert [run.info.status for run in ran.children.values()] == ["FINISHED"] * 3
+    assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("FINISHED", "completed")
+    assert "reason" not in ran.parent.data.tags or not ran.parent.data.tags["reason"]
+    assert len(ran.store.runs("search")) == 1
+
+
+@pytest.mark.parametrize("views", ["1", "online"])
+def test_retraining_gives_another_classifier_which_is_the_champion(
+    views: str, here: Callable[..., Ran]
+) -> None:
+    augmented = ("augment=blog", f"augment.views={views}")
+    ran = here(*TRAIN, *augmented, "training.retrain=true")
+    assert ran.status == 0
+    store = ran.store
+    (trial,) = ran.children.values()
+    (own,) = trial.outputs.model_outputs
+    (final,) = ran.parent.outputs.model_outputs
+    assert own.model_id != final.model_id == store.champion_id()
+    assert len(store.models()) == 2
+    paths = [store.client.get_logged_model(one.model_id).artifact_location for one in (own, final)]
+    one, other = (
+        classifier.load(Path(path.removeprefix("file://")) / "data" / "model.keras")
+        for path in paths
+    )
+    kernel = "probability"
+    assert any(kernel in weight.path for weight in one.weights)
+    for a, b in zip(one.weights, other.weights, strict=True):
+        assert a.path == b.path
+        assert np.array_equal(a, b) == (kernel not in a.path and "dense" not in a.path)
+    split = phantom(train=120, val=60, test=60, image_size=32).test
+    given = other.predict(split.images.read(np.arange(60)), verbose=0)[:, 0]
+    metrics = ran.parent.data.metrics
+    assert roc_auc(split.labels, given) == pytest.approx(metrics["test_auc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("keeps", ["best", "none"])
+def test_one_model_is_left_where_not_all_are_wanted(keeps: str, here: Callable[..., Ran]) -> None:
+    ran = here(*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"', f"tracking.log_models={keeps}")
+    assert ran.status == 0
+    (model,) = ran.store.models()
+    assert ran.store.champion_id() == model.model_id
+    assert len(list((ran.project / "mlruns").rglob("*.keras"))) == 1
+    assert len(list(ran.folder.rglob("*.keras"))) == 1
+    assert [r.info.status for r in ran.children.values()] == ["FINISHED"] * 3
+
+
+def test_a_multirun_is_several_searches_that_compare(here: Callable[..., Ran]) -> None:
+    ran = here(
+        *("-m", *TRAIN, "tuner=random,grid", "tuner.max_trials=2"),
+        "dense.dropout='choice(0.1, 0.3)'",
+    )
+    assert ran.status == 0
+    parents = ran.store.runs("search")
+    assert [run.data.tags["tuner"] for run in parents] == ["random", "grid"]
+    assert [run.info.status for run in parents] == ["FINISHED"] * 2
+    assert parents[0].data.params.keys() == parents[1].data.params.keys()
+    assert parents[0].data.metrics.keys() == parents[1].data.metrics.keys()
+    assert len(searches(ran.project)) == 2
+    for run in parents:
+        words = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        assert len(ran.store.runs("trial", words)) == 2
+
+
+def test_conditional_hyperparameters_are_params_where_they_exist(here: Callable[..., Ran]) -> None:
+    ran = here(*TRAIN, "optimizer=any", "tuner=random", "tuner.max_trials=4", "seed=SEED")
+    assert ran.status == 0
+    names = [run.data.params["optimizer.name"] for run in ran.children.values()]
+    assert len(names) == 4
+    assert "sgd" in names
+    assert set(names) != {"sgd"}
+    for run in ran.children.values():
+        momentum = run.data.params.get("optimizer.momentum")
+        assert (momentum is not None) == (run.data.params["optimizer.name"] == "sgd")
+
+
+def test_image_size_and_optimizer_as_ranges(here: Callable[..., Ran]) -> None:
+    ran = here(
+        *(*GRID, "optimizer=any", 'model.image_size="choice(32, 48)"', "when={}"),
+        *('optimizer.name="choice(adam, rmsprop)"', "optimizer.momentum=0.0"),
+    )
+    assert ran.status == 0
+    found = [
+        (run.data.params["model.image_size"], run.data.params["optimizer.name"])
+        for run in ran.children.values()
+    ]
+    assert sorted(found) == [("32", "adam"), ("32", "rmsprop"), ("48", "adam"), ("48", "rmsprop")]
+    assert ran.store.champion().run_id == ran.parent.info.run_id

@@ -1,0 +1,75 @@
+"""Classifiers written from a template are what Keras would have written."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pneumonia import backbones, classifier, heads
+from pneumonia.template import Template
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 1)).astype(np.uint8)
+
+
+def parts(trainable: bool | str = False) -> tuple[keras.Model, keras.Model, keras.Model]:
+    keras.utils.set_random_seed(1)
+    backbone = backbones.efficientnet_lite0(image_size=32, layer="block2b_add", trainable=trainable)
+    head = heads.dense(backbone.output.shape[1:], units=8, dropout=0.3)
+    return backbone, head, classifier.assemble(backbone, head, image_size=32)
+
+
+def described(path: Path) -> Any:
+    """Return the description in a file, without the numbers that Keras gives shared objects."""
+
+    def strip(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {k: strip(v) for k, v in item.items() if k != "shared_object_id"}
+        return [strip(one) for one in item] if isinstance(item, list) else item
+
+    with zipfile.ZipFile(path) as archive:
+        return strip(json.loads(archive.read("config.json")))
+
+
+@pytest.mark.parametrize("units", [8, 33])
+def test_writes_what_keras_writes(units: int, tmp_path: Path) -> None:
+    backbone, head, whole = parts()
+    before = [weight.numpy() for weight in head.weights]
+    template = Template(whole, head.weights)
+    for one, other in zip(before, head.weights, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+    other = heads.dense(backbone.output.shape[1:], units=units, dropout=0.1)
+    template.write(tmp_path / "ours.keras", other, [w.numpy() for w in other.weights])
+    theirs = classifier.assemble(backbone, other, image_size=32)
+    classifier.save(theirs, tmp_path / "theirs.keras")
+    assert described(tmp_path / "ours.keras") == described(tmp_path / "theirs.keras")
+    loaded = classifier.load(tmp_path / "ours.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(IMAGES, verbose=0), theirs.predict(IMAGES, verbose=0)
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_writes_trained_layers_of_the_backbone_too(tmp_path: Path) -> None:
+    backbone, head, whole = parts("block2b_expand_conv")
+    trained = [*backbone.trainable_weights, *head.weights]
+    template = Template(whole, trained)
+    values = [weight.numpy() + 0.1 for weight in trained]
+    template.write(tmp_path / "a.keras", head, values)
+    for weight, value in zip(trained, values, strict=True):
+        weight.assign(value)
+    loaded = classifier.load(tmp_path / "a.keras")
+    np.testing.assert_allclose(
+        loaded.predict(IMAGES, verbose=0), whole.predict(IMAGES, verbose=0), atol=1e-6
+    )
+
+
+def test_refuses_variables_that_are_not_in_the_file() -> None:
+    _, head, whole = parts()
+    with pytest.raises(LookupError):
+        Template(whole, [*head.weights, keras.Variable(np.zeros((2, 2), np.float32))])
