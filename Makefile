@@ -39,5 +39,8 @@ format: $(VENV)/.installed ## put the code in its format
 ui: $(VENV)/.installed ## the MLflow UI on the local results
 	@$(BIN)/pneumonia-ui --port $(PORT)
 
+bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
+	@PYTHONPATH=. $(BIN)/python tests/bench/run.py
+
 clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -133,6 +133,10 @@ class Program:
         self._variables = variables(self._model)
         self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
         self._epoch = tf.function(self._run, jit_compile=jit)
+        self._mean_loss = tf.function(
+            lambda y, output: loss(y[:, None], output[:, None]),
+            input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
+        )
         self._predict = tf.function(
             lambda x: self._model(x, training=False),
             input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
@@ -183,7 +187,7 @@ class Program:
 
     def loss(self, y: Array, output: Array) -> float:
         """Return the mean loss of outputs (n,) for labels (n,), without weights."""
-        return float(self._loss(y[:, None].astype(np.float32), output[:, None]))
+        return float(self._mean_loss(tf.constant(y, tf.float32), tf.constant(output)))
 
     def state(self) -> State:
         """Return a copy of the state of the training."""

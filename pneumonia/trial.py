@@ -108,7 +108,7 @@ def run(task: Task, *, on_epoch: OnEpoch, report: Report) -> Result:
         done.append(training.train(one, task.epochs, begin=begin, tell=tell))
     if task.keeps_state:
         checkpoint.save(state_path(task.folder, task.trial_id), done)
-    return _result(task, done, started)
+    return _result(task, done, model, started=started)
 
 
 def best_weights(task_folder: str | Path, trial_id: str, config: Config) -> tuple[Array, ...]:
@@ -132,9 +132,18 @@ def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
     return program.predict(read_all(feed))
 
 
-def write_classifier(config: Config, weights: tuple[Array, ...], path: Path) -> None:
-    """Assemble the classifier with these weights and write it to a `.keras` file."""
-    model, built = _model(config, 0), parts(config)
+def write_classifier(
+    config: Config, weights: tuple[Array, ...], path: Path, *, model: keras.Model | None = None
+) -> None:
+    """Assemble the classifier with these weights and write it to a `.keras` file.
+
+    Args:
+        config: The whole configuration of the trial.
+        weights: The values of the trained variables.
+        path: The file.
+        model: What was trained, if it is at hand; its weights do not matter.
+    """
+    model, built = model or _model(config, 0), parts(config)
     head = model.get_layer("head")
     size = config["model"]["image_size"]
 
@@ -163,7 +172,7 @@ def classifier_bytes(config: Config) -> int:
     return 4 * int(built.backbone.count_params() + head.count_params())
 
 
-def _result(task: Task, done: list[Progress], started: float) -> Result:
+def _result(task: Task, done: list[Progress], model: keras.Model, *, started: float) -> Result:
     objective = task.config["objective"]
     best = done[_best_execution(done, objective)]
     number = training.best_epoch(best.history, objective)
@@ -171,7 +180,7 @@ def _result(task: Task, done: list[Progress], started: float) -> Result:
     name = None
     if task.keeps_classifier:
         name = f"classifiers/{task.trial_id}.keras"
-        write_classifier(task.config, best.best, Path(task.folder) / name)
+        write_classifier(task.config, best.best, Path(task.folder) / name, model=model)
     return Result(
         score=float(np.mean(scores)),
         best_epoch=number,

@@ -1,0 +1,248 @@
+"""What others would do with the same data: run by `run.py`, each in a process of its own.
+
+Prints one JSON line: what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH, MAX_EPOCHS, FACTOR, MAX_TRIALS = 32, 20, 3, 30
+UNITS, DROPOUTS, RATES = [128, 256, 512, 1024], [0.1, 0.2, 0.3, 0.4, 0.5], [1e-4, 1e-3, 1e-2]
+
+
+def study(path: str, epochs: int = 2) -> dict[str, Any]:
+    """Time epochs of the study's own loop: augmentation and the frozen network in every epoch."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    data = np.load(path)
+    augment = keras.Sequential(
+        [
+            keras.layers.RandomFlip("horizontal"),
+            keras.layers.RandomRotation(10 / 360),
+            keras.layers.RandomZoom(0.1),
+        ]
+    )
+
+    def images(split: str) -> tf.data.Dataset:
+        x, y = data[f"{split}_images"], data[f"{split}_labels"][:, 0].astype(np.float32)
+
+        def load(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            image = tf.repeat(tf.cast(image, tf.float32)[..., None], 3, axis=-1) / 255
+            return tf.image.resize(image, (150, 150)), label
+
+        found = tf.data.Dataset.from_tensor_slices((x, y))
+        if split == "train":
+            found = found.shuffle(len(x))
+        found = found.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)
+        if split == "train":
+            found = found.map(lambda x, y: (augment(x, training=True), y))
+        return found.prefetch(2)
+
+    network = keras.applications.InceptionV3(
+        weights=None, include_top=False, input_shape=(150, 150, 3)
+    )
+    network.trainable = False
+    x = keras.layers.Flatten()(network.get_layer("mixed7").output)
+    x = keras.layers.Dropout(0.1)(keras.layers.Dense(512, "relu")(x))
+    model = keras.Model(network.input, keras.layers.Dense(1, "sigmoid")(x))
+    model.compile(keras.optimizers.RMSprop(1e-3), "binary_crossentropy", metrics=["accuracy"])
+    seconds: list[float] = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.began = time.monotonic()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seconds.append(time.monotonic() - self.began)
+
+    model.fit(
+        images("train"), validation_data=images("val"), epochs=epochs, verbose=0,
+        callbacks=[Clock()],
+    )  # fmt: skip
+    return {"epoch_seconds": seconds}
+
+
+def features(path: str) -> dict[str, Any]:
+    """Store the features of a search of ours, given by its folder, for the others to use."""
+    from omegaconf import OmegaConf
+
+    from pneumonia import inputs
+    from pneumonia.feeds import read_all
+    from pneumonia.space import collapse, find
+
+    cfg = OmegaConf.load(Path(path) / "config.yaml")
+    config = collapse(cfg, find(cfg).start())
+    prepared = inputs.prepare(config, report=lambda *_: None)
+    target = Path(path) / "features.npz"
+    np.savez(
+        target,
+        train_x=read_all(prepared.train),
+        train_y=prepared.train_labels.astype(np.float32),
+        val_x=read_all(prepared.val),
+        val_y=prepared.val_labels.astype(np.float32),
+    )
+    return {"path": str(target)}
+
+
+def _features(path: str) -> dict[str, Any]:
+    found = np.load(path)
+    return {name: found[name] for name in found.files}
+
+
+def _head(units: int, dropout: float, rate: float, width: int) -> Any:
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((width,)),
+            keras.layers.Dense(units, "relu"),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(1, "sigmoid"),
+        ]
+    )
+    metrics = ["accuracy", keras.metrics.AUC(name="auc")]
+    model.compile(keras.optimizers.RMSprop(rate), "binary_crossentropy", metrics=metrics)
+    return model
+
+
+def keras_tuner(path: str) -> dict[str, Any]:
+    """Run KerasTuner's own Hyperband on stored features."""
+    import keras_tuner as kt
+
+    data = _features(path)
+    width = data["train_x"].shape[1]
+    counted = {"trials": 0, "epochs": 0}
+
+    def build(hp: kt.HyperParameters) -> Any:
+        return _head(
+            hp.Choice("units", UNITS),
+            hp.Choice("dropout", DROPOUTS),
+            hp.Choice("learning_rate", RATES),
+            width,
+        )
+
+    class Counted(kt.Hyperband):
+        def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+            values = trial.hyperparameters.values
+            counted["trials"] += 1
+            counted["epochs"] += values["tuner/epochs"] - values["tuner/initial_epoch"]
+            return super().run_trial(trial, *args, **kwargs)
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = Counted(
+            build,
+            objective=kt.Objective("val_auc", "max"),
+            max_epochs=MAX_EPOCHS,
+            factor=FACTOR,
+            seed=1,
+            directory=folder,
+        )
+        tuner.oracle.max_trials = MAX_TRIALS
+        tuner.search(
+            data["train_x"],
+            data["train_y"],
+            validation_data=(data["val_x"], data["val_y"]),
+            batch_size=BATCH,
+            verbose=0,
+        )
+    return {"seconds": time.monotonic() - began, **counted}
+
+
+def optuna(path: str) -> dict[str, Any]:
+    """Run Optuna's default sampler on stored features, with as many trials and epochs."""
+    import keras
+    import optuna as library
+
+    library.logging.set_verbosity(library.logging.ERROR)
+    data = _features(path)
+
+    def objective(trial: library.Trial) -> float:
+        keras.utils.clear_session()
+        model = _head(
+            trial.suggest_categorical("units", UNITS),
+            trial.suggest_categorical("dropout", DROPOUTS),
+            trial.suggest_categorical("learning_rate", RATES),
+            data["train_x"].shape[1],
+        )
+        history = model.fit(
+            data["train_x"],
+            data["train_y"],
+            validation_data=(data["val_x"], data["val_y"]),
+            batch_size=BATCH,
+            epochs=EPOCHS_EACH[trial.number],
+            verbose=0,
+        )
+        return float(max(history.history["val_auc"]))
+
+    began = time.monotonic()
+    study = library.create_study(direction="maximize", sampler=library.samplers.TPESampler(seed=1))
+    study.optimize(objective, n_trials=len(EPOCHS_EACH))
+    return {
+        "seconds": time.monotonic() - began,
+        "trials": len(EPOCHS_EACH),
+        "epochs": sum(EPOCHS_EACH),
+    }
+
+
+def peak(path: str) -> dict[str, Any]:
+    """Measure the rate of matrix products, in 10^9 operations a second."""
+    import tensorflow as tf
+
+    found = {}
+    size, times = 2048, 8
+    for dtype in ("float32", "bfloat16"):
+        a = tf.cast(tf.random.normal((size, size)), dtype)
+        product = tf.function(lambda a: tf.matmul(a, a))
+        product(a)
+        began = time.monotonic()
+        for _ in range(times):
+            result = product(a)
+        result.numpy()
+        found[dtype] = 2 * size**3 * times / (time.monotonic() - began) / 1e9
+    return found
+
+
+def extraction(path: str, images: int = 512) -> dict[str, Any]:
+    """Time the extraction alone: InceptionV3 to mixed7 at 150 pixels, images a second."""
+    import keras
+    import tensorflow as tf
+
+    from pneumonia import backbones, graphs
+
+    keras.utils.set_random_seed(1)
+    model = backbones.inception_v3(image_size=150, weights=None, layer="mixed7", pooling="avg")
+    batch = np.random.default_rng(0).uniform(0, 255, (128, 150, 150, 3)).astype(np.float32)
+    found: dict[str, Any] = {}
+    plain = tf.function(lambda x: model(x, training=False))
+    ways = {
+        "plain float32": lambda: plain(batch),
+        "float32": lambda: graphs.call(model, batch, "float32"),
+        "bfloat16": lambda: graphs.call(model, batch, "bfloat16"),
+    }
+    for name, way in ways.items():
+        if name == "bfloat16" and not graphs.has_bfloat16():
+            continue
+        way()
+        began = time.monotonic()
+        for _ in range(images // len(batch)):
+            np.asarray(way())
+        found[name] = images / (time.monotonic() - began)
+    return found
+
+
+if __name__ == "__main__":
+    what, source, *rest = sys.argv[1:]
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    EPOCHS_EACH = json.loads(rest[0]) if rest else []
+    print(json.dumps(globals()[what](source)))

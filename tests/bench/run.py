@@ -1,0 +1,336 @@
+"""Measure this program beside others on the real data, and write docs/benchmarks.md.
+
+    make bench          # needs pneumoniamnist.npz in ../shared/data, or DATA=<its folder>
+    python tests/bench/run.py --data FOLDER [--only study,ours,...]
+
+Each contestant runs in a process of its own, one after the other; wall-clock seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RIVALS = Path(__file__).with_name("rivals.py")
+SEARCH = [
+    "model=inception_v3", "model.weights=null", "model.pooling=avg", "model.image_size=150",
+    "dense.units=\"choice(128, 256, 512, 1024)\"",
+    "dense.dropout=\"choice(0.1, 0.2, 0.3, 0.4, 0.5)\"",
+    "optimizer.learning_rate=\"choice(1e-4, 1e-3, 1e-2)\"",
+    "tuner=hyperband", "tuner.max_epochs=20", "tuner.max_trials=30",
+    "training.early_stopping=null",
+]  # fmt: skip
+MANY = [
+    "model=efficientnet_lite0", "tuner=random", "tuner.max_trials=500", "tuner.max_epochs=2",
+    "dense.units=128", "training.early_stopping=null", "tracking.log_models=best",
+]  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One run of our command: what it took, and the folder of its search."""
+
+    seconds: float
+    peak_mb: float
+    first_trial: float
+    folder: Path
+    events: list[dict[str, Any]]
+    memory: list[tuple[int, float]] = field(default_factory=list)
+
+
+def main() -> None:
+    """Run what is asked for and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default=os.environ.get("DATA", str(ROOT / "../shared/data")))
+    parser.add_argument("--only", default="answers,extraction,ours,study,rivals,many")
+    parser.add_argument("--page", default=str(ROOT / "docs/benchmarks.md"))
+    options = parser.parse_args()
+    data = Path(options.data).resolve()
+    if not (data / "pneumoniamnist.npz").exists():
+        sys.exit(f"There is no pneumoniamnist.npz in {data}: DATA=<folder> make bench")
+    parts = options.only.split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        page = Bench(data, Path(folder)).run(parts)
+    print(page)
+    if set(parts) >= {"ours", "study", "rivals"}:
+        Path(options.page).write_text(page, encoding="utf-8")
+
+
+class Bench:
+    """Owns a folder for the runs, and collects the lines of the page."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self.lines = ["# Benchmarks", "", *_machine()]
+
+    def run(self, parts: list[str]) -> str:
+        """Run the parts in an order in which they can build on each other."""
+        if "answers" in parts:
+            self.answers()
+        if "extraction" in parts:
+            self.extraction()
+        if "ours" in parts:
+            self.searches("study" in parts, "rivals" in parts)
+        if "many" in parts:
+            self.many()
+        return "\n".join(self.lines) + "\n"
+
+    def answers(self) -> None:
+        """Time what a user waits for before anything is computed."""
+        rows = []
+        for name, arguments in {
+            "`pneumonia --help`": ["--help"],
+            "`pneumonia --cfg job`": ["--cfg", "job"],
+            "a mistake in the config": ["dense.units=many"],
+        }.items():
+            took = []
+            for _ in range(5):
+                began = time.monotonic()
+                subprocess.run(
+                    _command(arguments),
+                    cwd=self.folder,
+                    capture_output=True,
+                    check=False,
+                    env=_environment(),
+                )
+                took.append(time.monotonic() - began)
+            rows.append((name, f"{statistics.median(took):.2f} s"))
+        self.table("Answers (median of 5)", ("command", "time"), rows)
+
+    def extraction(self) -> None:
+        """Compare the rate of the extraction with that of matrix products."""
+        peak, rates = self.rival("peak"), self.rival("extraction")
+        operations = 1.85  # 10^9 per image, InceptionV3 to mixed7 at 150 pixels
+        rows = []
+        for name, rate in rates.items():
+            best = peak["bfloat16" if name == "bfloat16" else "float32"]
+            share = 100 * rate * operations / best
+            rows.append((name, f"{rate:.0f}", f"{rate * operations:.0f}", f"{share:.0f} %"))
+        self.table(
+            "Extraction: InceptionV3 to mixed7, 150 x 150, batches of 128",
+            ("", "images/s", "10⁹ operations/s", "share of the matrix-product peak"),
+            rows,
+        )
+        self.lines += [
+            f"Matrix products of 2048 x 2048: {peak['float32']:.0f} · 10⁹ operations/s in float32, "
+            f"{peak['bfloat16']:.0f} in bfloat16.",
+            "",
+        ]
+
+    def searches(self, with_study: bool, with_rivals: bool) -> None:
+        """Run the same search cold and warm, beside the study's loop and two other programs."""
+        cold = self.ours(SEARCH)
+        warm = min((self.ours(SEARCH) for _ in range(2)), key=lambda run: run.seconds)
+        per_trial = _epochs(cold.events)
+        epochs = sum(per_trial)
+        rows: list[tuple[str, ...]] = []
+        if with_study:
+            took = self.rival("study")["epoch_seconds"]
+            name = f"the study's loop: {epochs} epochs, scaled from one of {took[-1]:.0f} s"
+            rows.append((name, *_ratios(epochs * took[-1], cold, warm, digits=0), ""))
+        if with_rivals:
+            path = self.rival("features", str(cold.folder))["path"]
+            for title, what in {"KerasTuner": "keras_tuner", "Optuna": "optuna"}.items():
+                found = self.rival(what, path, json.dumps(per_trial))
+                name = f"{title} on our cached features: {_counted(found)}"
+                ratios = _ratios(found["seconds"], cold, warm)
+                rows.append((name, *ratios, f"{found['peak_mb']:.0f}"))
+        counted = _counted({"trials": len(per_trial), "epochs": epochs})
+        for title, run in {"cold": cold, "warm": warm}.items():
+            name = f"this program, {title}: {counted}, MLflow included"
+            rows.append((name, *_ratios(run.seconds, cold, warm), f"{run.peak_mb:.0f}"))
+        self.table(
+            "A Hyperband search over the head of InceptionV3 on PneumoniaMNIST",
+            ("", "seconds", "ratio to cold", "ratio to warm", "peak memory, MB"),
+            rows,
+        )
+        self.lines += [
+            "Ours is the whole command from start to end, with the evaluation on test. The "
+            "study's loop augments and runs the frozen network in every epoch, with Dense(512) on "
+            "the flattened features; the searches below it are over a head on averaged features, "
+            "without augmentation. The network has random weights: the time is the same.",
+            f"The first trial of the warm search ended {warm.first_trial:.1f} s after the command.",
+            "",
+        ]  # fmt: skip
+
+    def many(self) -> None:
+        """Tell whether the cost of a trial grows with the number of trials before it."""
+        run = self.ours(MANY)
+        took = _trial_seconds(run.events)
+        early, late = statistics.median(took[3:23]), statistics.median(took[-20:])
+        after = [mb for trial, mb in run.memory if trial >= 20]
+        growth = 100 * (after[-1] / after[0] - 1) if after else float("nan")
+        self.table(
+            "A random search of 500 trials, two epochs each",
+            ("", ""),
+            [
+                ("median seconds of trials 4 to 23", f"{early:.3f}"),
+                ("median seconds of the last 20 trials", f"{late:.3f}"),
+                ("resident memory at trial 20, MB", f"{after[0]:.0f}" if after else "-"),
+                ("resident memory at the end, MB", f"{after[-1]:.0f}" if after else "-"),
+                ("growth of memory from trial 20 on", f"{growth:.1f} %"),
+                ("whole command, seconds", f"{run.seconds:.0f}"),
+            ],
+        )
+
+    def ours(self, overrides: list[str]) -> Run:
+        """Run our command in the bench's folder."""
+        before = set(self.folder.glob("outputs/*/*"))
+        began, clock = time.time(), time.monotonic()
+        arguments = [f"dataset.manual_dir={self.data}", *overrides]
+        process = subprocess.Popen(
+            _command(arguments),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+        )
+        watch = Watch(process.pid, self.folder, before)
+        watch.start()
+        _, error = process.communicate()
+        seconds = time.monotonic() - clock
+        watch.join()
+        if process.returncode or watch.journal is None:
+            sys.exit(f"{' '.join(overrides)} failed:\n{error.decode()}")
+        events = [json.loads(line) for line in watch.journal.read_text().splitlines()]
+        ended = next(e["time"] for e in events if e["kind"] == "trial_ended")
+        folder = watch.journal.parent
+        return Run(seconds, watch.peak_mb, ended / 1000 - began, folder, events, watch.memory)
+
+    def rival(self, what: str, source: str = "", *rest: str) -> dict[str, Any]:
+        """Run one of the others and return what it measured."""
+        command = [
+            sys.executable,
+            str(RIVALS),
+            what,
+            source or str(self.data / "pneumoniamnist.npz"),
+        ]
+        process = subprocess.Popen(
+            [*command, *rest],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+        )
+        watch = Watch(process.pid, self.folder, set())
+        watch.start()
+        output, error = process.communicate()
+        watch.join()
+        if process.returncode:
+            sys.exit(f"{what} failed:\n{error.decode()}")
+        found: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
+        return found | {"peak_mb": watch.peak_mb} if what in ("keras_tuner", "optuna") else found
+
+    def table(self, title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        """Add a table to the page."""
+        rule = [":---", *("---:" for _ in header[1:])]
+        cells = [header, tuple(rule), *rows]
+        self.lines += [f"## {title}", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
+
+
+class Watch(threading.Thread):
+    """Watches a process: its memory, and how many trials have ended."""
+
+    def __init__(self, pid: int, folder: Path, before: set[Path]) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.folder, self.before = pid, folder, before
+        self.peak_mb = 0.0
+        self.journal: Path | None = None
+        self.memory: list[tuple[int, float]] = []
+
+    def run(self) -> None:
+        """Look ten times a second until the process is gone."""
+        while True:
+            try:
+                status = Path(f"/proc/{self.pid}/status").read_text()
+            except OSError:
+                return
+            lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            if "VmRSS" not in lines:
+                return
+            resident = int(lines["VmRSS"].split()[0]) / 1024
+            self.peak_mb = max(self.peak_mb, int(lines["VmHWM"].split()[0]) / 1024)
+            self._look_for_journal()
+            if self.journal is not None:
+                ended = self.journal.read_bytes().count(b'"kind": "trial_ended"')
+                self.memory.append((ended, resident))
+            time.sleep(0.1 if len(self.memory) < 100 else 0.5)
+
+    def _look_for_journal(self) -> None:
+        if self.journal is None:
+            for path in set(self.folder.glob("outputs/*/*")) - self.before:
+                if (path / "journal.jsonl").exists():
+                    self.journal = path / "journal.jsonl"
+
+
+def _ratios(seconds: float, cold: Run, warm: Run, *, digits: int = 1) -> tuple[str, str, str]:
+    numbers = (seconds, seconds / cold.seconds, seconds / warm.seconds)
+    whole, to_cold, to_warm = (f"{number:,.{digits}f}" for number in numbers)
+    return whole, to_cold, to_warm
+
+
+def _counted(found: dict[str, Any]) -> str:
+    return f"{found['trials']} trials, {found['epochs']} epochs"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def _command(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pneumonia", *arguments]
+
+
+def _epochs(events: list[dict[str, Any]]) -> list[int]:
+    counts: dict[str, int] = {}
+    for event in events:
+        if event["kind"] == "epoch_ended":
+            counts[event["trial_id"]] = counts.get(event["trial_id"], 0) + 1
+    return list(counts.values())
+
+
+def _trial_seconds(events: list[dict[str, Any]]) -> list[float]:
+    """Return the seconds from the end of one trial to the end of the next."""
+    ends = [event["time"] / 1000 for event in events if event["kind"] == "trial_ended"]
+    return [late - early for early, late in itertools.pairwise(ends)]
+
+
+def _machine() -> list[str]:
+    """Describe what this ran on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    answer = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = answer.stdout.strip() or "unknown"
+    return [
+        f"Written by `make bench` at commit {commit}, on {time.strftime('%Y-%m-%d')}: {model}, "
+        f"{os.cpu_count()} processors, {memory:.0f} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}. No accelerator is used. Wall-clock seconds.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    main()
