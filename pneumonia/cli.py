@@ -166,6 +166,7 @@ def _job(cfg: DictConfig) -> UserError | None:
         from pneumonia import search
 
         search.run(cfg, folder, choices=choices, settings=settings)
+        _remove_if_unused(folder)  # a search that went on has a folder already
     except Exception as error:
         found = _user_error(error)
         if found is None:

@@ -146,7 +146,11 @@ class JoinedFeed:
     def read(self, epoch: int, indices: Array) -> Array:
         """Return inputs as float32 (n, ...)."""
         early = indices < len(self._first)
+        if early.all():
+            return self._first.read(epoch, indices)
         late = self._second.read(epoch, indices[~early] - len(self._first))
+        if not early.any():
+            return late
         result = np.empty((len(indices), *late.shape[1:]), dtype=np.float32)
         result[early] = self._first.read(epoch, indices[early])
         result[~early] = late

@@ -24,7 +24,7 @@ from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
 from pneumonia.space import Space, collapse, find
 from pneumonia.tensorboard import Logs
-from pneumonia.tracking import Settings, Tracker
+from pneumonia.tracking import Settings, Tracker, redact
 from pneumonia.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
 
@@ -47,6 +47,9 @@ def run(cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: 
     """
     if cfg.resume is not None:
         folder, cfg, choices = _resumed(cfg)
+    if history.read(folder).is_completed:
+        with Tracker(folder, settings):
+            return
     search = Search(cfg, folder, choices)
     with Tracker(folder, settings) as tracker:
         search.notify = tracker.notify
@@ -105,13 +108,13 @@ class Search:
     def _run_trials(self, data: ImageData) -> None:
         began = time.monotonic()
         if self.past.started is None:
-            OmegaConf.save(self.cfg, self.folder / _CONFIG)
+            self._save_config()
             self.journal.append(
                 "search_started",
                 search_id=uuid.uuid4().hex[:12],
                 direction=self.objective["direction"],
                 artifacts=[_CONFIG],
-                **account.beginning(data, self.choices, flatten(self.cfg)),
+                **account.beginning(data, self.choices, _params(self.cfg)),
             )
             self.notify()
         rounds = self.oracle.plan()
@@ -121,12 +124,21 @@ class Search:
         self.progress.message(self._prospect(data, trials, epochs * executions))
         self.progress.start(trials, epochs * executions)
         while (proposal := self.oracle.propose()) is not None:
-            ended = self._replayed(proposal) or self._run_trial(proposal)
+            replayed = self._replayed(proposal)
+            ended = replayed or self._run_trial(proposal)
             self.ended.append(ended)
             self.oracle.tell(proposal.trial_id, ended.score, step=ended.best_epoch)
-            self._drop_states()
+            if replayed is None:
+                # While it replays, the search does not yet know which states are needed.
+                self._drop_states()
             self._check_failures()
         self.seconds["trials"] = time.monotonic() - began
+
+    def _save_config(self) -> None:
+        """Write the configuration that a resumed search reads; where it is tracked is not in it."""
+        cfg = self.cfg.copy()
+        cfg.tracking = {"log_models": self.cfg.tracking.log_models}
+        OmegaConf.save(cfg, self.folder / _CONFIG)
 
     def _prospect(self, data: ImageData, trials: int, epochs: int) -> str:
         largest = collapse(self.cfg, self.space.largest())
@@ -161,7 +173,7 @@ class Search:
             score=past.ended["score"],
             best_epoch=int(metrics.pop("best_epoch")),
             metrics=metrics,
-            history=tuple(past.epochs.get(0, ())),
+            history=self.past.curve(proposal.trial_id),
             seconds=past.ended["seconds"],
             classifier=past.ended["classifier"],
         )
@@ -187,7 +199,7 @@ class Search:
         logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
-            if past is None or epoch > past.count(execution):
+            if past is None or epoch > past.reached.get(execution, 0):
                 fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
                 self.journal.append("epoch_ended", trial_id=trial_id, **fields)
                 self.notify()
@@ -343,6 +355,13 @@ def _resumed(cfg: DictConfig) -> tuple[Path, DictConfig, dict[str, str]]:
         raise UserError(f"{folder / _CONFIG} is not the configuration of a search.")
     own.tracking, own.executor = cfg.tracking, cfg.executor
     return folder, own, started.get("choices", {})
+
+
+def _params(cfg: DictConfig) -> Config:
+    """Return the flattened configuration, without a password that an address may hold."""
+    params = flatten(cfg)
+    uri = params.get("tracking.uri")
+    return params | {"tracking.uri": redact(uri)} if uri else params
 
 
 def _plain(section: Any) -> Config:

@@ -42,6 +42,7 @@ __all__ = [
     "check",
     "disk_estimate",
     "fetch_classifier",
+    "redact",
     "search_run_id",
     "serve_ui",
 ]

@@ -100,6 +100,7 @@ def start_search(journal: Journal, **fields: Any) -> None:
     params = {"dense.units": "choice(1, 2)", "seed": 1, "augment.name": None, "long": "x" * 7000}
     event = {"search_id": "s1", "name": "brave owl", "direction": "max", "tags": tags}
     event |= {"params": params, "datasets": data, "artifacts": ["config.yaml", "missing.yaml"]}
+    journal.path.parent.mkdir(parents=True, exist_ok=True)
     (journal.path.parent / "config.yaml").write_text("seed: 1\n")
     journal.append("search_started", **(event | fields))
 
