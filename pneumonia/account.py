@@ -114,8 +114,9 @@ def prospect(
     else:
         lines.append(f"nothing to search: one training of at most {epochs} epochs")
     space = disk_estimate(max(trials, 1), classifier_bytes, log_models=log_models) / 1e6
+    size = f"{space:,.{0 if space >= 10 else 1}f} MB"
     lines.append(
-        f"classifiers take up to {space:,.{0 if space >= 10 else 1}f} MB on disk (tracking.log_models={log_models}); "
+        f"classifiers take up to {size} on disk (tracking.log_models={log_models}); "
         f"results go to {shown(folder)}"
     )
     return "\n".join(lines)
