@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,14 @@ class Ended:
             epochs=range(1, len(past) + 1),
             metrics={name: [metrics[name] for metrics in past] for name in names},
         )
+
+
+def distinct(ranked: Sequence[Ended]) -> list[Ended]:
+    """Return the best trial of each set of hyperparameters: promoted trials repeat them."""
+    found: dict[str, Ended] = {}
+    for ended in ranked:
+        found.setdefault(repr(sorted(ended.proposal.values.items())), ended)
+    return list(found.values())
 
 
 def arguments(config: Config, proposal: Proposal) -> Config:

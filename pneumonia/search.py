@@ -284,7 +284,7 @@ class Search:
             report=self._report,
         )
         classifier = self._classifier(first, best)
-        curves = [ended.curve() for ended in ranked[:5]]
+        curves = [ended.curve() for ended in account.distinct(ranked)[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
         preset = winner.write_preset(best, self.choices, self.folder)
         rows = [ended.row() for ended in ranked]

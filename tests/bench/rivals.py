@@ -195,6 +195,24 @@ def optuna(path: str) -> dict[str, Any]:
     }
 
 
+def folder(path: str) -> dict[str, Any]:
+    """Make a folder of image files: the real ones, linked until there are enough."""
+    from PIL import Image
+
+    target, count = Path(sys.argv[3]), int(sys.argv[4])
+    data = np.load(path)
+    images = np.concatenate([data[f"{split}_images"] for split in ("train", "val", "test")])
+    labels = np.concatenate([data[f"{split}_labels"][:, 0] for split in ("train", "val", "test")])
+    names = [target / ("normal", "pneumonia")[label] / f"{i}" for i, label in enumerate(labels)]
+    for name, image in zip(names, images, strict=True):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(name.with_suffix(".png"))
+    for i in range(len(names), count):
+        source = names[i % len(names)]
+        (source.parent / f"{i}.png").hardlink_to(source.with_suffix(".png"))
+    return {"path": str(target)}
+
+
 def peak(path: str) -> dict[str, Any]:
     """Measure the rate of matrix products, in 10^9 operations a second."""
     import tensorflow as tf
@@ -244,5 +262,5 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
 if __name__ == "__main__":
     what, source, *rest = sys.argv[1:]
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    EPOCHS_EACH = json.loads(rest[0]) if rest else []
+    EPOCHS_EACH = json.loads(rest[0]) if what == "optuna" else []
     print(json.dumps(globals()[what](source)))

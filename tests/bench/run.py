@@ -37,6 +37,11 @@ MANY = [
     "model=efficientnet_lite0", "tuner=random", "tuner.max_trials=500", "tuner.max_epochs=2",
     "dense.units=128", "training.early_stopping=null", "tracking.log_models=best",
 ]  # fmt: skip
+CROWD = [
+    "dataset=image_folder", "model=efficientnet_lite0", "model.image_size=32",
+    "model.layer=block4c_add", "tuner=random", "tuner.max_trials=2", "tuner.max_epochs=2",
+    "dense.units=128",
+]  # fmt: skip
 
 
 @dataclass
@@ -55,7 +60,7 @@ def main() -> None:
     """Run what is asked for and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("DATA", str(ROOT / "../shared/data")))
-    parser.add_argument("--only", default="answers,extraction,ours,study,rivals,many")
+    parser.add_argument("--only", default="answers,extraction,ours,study,rivals,many,crowd")
     parser.add_argument("--page", default=str(ROOT / "docs/benchmarks.md"))
     options = parser.parse_args()
     data = Path(options.data).resolve()
@@ -86,6 +91,8 @@ class Bench:
             self.searches("study" in parts, "rivals" in parts)
         if "many" in parts:
             self.many()
+        if "crowd" in parts:
+            self.crowd()
         return "\n".join(self.lines) + "\n"
 
     def answers(self) -> None:
@@ -186,11 +193,25 @@ class Bench:
             ],
         )
 
-    def ours(self, overrides: list[str]) -> Run:
+    def crowd(self) -> None:
+        """Tell what memory a folder of 100,000 images takes."""
+        path = self.rival("folder", "", str(self.folder / "crowd"), "100000")["path"]
+        run = self.ours([*CROWD, f"dataset.path={path}"], with_data=False)
+        self.table(
+            "100,000 image files",
+            ("", ""),
+            [
+                ("peak memory, MB", f"{run.peak_mb:.0f}"),
+                ("seconds to the end of the first trial", f"{run.first_trial:.0f}"),
+            ],
+        )
+
+    def ours(self, overrides: list[str], *, with_data: bool = True) -> Run:
         """Run our command in the bench's folder."""
         before = set(self.folder.glob("outputs/*/*"))
         began, clock = time.time(), time.monotonic()
-        arguments = [f"dataset.manual_dir={self.data}", *overrides]
+        arguments = [f"dataset.manual_dir={self.data}"] if with_data else []
+        arguments += overrides
         process = subprocess.Popen(
             _command(arguments),
             cwd=self.folder,
