@@ -17,7 +17,7 @@ from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
 from pneumonia.provenance import provenance
 from pneumonia.space import GROUPS
-from pneumonia.tracking import disk_estimate
+from pneumonia.tracking import disk_estimate, redact
 from pneumonia.trial import Result
 from pneumonia.winner import shown
 
@@ -76,6 +76,8 @@ def arguments(config: Config, proposal: Proposal) -> Config:
 def beginning(data: ImageData, choices: Mapping[str, str], params: Config) -> Config:
     """Return what the journal says first of a search, beside its id and its files."""
     names = _names(choices)
+    if uri := params.get("tracking.uri"):
+        params = params | {"tracking.uri": redact(uri)}
     return {
         "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
         "choices": dict(choices),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +53,8 @@ Ranges, as a value under dataset, augment, model, dense, optimizer or training:
 Examples:
   pneumonia experiment=demo
       a complete search on generated images, nothing fetched
-  pneumonia 'dense.units="choice(64, 128)"' optimizer.learning_rate=0.001
-      search the size of the head, fix the learning rate
+  pneumonia tuner=random 'dense.units="choice(64, 128)"' optimizer.learning_rate=0.001
+      search the size of the head and its dropout, fix the learning rate
   pneumonia -m tuner=hyperband,bayesian model=inception_v3,efficientnet_lite0
       four searches, one after the other
   pneumonia resume=last
@@ -84,10 +86,13 @@ def main() -> int:
     if "--version" in arguments:
         print(f"pneumonia {_version()}")
         return 0
+    # A search that is asked to end closes its runs, as when a user interrupts it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        print("Interrupted. To go on: pneumonia resume=last", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -156,17 +161,22 @@ def _job(cfg: DictConfig) -> UserError | None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
+    target = folder
     choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
     try:
-        from pneumonia import startup, tracking
+        from pneumonia import history, startup, tracking
 
+        if cfg.resume is not None:
+            own = HydraConfig.get().overrides.task
+            target, cfg, choices = history.resumed(cfg, own)
         settings = tracking.Settings(**cfg.tracking)
         tracking.check(settings)
         startup.start()
         from pneumonia import search
 
-        search.run(cfg, folder, choices=choices, settings=settings)
-        _remove_if_unused(folder)  # a search that went on has a folder already
+        search.run(cfg, target, choices=choices, settings=settings)
+        if target != folder:  # a search that went on has a folder already
+            _remove_if_unused(folder)
     except Exception as error:
         found = _user_error(error)
         if found is None:

@@ -33,14 +33,12 @@ class LocalExecutor:
     def run(self, task: Task, *, on_epoch: OnEpoch, report: Report) -> Result | Failure:
         """Run one trial; see `trial.run`.
 
-        Raises:
-            UserError: Where the configuration cannot be built: other trials would fail alike.
+        What every trial would fail at, the search has tried before the first one; so a mistake
+        that shows here comes with the values of this trial, and is a failure like others.
         """
         try:
             return trial.run(task, on_epoch=on_epoch, report=report)
-        except UserError:
-            raise
-        except DivergedError as error:
+        except (UserError, DivergedError) as error:
             return Failure(str(error), "")
         except Exception as error:  # whatever goes wrong in a trial is a result of the search
             line = str(error).strip().splitlines()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from pneumonia import journal
 from pneumonia.checkpoint import Metrics
+from pneumonia.errors import ConfigError, UserError
+
+CONFIG = "config.yaml"
 
 
 @dataclass(slots=True)
@@ -78,6 +84,32 @@ def read(folder: Path) -> History:
             case "search_ended":
                 history.is_completed = event["status"] == "completed"
     return history
+
+
+def resumed(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, DictConfig, dict[str, str]]:
+    """Return folder, configuration and choices of the search to go on with.
+
+    Args:
+        cfg: The configuration of the command, whose `resume` names the search.
+        overrides: The command's overrides; those of tracking and executor count.
+
+    Raises:
+        ConfigError: Where there is no such search.
+    """
+    try:
+        folder = find(str(cfg.resume), Path("outputs"))
+    except FileNotFoundError as error:
+        expected = "`last`, or the id of a search under outputs that has not completed"
+        raise ConfigError("resume", expected, cfg.resume) from error
+    own = OmegaConf.load(folder / CONFIG)
+    if not isinstance(own, DictConfig):
+        raise UserError(f"{folder / CONFIG} is not the configuration of a search.")
+    for override in overrides:
+        path = override.lstrip("+~").partition("=")[0]
+        if path.split(".")[0] in ("tracking", "executor"):
+            OmegaConf.update(own, path, OmegaConf.select(cfg, path), merge=False)
+    choices = (read(folder).started or {}).get("choices", {})
+    return folder, own, dict(choices)
 
 
 def find(name: str, outputs: Path) -> Path:

@@ -122,7 +122,7 @@ def parts(config: Config) -> Parts:
         initial = () if rest is None else tuple(rest.get_weights())
         digest = features.digest(frozen, section)
         shape = tuple(backbone.output.shape[1:])
-        part = Frozen(frozen, section["image_size"], digest)
+        part = Frozen(frozen, int(backbone.input.shape[1]), digest)
         return Parts(backbone, part, rest, initial, shape, section, seed)
 
     return _parts.get([section, seed], make)

@@ -136,9 +136,12 @@ class Mirror:
             row.classifier, row.is_kept = str(event["classifier"]), True
         if self._wants_model(trial_id):
             row.model_id = self._log_model(row.run_id, str(row.classifier), event)
-        scores = {f"best_{name}": value for name, value in event.get("metrics", {}).items()}
+        scores = {
+            name if name.startswith("best_") else f"best_{name}": value
+            for name, value in event.get("metrics", {}).items()
+        }
         points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
-        tags = _present({"reason": event.get("reason")})
+        tags = _present({"reason": event.get("reason") or None})
         self._store.log(row.run_id, points=points, tags=tags)
         if event.get("traceback"):
             self._store.log_text(row.run_id, event["traceback"], "traceback.txt")

@@ -142,10 +142,29 @@ class Oracle:
         if self._oracle is None:
             return [Round(None, 0, 1, 0, self._tuner["max_epochs"])]
         if isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
-            return _capped(_hyperband_rounds(self._oracle), self._tuner.get("max_trials"))
+            rounds = _hyperband_rounds(self._oracle)
+            size = self._space.size()
+            if size < rounds[0].trials:
+                # KerasTuner ends a search when it finds no new values, before any promotion.
+                first = rounds[0]
+                return [Round(first.bracket, 0, int(size), first.start, first.epochs)]
+            return _capped(rounds, self._tuner.get("max_trials"))
         trials = min(self._tuner["max_trials"] or math.inf, self._space.size())
         most = 0 if math.isinf(trials) else int(trials)
         return [Round(None, 0, most, 0, self._tuner["max_epochs"])]
+
+    def shortfall(self) -> str:
+        """Return a warning where the space is too small for the tuner, or nothing."""
+        if not isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            return ""
+        first, size = _hyperband_rounds(self._oracle)[0], self._space.size()
+        if size >= first.trials:
+            return ""
+        return (
+            f"warning: there are {size:.0f} combinations, and Hyperband's first bracket wants "
+            f"{first.trials}. KerasTuner then ends the search after {first.epochs} epochs each, "
+            "without promoting any: use tuner=grid, or wider ranges"
+        )
 
     def _start(self, trial: kt_trial.Trial) -> None:
         """Give the first trial the start values; `end_trial` records them with KerasTuner."""

@@ -170,8 +170,8 @@ KEYS: dict[str, Check] = {
     "tracking.experiment": TEXT,
     "tracking.log_models": one_of("all", "best", "none"),
     "tracking.artifacts": TEXT | NULL,
-    "tracking.registered_model": TEXT | NULL,
-    "tracking.alias": TEXT | NULL,
+    "tracking.registered_model": TEXT,
+    "tracking.alias": TEXT,
     "executor.workers": integer(1),
     "executor.address": TEXT | NULL,
 }

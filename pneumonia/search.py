@@ -17,7 +17,7 @@ from pneumonia.account import Ended
 from pneumonia.building import build
 from pneumonia.config import flatten
 from pneumonia.data import ImageData
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import UserError
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.oracle import Oracle, Proposal
@@ -29,8 +29,6 @@ from pneumonia.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
-
-_CONFIG = "config.yaml"
 
 
 def run(cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: Settings) -> None:
@@ -45,8 +43,6 @@ def run(cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: 
     Raises:
         UserError: For what the user can mend.
     """
-    if cfg.resume is not None:
-        folder, cfg, choices = _resumed(cfg)
     if history.read(folder).is_completed:
         with Tracker(folder, settings):
             return
@@ -113,15 +109,18 @@ class Search:
                 "search_started",
                 search_id=uuid.uuid4().hex[:12],
                 direction=self.objective["direction"],
-                artifacts=[_CONFIG],
-                **account.beginning(data, self.choices, _params(self.cfg)),
+                artifacts=[history.CONFIG],
+                **account.beginning(data, self.choices, flatten(self.cfg)),
             )
             self.notify()
         rounds = self.oracle.plan()
-        executions = int(self.cfg.training.executions_per_trial)
+        start = collapse(self.cfg, self.space.start())
+        executions = int(start["training"]["executions_per_trial"])
         epochs = sum(item.trials * (item.epochs - item.start) for item in rounds)
         trials = sum(item.trials for item in rounds)
         self.progress.message(self._prospect(data, trials, epochs * executions))
+        if shortfall := self.oracle.shortfall():
+            self.progress.message(shortfall)
         self.progress.start(trials, epochs * executions)
         while (proposal := self.oracle.propose()) is not None:
             replayed = self._replayed(proposal)
@@ -135,10 +134,11 @@ class Search:
         self.seconds["trials"] = time.monotonic() - began
 
     def _save_config(self) -> None:
-        """Write the configuration that a resumed search reads; where it is tracked is not in it."""
+        """Write the configuration that a resumed search reads, without a password."""
         cfg = self.cfg.copy()
-        cfg.tracking = {"log_models": self.cfg.tracking.log_models}
-        OmegaConf.save(cfg, self.folder / _CONFIG)
+        if cfg.tracking.uri is not None:
+            cfg.tracking.uri = redact(cfg.tracking.uri)
+        OmegaConf.save(cfg, self.folder / history.CONFIG)
 
     def _prospect(self, data: ImageData, trials: int, epochs: int) -> str:
         largest = collapse(self.cfg, self.space.largest())
@@ -331,37 +331,14 @@ class Search:
         }
 
     def _end(self, status: str, **fields: Any) -> None:
-        empty: Config = {"winner": None, "metrics": {}, "artifacts": [], "classifier": None,
-                         "reason": "", "description": ""}  # fmt: skip
+        empty: Config = {"winner": None, "classifier": None, "reason": "", "description": ""}
+        empty |= {"metrics": {}, "artifacts": []}
         if self.past.started is not None or self.journal.count:
             self.journal.append("search_ended", status=status, **{**empty, **fields})
             self.notify()
 
     def _report(self, text: str, done: int, total: int) -> None:
         self.progress.phase(f"{text} {done}/{total}")
-
-
-def _resumed(cfg: DictConfig) -> tuple[Path, DictConfig, dict[str, str]]:
-    """Return folder, configuration and choices of the search to go on with."""
-    outputs = Path("outputs")
-    try:
-        folder = history.find(str(cfg.resume), outputs)
-    except FileNotFoundError as error:
-        expected = "`last`, or the id of a search under outputs that has not completed"
-        raise ConfigError("resume", expected, cfg.resume) from error
-    started = history.read(folder).started or {}
-    own = OmegaConf.load(folder / _CONFIG)
-    if not isinstance(own, DictConfig):
-        raise UserError(f"{folder / _CONFIG} is not the configuration of a search.")
-    own.tracking, own.executor = cfg.tracking, cfg.executor
-    return folder, own, started.get("choices", {})
-
-
-def _params(cfg: DictConfig) -> Config:
-    """Return the flattened configuration, without a password that an address may hold."""
-    params = flatten(cfg)
-    uri = params.get("tracking.uri")
-    return params | {"tracking.uri": redact(uri)} if uri else params
 
 
 def _plain(section: Any) -> Config:

@@ -273,7 +273,10 @@ class _Conditions:
             raise ConfigError(key, "a range itself, not an interpolation to one", parent)
         item = self._ranges.get(parent)
         for value in values:
-            if item and not item.contains(value):
+            # A choice of names may have been narrowed on the command line: such a condition
+            # does not hold then.
+            is_name = item is not None and isinstance(value, str) and _has_names(item)
+            if item and not item.contains(value) and not is_name:
                 raise ConfigError(f"{key}.{parent}", f"values of {item}", value)
 
     def _chain(
@@ -286,15 +289,22 @@ class _Conditions:
         found: dict[Condition, None] = {}
         possible = True
         for parent, values in rules.get(child, {}).items():
-            rule = Condition(parent, tuple(values))
+            item = self._ranges.get(parent)
+            kept = values if item is None else [value for value in values if item.contains(value)]
+            rule = Condition(parent, tuple(kept))
+            possible = possible and bool(kept)
             higher = self._chain(parent, rules, (*above, child))
             if higher is None or (parent in self._fixed and not rule.holds(self._fixed[parent])):
                 possible = False
                 continue
             found.update(dict.fromkeys(higher))
-            if parent in self._ranges:
+            if item is not None:
                 found[rule] = None
         return tuple(found) if possible else None
+
+
+def _has_names(item: Range) -> bool:
+    return any(isinstance(value, str) for value in item.values)
 
 
 def _holds(conditions: Sequence[Condition], values: Mapping[str, Scalar]) -> bool:

@@ -145,7 +145,7 @@ def write_classifier(
     """
     model, built = model or _model(config, 0), parts(config)
     head = model.get_layer("head")
-    size = config["model"]["image_size"]
+    size = built.frozen.image_size
 
     def make() -> Template | None:
         whole = classifier.assemble(built.backbone, head, image_size=size)

@@ -21,7 +21,7 @@ Report = trial.Report
 
 _PRESET_HEAD = """\
 # @package _global_
-# The winner of a search, without ranges: trial {trial_id}.
+# The winner of a search, without ranges: trial {number}.
 # On val: {objective} {score:.4f} at epoch {epoch}.
 # To train it again, to the same score:
 #   pneumonia experiment={path}
@@ -151,13 +151,13 @@ def write_preset(winner: Winner, choices: Mapping[str, str], folder: Path) -> Pa
         "defaults": overrides,
         "seed": config["seed"],
         "objective": config["objective"],
-        "features": {"dtype": config["features"]["dtype"]},
+        "features": {name: config["features"][name] for name in ("dtype", "precision")},
         "tuner": tuner,
         **{group: config[group] for group in GROUPS},
         "when": config["when"],
     }
     head = _PRESET_HEAD.format(
-        trial_id=winner.trial_id,
+        number=int(winner.trial_id) + 1,
         objective=config["objective"]["name"],
         score=winner.score,
         epoch=winner.best_epoch,

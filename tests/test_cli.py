@@ -56,7 +56,8 @@ class Search:
         self.jobs: list[tuple[DictConfig, Path]] = []
         self.error: BaseException | None = None
 
-    def run(self, cfg: DictConfig, folder: Path) -> None:
+    def run(self, cfg: DictConfig, folder: Path, **told: Any) -> None:
+        assert told.keys() == {"choices", "settings"}
         self.jobs.append((cfg, folder))
         if self.error:
             raise self.error
@@ -69,6 +70,9 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     fake = Search()
     monkeypatch.setitem(sys.modules, "pneumonia.search", fake)
     monkeypatch.setattr(pneumonia, "search", fake, raising=False)
+    # Both take seconds, and have tests of their own.
+    monkeypatch.setattr("pneumonia.tracking.check", lambda settings: None)
+    monkeypatch.setattr("pneumonia.startup.start", lambda: None)
     return fake
 
 

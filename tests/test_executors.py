@@ -9,7 +9,7 @@ import pytest
 from test_trial import config
 
 from pneumonia.building import build
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import UserError
 from pneumonia.executors import Failure, LocalExecutor, local, ray
 from pneumonia.trial import Result, Task
 
@@ -67,9 +67,11 @@ def test_a_training_that_diverges_needs_no_traceback(tmp_path: Path) -> None:
     assert outcome.traceback == ""
 
 
-def test_a_mistake_of_the_user_stops_the_search(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model"):
-        run(task(tmp_path, model__blocks=9))
+def test_values_that_cannot_be_built_are_a_failure_without_traceback(tmp_path: Path) -> None:
+    outcome = run(task(tmp_path, model__blocks=9))
+    assert isinstance(outcome, Failure)
+    assert "`model." in outcome.reason
+    assert outcome.traceback == ""
 
 
 def test_an_interruption_is_no_failure(tmp_path: Path) -> None:

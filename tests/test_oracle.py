@@ -156,6 +156,21 @@ def test_hyperband_stops_at_max_trials() -> None:
     assert count == 10 == sum(one.trials for one in oracle.plan())
 
 
+def test_hyperband_warns_of_a_space_that_it_cannot_fill() -> None:
+    few = space({"dense": {"units": "choice(64, 128)", "dropout": "choice(0.1, 0.2, 0.3)"}})
+    oracle = Oracle(few, tuner("hyperband"), OBJECTIVE)
+    assert "6 combinations" in oracle.shortfall()
+    assert "12" in oracle.shortfall()
+    count = 0
+    while (proposal := oracle.propose()) is not None:
+        count += 1
+        oracle.tell(proposal.trial_id, 0.5)
+    assert count == sum(one.trials for one in oracle.plan()) == 6
+    for name in ("random", "grid"):
+        assert Oracle(few, tuner(name), OBJECTIVE).shortfall() == ""
+    assert Oracle(space(), tuner("hyperband"), OBJECTIVE).shortfall() == ""
+
+
 def test_seed_zero_is_a_seed() -> None:
     first, second = (Oracle(space(), tuner("random", seed=0), OBJECTIVE) for _ in range(2))
     for _ in range(5):

@@ -19,8 +19,6 @@ TINY = (
     *("tuner=grid", "tuner.max_epochs=1", "training.jit=false"),
 )
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass(frozen=True)
 class Installed:

@@ -610,6 +610,28 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(here: Callable[..., Ran])
     assert ran.parent.info.status == "FINISHED"
 
 
+def test_a_wrong_value_in_a_choice_fails_its_trials_only(here: Callable[..., Ran]) -> None:
+    ran = here(*GRID, 'model.layer="choice(block2b_add, nothing)"')
+    assert ran.status == 0
+    ended = ran.of("trial_ended")
+    assert [event["status"] for event in ended] == ["COMPLETED", "FAILED"]
+    assert "`model.layer`" in ended[1]["reason"]
+
+
+def test_a_resumed_search_is_tracked_where_it_was(here: Callable[..., Ran], tmp_path: Path) -> None:
+    elsewhere = f"tracking.uri=sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
+    ran = here(*TRAIN, elsewhere, "tracking.experiment=other", "tracking.log_models=none")
+    name = ran.events[0]["search_id"]
+    again = here(f"resume={name}")
+    assert again.status == 0, again.stderr
+    own = OmegaConf.load(ran.folder / "config.yaml")
+    assert (own.tracking.experiment, own.tracking.log_models) == ("other", "none")
+    assert ran.store.client.get_experiment_by_name("pneumonia") is None
+    elsewhere = here(f"resume={name}", "tracking.experiment=pneumonia")
+    assert elsewhere.status == 0, elsewhere.stderr
+    assert len(ran.store.runs("search")) == 1
+
+
 def test_too_many_failures_in_a_row_stop_the_search(here: Callable[..., Ran]) -> None:
     rates = 'optimizer.learning_rate="choice(1e-3, 1e30, 2e30, 3e30)"'
     ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2")

@@ -450,3 +450,14 @@ def test_importing_it_imports_neither_keras_nor_mlflow() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_condition_on_a_name_that_was_narrowed_away_never_holds() -> None:
+    ranges = {
+        "optimizer": {"name": "choice(adam, rmsprop)", "momentum": "interval(0.0, 0.9)"},
+        "when": {"optimizer.momentum": {"optimizer.name": ["sgd"]}},
+    }
+    space = find(OmegaConf.create(ranges))
+    assert [item.path for item in space] == ["optimizer.name"]
+    trial = collapse(OmegaConf.create(ranges), {"optimizer.name": "adam"})
+    assert trial["optimizer"] == {"name": "adam"}
