@@ -164,11 +164,13 @@ def _job(cfg: DictConfig) -> UserError | None:
     target = folder
     choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
     try:
-        from pneumonia import history, startup, tracking
+        from pneumonia import history, loading, space, startup, tracking
 
         if cfg.resume is not None:
             own = HydraConfig.get().overrides.task
             target, cfg, choices = history.resumed(cfg, own)
+        # First what may be wrong with the data, before the seconds that the libraries take.
+        loading.load_data(space.collapse(cfg, space.find(cfg).start()))
         settings = tracking.Settings(**cfg.tracking)
         tracking.check(settings)
         startup.start()

@@ -5,48 +5,26 @@ Loading and building is kept, within bounds, from trial to trial of one process.
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
 
 from pneumonia import backbones, features
 from pneumonia.building import build
-from pneumonia.data import ImageData, Split
+from pneumonia.data import Split
 from pneumonia.features import Frozen, View
 from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
+from pneumonia.loading import Kept, load_data
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Report = Callable[[str, int, int], None]
 
 ONLINE = "online"
-
-
-Value = TypeVar("Value")
-
-
-class Kept(Generic[Value]):
-    """The most recently used values, at most so many."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[str, Value] = OrderedDict()
-
-    def get(self, key: Any, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made if it is not there."""
-        name = json.dumps(key, sort_keys=True, default=str)
-        if name not in self._values:
-            self._values[name] = make()
-            if len(self._values) > self._most:
-                self._values.popitem(last=False)
-        self._values.move_to_end(name)
-        return self._values[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +79,8 @@ class Inputs:
     val_labels: Array
 
 
-_data: Kept[ImageData] = Kept(2)
 _parts: Kept[Parts] = Kept(2)
 _feeds: Kept[Feed] = Kept(12)
-
-
-def load_data(config: Config) -> ImageData:
-    """Return the dataset of a configuration."""
-    section = config["dataset"]
-    return _data.get(section, lambda: build(section, "dataset"))
 
 
 def parts(config: Config) -> Parts:

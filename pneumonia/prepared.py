@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from filelock import FileLock
 
+from pneumonia import startup
 from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import DataError
 
@@ -87,6 +88,7 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
         raise DataError(f"{folder}: not a whole dataset. Delete this folder and start again.")
     file = _find_file(builder, root, manual_dir)
     download_config = tfds.download.DownloadConfig(manual_dir=file.parent, try_download_gcs=False)
+    startup.start()
     builder.download_and_prepare(download_config=download_config)
 
 
@@ -166,6 +168,7 @@ def _reach(url: str, seconds: float) -> None:
 
 
 def _read(builder: Any) -> ImageData:
+    startup.start()
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

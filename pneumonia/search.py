@@ -20,6 +20,7 @@ from pneumonia.data import ImageData
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
+from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
 from pneumonia.space import Space, collapse, find
@@ -95,7 +96,7 @@ class Search:
         """Build what the first trials need, so that what all would fail at stops the search."""
         config = collapse(self.cfg, self.space.start())
         self.progress.phase("reading the images")
-        data = inputs.load_data(config)
+        data = load_data(config)
         inputs.parts(config)
         inputs.prepare(config, report=self._report)
         self.seconds["preparation"] = time.monotonic() - self.began

@@ -19,7 +19,8 @@ from pneumonia import checkpoint, classifier, engine, training
 from pneumonia.building import build
 from pneumonia.checkpoint import Metrics, Progress
 from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import Kept, Parts, parts, prepare
+from pneumonia.inputs import Parts, parts, prepare
+from pneumonia.loading import Kept
 from pneumonia.template import Template
 from pneumonia.training import Training
 

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from pneumonia import inputs, metrics, plots, trial
+from pneumonia.loading import load_data
 from pneumonia.metrics import Scores
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.space import GROUPS
@@ -106,7 +107,7 @@ def evaluate(
         report: Called with a text, how much is done and how much there is to do.
     """
     config = winner.config
-    data = inputs.load_data(config)
+    data = load_data(config)
     feed = inputs.plain_feed(config, data.test, report=report)
     probabilities = trial.predict(config, winner.weights, feed)
     labels = data.test.labels

@@ -73,6 +73,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     # Both take seconds, and have tests of their own.
     monkeypatch.setattr("pneumonia.tracking.check", lambda settings: None)
     monkeypatch.setattr("pneumonia.startup.start", lambda: None)
+    monkeypatch.setattr("pneumonia.loading.load_data", lambda config: None)
     return fake
 
 

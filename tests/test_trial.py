@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia import checkpoint, classifier, inputs, metrics, training, trial
+from pneumonia import checkpoint, classifier, inputs, loading, metrics, training, trial
 from pneumonia.checkpoint import Progress
 from pneumonia.errors import ConfigError
 from pneumonia.training import DivergedError, Training
@@ -149,7 +149,7 @@ def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: P
     result = trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
     assert result.classifier is not None
     whole = classifier.load(tmp_path / result.classifier)
-    split = inputs.load_data(cfg).val
+    split = loading.load_data(cfg).val
     expected = whole.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
     feed = inputs.plain_feed(cfg, split, report=lambda *_: None)
     weights = trial.best_weights(tmp_path, "0", cfg)
@@ -164,7 +164,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
     cached["augment"] = {**BLOG, "views": 1}
     through = config(tmp_path, "features")
     run(cached, tmp_path, 4, "cached")
-    built, data = inputs.parts(cached), inputs.load_data(cached)
+    built, data = inputs.parts(cached), loading.load_data(cached)
     stored = inputs.prepare(cached, report=lambda *_: None).train
 
     class Through:

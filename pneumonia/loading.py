@@ -1,0 +1,40 @@
+"""Load datasets, and keep within bounds what was loaded or built from trial to trial."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from pneumonia.building import build
+from pneumonia.data import ImageData
+
+Value = TypeVar("Value")
+
+
+class Kept(Generic[Value]):
+    """The most recently used values, at most so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, made if it is not there."""
+        name = json.dumps(key, sort_keys=True, default=str)
+        if name not in self._values:
+            self._values[name] = make()
+            if len(self._values) > self._most:
+                self._values.popitem(last=False)
+        self._values.move_to_end(name)
+        return self._values[name]
+
+
+_data: Kept[ImageData] = Kept(2)
+
+
+def load_data(config: dict[str, Any]) -> ImageData:
+    """Return the dataset of a configuration; TensorFlow is not imported unless it needs it."""
+    section = config["dataset"]
+    return _data.get(section, lambda: build(section, "dataset"))
