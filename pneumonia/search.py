@@ -71,6 +71,7 @@ class Search:
         self.journal = Journal(folder)
         self.progress = Progress(self.objective["name"], self.objective["direction"])
         self.ended: list[Ended] = []
+        self.expected = 0
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
         self.notify: Callable[[], None] = lambda: None
@@ -97,7 +98,6 @@ class Search:
         config = collapse(self.cfg, self.space.start())
         self.progress.phase("reading the images")
         data = load_data(config)
-        inputs.parts(config)
         inputs.prepare(config, report=self._report)
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
@@ -123,6 +123,7 @@ class Search:
         if shortfall := self.oracle.shortfall():
             self.progress.message(shortfall)
         self.progress.start(trials, epochs * executions)
+        self.expected = trials
         while (proposal := self.oracle.propose()) is not None:
             replayed = self._replayed(proposal)
             ended = replayed or self._run_trial(proposal)
@@ -194,8 +195,8 @@ class Search:
                 tags=proposal.tags,
             )
             self.notify()
-        expected = sum(item.trials for item in self.oracle.plan())
-        self.progress.trial(proposal.number, max(expected, proposal.number), proposal.values)
+        expected = max(self.expected, proposal.number)
+        self.progress.trial(proposal.number, expected, proposal.values)
 
         logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
 
