@@ -1,0 +1,179 @@
+"""What a search takes on disk, before it takes it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from omegaconf import DictConfig
+
+from pneumonia import inputs
+from pneumonia.building import build
+from pneumonia.errors import ConfigError
+from pneumonia.oracle import Round
+from pneumonia.space import Space, collapse
+from pneumonia.tracking import disk_estimate
+
+Config = dict[str, Any]
+
+# Journal, database of MLflow and small files, as measured: of a search with its pictures and its
+# report of 5 MB, which lie beside the journal and in the store, of a trial, and of an epoch.
+_SEARCH, _TRIAL, _EPOCH = 14_000_000, 25_000, 3_000
+# Backbones are built to know their sizes; the others are taken to be as large on average.
+_SAMPLES = 4
+_FEATURE_GROUPS = ("dataset", "augment", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes on disk at the most.
+
+    Attributes:
+        classifiers: Of the trials, and the final one.
+        features: In the cache, if none of them is there yet.
+        states: Of trials that may yet be gone on with; they go when the search ends.
+        logs: Journal, pictures and MLflow's database.
+    """
+
+    classifiers: int
+    features: int
+    states: int
+    logs: int
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return self.classifiers + self.features + self.states + self.logs
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Bytes of one trial: its classifier, its state, the features of train and val, of test."""
+
+    classifier: int
+    state: int
+    features: int
+    test: int
+
+
+def estimate(
+    cfg: DictConfig,
+    space: Space,
+    rounds: Sequence[Round],
+    *,
+    epochs: int,
+    images: Mapping[str, int],
+) -> Cost | None:
+    """Return what a search takes on disk.
+
+    Args:
+        cfg: The configuration with its ranges.
+        space: The ranges.
+        rounds: The trials to expect.
+        epochs: Of all the trials together.
+        images: How many there are in each split.
+
+    Returns:
+        None where not even one of its models can be built here.
+    """
+    trials = max(1, sum(item.trials for item in rounds))
+    sizes = [found for config in _samples(cfg, space) if (found := _measure(config, images))]
+    if not sizes:
+        return None
+    sets = min(trials, _feature_sets(space))
+    features = sets * sum(size.features for size in sizes) / len(sizes)
+    settings = inputs.cache_settings(collapse(cfg, space.start()))
+    if not settings.is_kept:  # each set is gone when its trial is over
+        features = max(size.features for size in sizes)
+    features += max(size.test for size in sizes)
+    most = math.inf if not settings.is_kept else settings.max_gb * 1e9
+    largest = max(size.classifier for size in sizes)
+    log_models = str(cfg.tracking.log_models)
+    return Cost(
+        classifiers=disk_estimate(trials, largest, log_models=log_models),
+        features=int(min(features, most)),
+        states=_states(rounds) * max(size.state for size in sizes),
+        logs=_SEARCH + trials * _TRIAL + epochs * _EPOCH,
+    )
+
+
+def _samples(cfg: DictConfig, space: Space) -> Iterator[Config]:
+    """Yield configurations of trials that differ in what the sizes depend on, a few of them."""
+    yield collapse(cfg, space.largest())
+    start = space.start()
+    varying = [item for item in space if _is_of_features(item.path) and item.path in start]
+    values = [item.values or (item.low, item.high) for item in varying]
+    for combination in itertools.islice(itertools.product(*values), _SAMPLES - 1):
+        chosen = dict(zip([item.path for item in varying], combination, strict=True))
+        try:
+            yield collapse(cfg, {**start, **chosen})
+        except ConfigError:
+            continue  # other hyperparameters exist with these values
+
+
+def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
+    """Return the sizes of a trial; None where it cannot be built, at which it will fail alone."""
+    try:
+        built = inputs.parts(config)
+        head = build(config["dense"], "dense", built.shape)
+    except (ConfigError, MemoryError, tf.errors.ResourceExhaustedError):
+        return None
+    own = int(head.count_params())
+    trained = own + (0 if built.rest is None else int(built.rest.count_params()))
+    train_val, test = _features(config, built, images)
+    return _Sizes(
+        classifier=4 * (int(built.backbone.count_params()) + own),
+        state=4 * trained * (2 + _slots(config)),  # the last weights, the best, the optimizer's
+        features=train_val,
+        test=test,
+    )
+
+
+def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) -> tuple[int, int]:
+    if built.frozen.model is None:
+        return 0, 0
+    width = math.prod(built.frozen.model.output.shape[1:])
+    each = width * np.dtype(config["features"]["dtype"]).itemsize
+    section = dict(config["augment"])
+    views = section.pop("views")
+    if views == inputs.ONLINE:  # a rendering for every epoch
+        views = config["tuner"]["max_epochs"]
+    if build(section, "augment") is None:
+        views = 1
+    return each * (views * images["train"] + images["val"]), each * images["test"]
+
+
+def _slots(config: Config) -> int:
+    """Return how many values the optimizer keeps for every weight."""
+    optimizer = build(config["optimizer"], "optimizer")
+    weight = keras.Variable(np.zeros(3, dtype=np.float32))
+    optimizer.build([weight])
+    return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables)
+
+
+def _feature_sets(space: Space) -> float:
+    return math.prod(item.size for item in space if _is_of_features(item.path))
+
+
+def _is_of_features(path: str) -> bool:
+    return path.split(".")[0] in _FEATURE_GROUPS
+
+
+def _states(rounds: Sequence[Round]) -> int:
+    """Return how many states there are at a time: those to go on from, the best, the one running.
+
+    Every round of a bracket but the last may be gone on from until the bracket is over.
+    """
+    brackets: dict[int, int] = {}
+    number = 0
+    for item, following in itertools.zip_longest(rounds, rounds[1:]):
+        goes_on = following is not None and following.round == item.round + 1
+        brackets[number] = brackets.get(number, 0) + (item.trials if goes_on else 0)
+        number += not goes_on
+    return max(brackets.values(), default=0) + 2

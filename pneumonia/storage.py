@@ -1,0 +1,39 @@
+"""Disks that are full, read-only or failing: told apart from what a trial does wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from pneumonia.errors import UserError
+
+_NUMBERS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,  # a limit of the process, or of the file system
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
+
+
+class StorageError(UserError):
+    """A file that cannot be written or read: it stops a search, and is no result of a trial."""
+
+
+def explain(error: BaseException, path: Path | None = None) -> StorageError | None:
+    """Return the error to raise instead of one that the disk has caused, or None for another.
+
+    Args:
+        error: What was raised.
+        path: The file, where the error does not name it.
+    """
+    if isinstance(error, StorageError):
+        return error
+    if not isinstance(error, OSError) or error.errno not in _NUMBERS:
+        return None
+    name = error.filename2 or error.filename or path  # of two, the second is written
+    text = os.strerror(error.errno)
+    return StorageError(f"{name}: {text}." if name else f"A file cannot be written: {text}.")

@@ -1,0 +1,38 @@
+"""A disk that is full, read-only or failing is told apart from what a trial does wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pneumonia import storage
+from pneumonia.errors import UserError
+from pneumonia.storage import StorageError
+
+
+def test_an_error_of_the_disk_names_the_file_and_the_cause() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    explained = storage.explain(full, Path("outputs/journal.jsonl"))
+    assert isinstance(explained, UserError)
+    assert str(explained) == "outputs/journal.jsonl: No space left on device."
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "outputs")
+    assert str(storage.explain(refused)) == "outputs: Permission denied."
+    copied = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
+    assert str(storage.explain(copied)) == "to: No space left on device."
+    assert storage.explain(explained) is explained
+    assert str(storage.explain(full)) == "A file cannot be written: No space left on device."
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(errno.ENOENT, "x", "y")])
+def test_other_errors_are_no_error_of_the_disk(error: Exception) -> None:
+    assert storage.explain(error) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_error_of_a_full_device() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        Path("/dev/full").write_bytes(b"x")
+    assert isinstance(storage.explain(caught.value, Path("/dev/full")), StorageError)
