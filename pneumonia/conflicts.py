@@ -1,0 +1,155 @@
+"""Settings that are right each by itself and do not go together, and settings that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pneumonia import layers, schema
+from pneumonia.checks import Check
+from pneumonia.errors import ConfigError
+from pneumonia.ranges import looks_like_range, parse
+from pneumonia.spelling import nearest, value_meant
+
+_BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
+_MISSING = "It is missing from the config"
+
+Tree = dict[str, Any]
+
+
+def find(tree: Tree) -> Iterator[ConfigError]:
+    """Yield what does not go together in a config, whose top is all there.
+
+    Args:
+        tree: The composed config as plain mappings, unresolved.
+    """
+    yield from _absent(tree)
+    yield from _objective(tree)
+    yield from _endless(tree["tuner"])
+    yield from _halved(tree["model"])
+    yield from _layers(tree["model"])
+    yield from _views(tree["augment"], tree["model"])
+    yield from _optimizer(tree["optimizer"])
+
+
+def _absent(tree: Tree) -> Iterator[ConfigError]:
+    """Find keys that somebody took out, as in `~tuner.max_epochs`."""
+    for key, beside in schema.SECTIONS.items():
+        section: Any = tree.get(key)
+        for name in beside if isinstance(section, dict) else ():
+            if name not in section:
+                yield ConfigError(f"{key}.{name}", "a value", None, _MISSING)
+    for path in (*schema.KEYS, "training.metrics"):
+        above, _, name = path.rpartition(".")
+        group, _, rest = above.partition(".")
+        holder = tree[group].get(rest) if rest else tree.get(above)
+        if above in schema.CLOSED and isinstance(holder, dict) and name not in holder:
+            yield ConfigError(path, "a value", None, _MISSING)
+
+
+def _objective(tree: Tree) -> Iterator[ConfigError]:
+    if "metrics" not in tree["training"]:
+        return
+    metrics = tree["training"]["metrics"]
+    names = [f"val_{name}" for name in ("loss", *(metrics if isinstance(metrics, dict) else ()))]
+    if not isinstance(metrics, dict):
+        yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
+        return
+    name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
+    if isinstance(name, str) and name not in names and "${" not in name:
+        hint = nearest(name, names) or f"There are {', '.join(names)}"
+        expected = "val_loss or a metric of `training.metrics`"
+        yield ConfigError("objective.name", expected, name, hint)
+    elif _BEST.get(name, direction) != direction and direction in ("max", "min"):
+        hint = f"Write objective.direction={_BEST[name]}"
+        yield ConfigError("objective.direction", f"{_BEST[name]}, for {name}", direction, hint)
+
+
+def _endless(tuner: Tree) -> Iterator[ConfigError]:
+    target = str(tuner.get("_target_"))
+    is_endless = "Random" in target or "Bayesian" in target
+    if is_endless and tuner.get("max_trials", 1) is None:
+        yield ConfigError("tuner.max_trials", "a positive integer, for this tuner", None)
+
+
+def _halved(model: Tree) -> Iterator[ConfigError]:
+    """Find a network from scratch that halves its images away."""
+    if model.get("_target_") != "pneumonia.backbones.cnn":
+        return
+    sizes, blocks = (_ends(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
+    least = 2 ** min(blocks[1], 32) if blocks else 0
+    if sizes and sizes[0] < least:
+        expected = f"at least 2 ** model.blocks, {least:g}"
+        yield ConfigError("model.image_size", expected, model["image_size"])
+
+
+def _layers(model: Tree) -> Iterator[ConfigError]:
+    """Find names of layers that the network has not, where they are known without building it."""
+    blocks = _ends("model.blocks", model.get("blocks"))
+    names = layers.names(model, int(min(blocks[1], 32)) if blocks else 0)
+    network = str(model.get("_target_")).rpartition(".")[2]
+    for key in ("layer", "trainable") if names else ():
+        known = (*names, "pooling", "true", "false") if key == "trainable" else (*names, "null")
+        for value in _values(f"model.{key}", model.get(key)):
+            if isinstance(value, str) and "${" not in value and value not in known:
+                others = "false, true or " if key == "trainable" else ""
+                expected = f"{others}the name of a layer of {network}"
+                hint = _hint_at_layer(value, known, schema.KEYS[f"model.{key}"])
+                yield ConfigError(f"model.{key}", expected, value, hint)
+
+
+def _hint_at_layer(value: str, known: Sequence[str], check: Check) -> str:
+    begun = [name for name in known if name.startswith(value)]
+    near = begun[-1] if begun else value_meant(value, known, check.accepts)
+    cuts = [name for name in known if name.endswith(("_add", "_pool")) or name[:-1] == "mixed"]
+    return f"Did you mean {near}?" if near else f"Such as {', '.join(cuts[-3:])}"
+
+
+def _views(augment: Tree, model: Tree) -> Iterator[ConfigError]:
+    """Find a number of views where there is nothing to render, or no features to keep of them."""
+    views = augment.get("views")
+    if not (isinstance(views, int) or looks_like_range(views)):
+        return
+    if augment.get("_target_") == "pneumonia.augment.none":
+        if views != 1:
+            yield ConfigError("augment.views", "1, as augment=none renders nothing", views)
+        return
+    trainable = _values("model.trainable", model.get("trainable"))
+    if trainable and all(value is True for value in trainable):
+        expected = "online, as nothing of the model is frozen (model.trainable=true)"
+        yield ConfigError("augment.views", expected, views, "Write augment.views=online")
+
+
+def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
+    """Find `optimizer.name=sgd`, which would call an Adam `sgd`, for `optimizer=sgd`."""
+    module, _, kind = str(optimizer.get("_target_")).rpartition(".")
+    name = optimizer.get("name")
+    if module != "keras.optimizers" or not isinstance(name, str) or looks_like_range(name):
+        return
+    known = schema.optimizers()
+    if name.lower() in known and name.lower() != kind.lower() and kind not in known:
+        hint = f"An optimizer is chosen by optimizer=any optimizer.name={name}"
+        yield ConfigError("optimizer.name", f"{kind.lower()}, for `{module}.{kind}`", name, hint)
+
+
+def _values(path: str, value: object) -> tuple[object, ...]:
+    """Return the values that a value or a choice stands for; none for another range."""
+    if not looks_like_range(value):
+        return (value,)
+    try:
+        return parse(path, str(value)).values
+    except ConfigError:
+        return ()
+
+
+def _ends(path: str, value: object) -> tuple[float, float] | None:
+    """Return the least and the greatest number that a value or range stands for, if it does."""
+    values: tuple[object, ...] = (value,)
+    if looks_like_range(value):
+        try:
+            item = parse(path, str(value))
+        except ConfigError:
+            return None
+        values = item.values if item.kind == "choice" else (item.low, item.high)
+    numbers = [number for number in values if isinstance(number, int | float)]
+    return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
