@@ -1,0 +1,106 @@
+"""What ends a search before its plan does: a signal, its budget, failures in a row, a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pneumonia import storage
+from pneumonia.account import Ended
+from pneumonia.budget import Budget
+from pneumonia.errors import UserError
+from pneumonia.executors import Failure
+from pneumonia.history import History
+from pneumonia.interruption import Interrupted, Interruption
+from pneumonia.journal import Journal
+
+
+class Bounds:
+    """Owns the reasons for which a search ends early, and how it may go on.
+
+    It must not end anything itself: it raises where what runs asks it.
+
+    Args:
+        limits: The section `budget` of the configuration.
+        most_failures: After how many trials that failed one after the other a search stops.
+        journal: The search's journal, which knows for how long it has run.
+        past: What is known of the search; kept up with by the search.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: History
+    ) -> None:
+        self.interruption = Interruption()
+        self._most_failures, self._past = most_failures, past
+        own = [trial for trial in past.trials.values() if trial.source is None]
+        epochs = sum(len(curve) for trial in own for curve in trial.epochs.values())
+        self._budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
+        self._note = ""
+
+    @property
+    def note(self) -> str:
+        """What the budget has ended, and how to go on with more; empty where it has not."""
+        return self._note
+
+    def count_epoch(self) -> None:
+        """Count an epoch that was trained for the first time."""
+        self._budget.epochs += 1
+
+    def between_epochs(self) -> None:
+        """Stop a training here where the search has to stop.
+
+        Raises:
+            Interrupted: After a signal.
+            BudgetSpent: Where the budget is spent.
+        """
+        self.interruption.check()
+        self._budget.check()
+
+    def is_spent(self, ended: Sequence[Ended]) -> bool:
+        """Tell whether the budget allows for no further trial.
+
+        Args:
+            ended: All the trials so far; what was taken over from another search costs nothing.
+
+        Raises:
+            Interrupted: After a signal.
+        """
+        self.interruption.check()
+        trials = [self._past.trials[one.proposal.trial_id] for one in ended]
+        self._budget.trials = sum(trial.source is None for trial in trials)
+        if spent := self._budget.spent():
+            self._note = (
+                f"{spent} has ended the search. With more of it, it goes on: {self._command}"
+            )
+        return bool(spent)
+
+    def check_failures(self, ended: Sequence[Ended]) -> None:
+        """Stop where too many trials failed one after the other.
+
+        Raises:
+            UserError: With what they failed with.
+        """
+        last = ended[-self._most_failures :]
+        failures = [one.outcome for one in last if isinstance(one.outcome, Failure)]
+        if len(failures) == self._most_failures:
+            reasons = "\n".join(f"  {failure.reason}" for failure in failures)
+            raise UserError(
+                f"{len(failures)} trials failed one after the other, so the search has stopped "
+                f"(`tuner.max_consecutive_failures`). They failed with:\n{reasons}\n"
+                f"With a higher number it goes on: {self._command}"
+            )
+
+    def explain(self, error: BaseException) -> BaseException:
+        """Return what to raise instead of an error: it says how to go on where one can."""
+        if isinstance(error, KeyboardInterrupt):
+            return Interrupted(f"Interrupted. To go on: {self._command}")
+        fault = storage.explain(error)
+        if fault is None:
+            return error
+        text = "What has finished is kept. When that is mended, the search goes on"
+        return storage.StorageError(f"{fault} {text}: {self._command}")
+
+    @property
+    def _command(self) -> str:
+        search_id = (self._past.started or {}).get("search_id", "last")
+        return f"pneumonia resume={search_id}"

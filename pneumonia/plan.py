@@ -1,0 +1,313 @@
+"""What a search is about to do: its rounds, its time, its space on disk; and to say no more."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pneumonia import disk, history, journal, prepared, report, space
+from pneumonia.config import flatten
+from pneumonia.data import ImageData
+from pneumonia.disk import Cost
+from pneumonia.loading import load_data
+from pneumonia.oracle import Oracle, Round, capped
+from pneumonia.progress import clock_time
+from pneumonia.space import Space, collapse
+
+OUTPUTS = Path("outputs")
+_PREPARED = "pneumonia.datasets.pneumonia_mnist"
+# Of the newest searches, so many are looked at, and so many of the same model and data are enough.
+_LOOKED_AT, _ENOUGH = 30, 3
+# What the time of an epoch depends on, beside the images.
+_PACE = ("model.", "augment.", "training.batch_size", "training.jit")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast searches were.
+
+    Attributes:
+        epoch: Seconds that an epoch takes.
+        trial: Seconds that a trial takes beside its epochs.
+        searches: How many searches that is known from.
+    """
+
+    epoch: float
+    trial: float
+    searches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a search is about to do, as far as tuner and space tell.
+
+    Attributes:
+        tuner: The option of the group, as `model` is.
+        model: The option of the group.
+        is_search: Whether there is anything to search.
+        rounds: The trials that are alike, in their order.
+        executions: Trainings per trial.
+        trials: How many trials at the most; 0 if unknown.
+        epochs: How many epochs of all the trials together at the most; 0 if unknown.
+        pace: What earlier searches tell, or None.
+        max_seconds: The budget in seconds, or None.
+        cost: The space on disk, or None where it is not known.
+        free: The bytes that are free where the results go.
+        log_models: Which classifiers are kept.
+    """
+
+    tuner: str
+    model: str
+    is_search: bool
+    rounds: tuple[Round, ...]
+    executions: int
+    trials: int
+    epochs: int
+    pace: Pace | None
+    max_seconds: float | None
+    cost: Cost | None
+    free: int
+    log_models: str
+
+    def headline(self) -> str:
+        """Return the line that says how much there is to do, and how long it may take."""
+        epochs = f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'}"
+        if not self.is_search:
+            what = f"nothing to search: one training of at most {epochs}"
+        elif self.trials:
+            trials = f"{self.trials} {'trial' if self.trials == 1 else 'trials'}"
+            what = f"{self.tuner} over {self.model}: {trials}, at most {epochs}"
+        else:
+            what = f"{self.tuner} over {self.model}: trials without an end"
+        return f"{what}, {self._time()}"
+
+    def footprint(self) -> str:
+        """Return the line about the space on disk."""
+        if self.cost is None:
+            return "space on disk: unknown before the dataset is prepared and a model can be built"
+        cost = self.cost
+        parts = (
+            f"classifiers {megabytes(cost.classifiers)} (tracking.log_models={self.log_models})",
+            f"features {megabytes(cost.features)}",
+            f"states while it runs {megabytes(cost.states)}",
+            f"logs {megabytes(cost.logs)}",
+        )
+        line = f"takes up to {megabytes(cost.total)} MB on disk: {', '.join(parts)}"
+        if cost.total > self.free:
+            return f"{line}\nwarning: only {megabytes(self.free)} MB are free there"
+        return line
+
+    def table(self) -> report.Table:
+        """Return the rounds, which for Hyperband are its brackets."""
+        rows = [(*_cells(item), str(_epochs(item) * self.executions)) for item in self.rounds]
+        trials = sum(item.trials for item in self.rounds)
+        epochs = sum(map(_epochs, self.rounds)) * self.executions
+        return report.Table(
+            title=self.headline(),
+            header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
+            rows=(*rows, ("", "sum", str(trials or "?"), "", "", str(epochs or "?"))),
+            is_number=(True,) * 6,
+            notes=tuple(self._notes()),
+        )
+
+    def _notes(self) -> Iterator[str]:
+        yield self.footprint()
+        if self.executions > 1:
+            yield f"every trial is trained {self.executions} times (training.executions_per_trial)"
+        yield "early stopping may save epochs; features that are not cached yet take time as well"
+
+    def _time(self) -> str:
+        if self.pace is None or not self.epochs:
+            return "time unknown until the first trials have run"
+        seconds = self.trials * self.pace.trial + self.epochs * self.pace.epoch
+        seconds = min(seconds, self.max_seconds or seconds)
+        count = self.pace.searches
+        source = "an earlier search" if count == 1 else f"the fastest of {count} earlier searches"
+        return f"about {clock_time(seconds)} by {source} of the same model and images"
+
+
+def make(
+    cfg: DictConfig,
+    oracle: Oracle,
+    choices: Mapping[str, str],
+    *,
+    data: ImageData | None,
+    is_dry: bool = False,
+) -> Plan:
+    """Return what a search is about to do.
+
+    Args:
+        cfg: The configuration with its ranges.
+        oracle: A new oracle.
+        choices: The option of each config group.
+        data: The dataset, or None where it is not prepared yet.
+        is_dry: Whether no weights are to be loaded, which might have to be fetched.
+    """
+    found = space.find(cfg)
+    start = collapse(cfg, found.start())
+    limits = cfg.get("budget") or {}
+    rounds = tuple(capped(oracle.plan(), limits.get("trials")))
+    executions = int(start["training"]["executions_per_trial"])
+    planned = sum(map(_epochs, rounds)) * executions
+    epochs = min(planned, limits.get("epochs") or planned)
+    costed = _without_weights(cfg) if is_dry else cfg
+    return Plan(
+        tuner=choices.get("tuner", ""),
+        model=choices.get("model", ""),
+        is_search=len(found) > 0,
+        rounds=rounds,
+        executions=executions,
+        trials=sum(item.trials for item in rounds),
+        epochs=epochs,
+        pace=pace(cfg, data, OUTPUTS),
+        max_seconds=limits.get("seconds"),
+        cost=_cost(costed, found, rounds, epochs=epochs, data=data),
+        free=_free(OUTPUTS),
+        log_models=str(cfg.tracking.log_models),
+    )
+
+
+def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
+    """Print the plan of a search. Nothing is run, fetched or written.
+
+    Args:
+        cfg: The composed and checked configuration, with its ranges.
+        choices: The option of each config group.
+        folder: The folder of the search, which one that goes on has already.
+
+    Raises:
+        UserError: For what the user can mend.
+    """
+    objective = OmegaConf.to_container(cfg.objective, resolve=True)
+    tuner = OmegaConf.to_container(cfg.tuner, resolve=True)
+    found = space.find(cfg)
+    oracle = Oracle(found, tuner, objective)  # type: ignore[arg-type]
+    data = _data(collapse(cfg, found.start()))
+    plan = make(cfg, oracle, choices, data=data, is_dry=True)
+    lines = list(filter(None, [oracle.shortfall()]))
+    past = history.read(folder)
+    if past.started is not None:
+        ended = sum(trial.ended is not None for trial in past.trials.values())
+        lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
+    limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
+    lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
+    report.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
+
+
+def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
+    """Return how fast earlier searches with the same model and images were, or None.
+
+    That is how fast the fastest was: one that found its features computed.
+
+    Args:
+        cfg: The configuration with its ranges.
+        data: The dataset; without it nothing is known.
+        outputs: Where searches are.
+    """
+    if data is None:
+        return None
+    digests = {split.name: split.digest for split in (data.train, data.val)}
+    own = _paced(flatten(cfg))
+    found: list[tuple[float, float]] = []
+    paths = sorted(outputs.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
+    for path in paths[:_LOOKED_AT]:
+        first = next(journal.read(path.parent), None)
+        if first is None or not _is_alike(first, own, digests):
+            continue
+        epochs, trials = _times(path.parent)
+        if epochs and trials:
+            epoch = statistics.median(epochs)
+            beside = statistics.mean(max(0.0, span - epoch * trained) for span, trained in trials)
+            found.append((beside, epoch))
+        if len(found) == _ENOUGH:
+            break
+    return Pace(min(found)[1], min(found)[0], len(found)) if found else None
+
+
+def megabytes(size: float) -> str:
+    """Return a size in 10^6 bytes, with a digit behind the point below ten."""
+    value = size / 1e6
+    return f"{value:,.{0 if value >= 10 else 1}f}"
+
+
+def _is_alike(first: Mapping[str, Any], own: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
+    if first["kind"] != "search_started" or _paced(first.get("params", {})) != own:
+        return False
+    given = {row["split"]: row["digest"] for row in first.get("datasets", [])}
+    return all(given.get(split) == digest for split, digest in digests.items())
+
+
+def _paced(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if key.startswith(_PACE)}
+
+
+def _times(folder: Path) -> tuple[list[float], list[tuple[float, int]]]:
+    """Return the seconds of a search's epochs but the first ones, of its trials with their epochs.
+
+    A trial that another process has begun, or another search has run, tells no time.
+    """
+    epochs: list[float] = []
+    trials: list[tuple[float, int]] = []
+    running, trained, began, before = None, 0, math.nan, math.nan
+    for event in journal.read(folder):
+        kind, trial_id = event["kind"], event.get("trial_id")
+        elapsed = event.get("seconds_elapsed", math.nan)
+        if kind == "epoch_ended" and trial_id == running:
+            trained += 1
+            epochs.append(elapsed - before)
+            before = elapsed
+            continue
+        if kind == "trial_ended" and trial_id == running and event["status"] == "COMPLETED":
+            trials.append((elapsed - began, trained))
+        is_own = kind == "trial_started" and "taken_over_from" not in event["tags"]
+        running, trained, began, before = trial_id if is_own else None, 0, elapsed, math.nan
+    return [seconds for seconds in epochs if not math.isnan(seconds)], trials
+
+
+def _cost(
+    cfg: DictConfig, found: Space, rounds: tuple[Round, ...], *, epochs: int, data: ImageData | None
+) -> Cost | None:
+    if data is None:
+        return None
+    images = {split.name: len(split) for split in (data.train, data.val, data.test)}
+    return disk.estimate(cfg, found, rounds, epochs=epochs, images=images)
+
+
+def _data(config: dict[str, Any]) -> ImageData | None:
+    """Load the dataset, unless that would fetch or prepare it first."""
+    section = config["dataset"]
+    if section["_target_"] == _PREPARED and not prepared.is_prepared(section.get("data_dir")):
+        return None
+    return load_data(config)
+
+
+def _without_weights(cfg: DictConfig) -> DictConfig:
+    """Return the configuration with random weights: sizes do not depend on them."""
+    made = cfg.copy()
+    if made.model.get("weights") == "imagenet":
+        made.model.weights = None
+    return made
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where a folder is or will be."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+def _cells(item: Round) -> tuple[str, ...]:
+    bracket = "" if item.bracket is None else str(item.bracket)
+    number = "" if item.bracket is None else str(item.round)
+    return bracket, number, str(item.trials or "?"), str(item.start), str(item.epochs)
+
+
+def _epochs(item: Round) -> int:
+    return item.trials * (item.epochs - item.start)

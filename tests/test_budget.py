@@ -1,0 +1,43 @@
+"""A budget says when it is spent, of a whole search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pneumonia.budget import Budget, BudgetSpent
+
+NONE: dict[str, Any] = {"seconds": None, "trials": None, "epochs": None}
+
+
+def test_without_limits_nothing_is_ever_spent() -> None:
+    budget = Budget(NONE, clock=lambda: 1e9, epochs=10**9)
+    budget.trials = 10**9
+    budget.check()
+    assert budget.spent() == ""
+    assert Budget({}, clock=lambda: 1e9).spent() == ""  # of a search from before there were any
+
+
+@pytest.mark.parametrize(("name", "limit"), [("seconds", 2.5), ("trials", 3), ("epochs", 41)])
+def test_each_limit_is_spent_when_it_is_reached(name: str, limit: float) -> None:
+    used = {"seconds": 0.0, "trials": 0, "epochs": 0}
+    budget = Budget({**NONE, name: limit}, clock=lambda: used["seconds"])
+    for share, is_spent in ((0, False), (limit - 1.5, False), (limit, True), (limit + 1, True)):
+        used[name] = share
+        budget.trials, budget.epochs = int(used["trials"]), int(used["epochs"]) + 1
+        assert bool(budget.spent()) == is_spent
+        if is_spent:
+            assert budget.spent() == f"`budget.{name}={limit:g}`"
+            with pytest.raises(BudgetSpent):
+                budget.check()
+        else:
+            budget.check()
+
+
+def test_a_search_has_an_epoch_before_its_time_is_up() -> None:
+    budget = Budget({**NONE, "seconds": 0.1}, clock=lambda: 5.0)
+    budget.check()
+    budget.epochs += 1
+    with pytest.raises(BudgetSpent):
+        budget.check()

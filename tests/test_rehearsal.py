@@ -1,0 +1,63 @@
+"""What every trial would hit shows before the first one; the rest is left to its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from test_trial import config
+
+from pneumonia.errors import ConfigError
+from pneumonia.rehearsal import rehearse
+from pneumonia.space import find
+
+
+def try_out(folder: Path, model: str = "cnn", **changes: Any) -> dict[str, Any]:
+    cfg = OmegaConf.create({**config(folder, model, **changes), "when": {}})
+    return rehearse(cfg, find(cfg), report=lambda *_: None)
+
+
+def test_what_can_be_built_is_where_a_search_begins(tmp_path: Path) -> None:
+    assert try_out(tmp_path, dense__units="choice(8, 16)")["dense"]["units"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"model__layer": "nothing"}, "model.layer"),
+        ({"model__layer": "choice(nothing, no_more)"}, "model.layer"),
+        ({"model__blocks": 9}, "model.image_size"),
+        ({"optimizer__learning_rat": 0.1}, "optimizer"),
+        ({"dense__unit": 1}, "dense.unit"),
+        ({"training__loss": {"_target_": "keras.losses.Nothing"}}, "training.loss._target_"),
+        (
+            {"training__metrics": {"auc": {"_target_": "pneumonia.metrics.nothing"}}},
+            "training.metrics.auc._target_",
+        ),
+    ],
+)
+def test_a_mistake_of_every_trial_is_told(
+    changes: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        try_out(tmp_path, **changes)
+    assert caught.value.key == key
+
+
+def fails(labels: Any, probabilities: Any) -> float:
+    """A metric with a fault, as a user may write one."""
+    raise ZeroDivisionError("a fault")
+
+
+def test_a_metric_that_fails_is_found(tmp_path: Path) -> None:
+    metric = {"_target_": f"{__name__}.fails", "_partial_": True}
+    with pytest.raises(ZeroDivisionError):
+        try_out(tmp_path, training__metrics={"auc": metric})
+
+
+def test_a_wrong_value_of_a_range_is_left_to_its_trials(tmp_path: Path) -> None:
+    found = try_out(tmp_path, model__layer="choice(nothing, block1_pool)")
+    assert found["model"]["layer"] == "block1_pool"
+    assert try_out(tmp_path, model__blocks="choice(9, 2)")["model"]["blocks"] == 2

@@ -1,0 +1,280 @@
+"""A search goes on only as the same one; what has changed is said, or another one is forked."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from pneumonia import composing, cursor, history, provenance, resumption
+from pneumonia.config import flatten
+from pneumonia.cursor import Cursor
+from pneumonia.errors import ConfigError, ConfigErrors, UserError
+from pneumonia.journal import NAME, Journal
+from pneumonia.loading import load_data
+from pneumonia.resumption import Job
+from pneumonia.space import collapse, find, plain
+
+SEARCH = (
+    *("dataset=phantom", "dataset.train=40", "dataset.val=20", "dataset.test=20"),
+    *("dataset.image_size=32", "model=cnn", "model.image_size=32", "tuner=random"),
+    *("tuner.max_trials=4", 'dense.units="choice(8, 16)"'),
+)
+CHOICES = ("dataset", "augment", "model", "dense", "optimizer", "tuner", "training")
+
+
+def job(*overrides: str) -> tuple[Job, list[str]]:
+    """Return what a command is without a search to go on with, and its overrides."""
+    prepared = composing.prepare(overrides)
+    composed = composing.compose(prepared)
+    chosen = composed.hydra.runtime.choices
+    choices = {str(k): str(v) for k, v in chosen.items() if v is not None}
+    cfg = OmegaConf.create(plain(composed))
+    return Job(cfg, Path("outputs/new"), choices), prepared
+
+
+@functools.cache
+def begun(*overrides: str) -> Job:
+    """Return what a search of its own is; composing takes a third of a second."""
+    return job(*SEARCH, *overrides)[0]
+
+
+def plan(*overrides: str) -> Job:
+    return resumption.plan(*job(*overrides))
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return what begins a search in an empty project, with a trial that has ended."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str, status: str | None = None) -> Path:
+        given = begun(*overrides)
+        folder = tmp_path / "outputs" / "one"
+        data = load_data(collapse(given.cfg, find(given.cfg).start()))
+        splits = (data.train, data.val, data.test)
+        rows = [{"split": s.name, "size": len(s), "digest": s.digest} for s in splits]
+        with closing(resumption.claim(Job(given.cfg, folder, {}), uri=None)) as one:
+            one.append(
+                "search_started",
+                search_id="s1",
+                choices={group: given.choices[group] for group in CHOICES},
+                tags=provenance.provenance(),
+                params=flatten(given.cfg),
+                datasets=rows,
+            )
+            if status:
+                one.append("search_ended", status=status)
+        Cursor("somewhere", next=2, run_id="0").save(folder / cursor.NAME)
+        return folder
+
+    return call
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the first event of a journal."""
+    path = folder / NAME
+    first, *rest = path.read_text().splitlines()
+    event = json.loads(first)
+    change(event)
+    path.write_text("\n".join([json.dumps(event), *rest]) + "\n")
+
+
+def test_a_command_without_resume_is_what_it_is() -> None:
+    given, overrides = job(*SEARCH)
+    assert resumption.plan(given, overrides) is given
+
+
+def test_the_same_search_goes_on(begin: Callable[..., Path]) -> None:
+    folder = begin()
+    for name in ("last", "s1", "0"):
+        found = plan(f"resume={name}")
+        assert found.folder == folder or found.folder.resolve() == folder
+        assert found.cfg.dense.units == "choice(8, 16)"
+        assert found.choices["model"] == "cnn"
+        assert (found.origin, found.more, found.is_over) == (None, {}, False)
+
+
+FREE = ["tracking.experiment=other", "executor.workers=1", "features.max_gb=3", "model=cnn",
+        "tuner.max_consecutive_failures=9", "training.tensorboard=true"]  # fmt: skip
+
+
+def test_what_changes_no_result_may_change(begin: Callable[..., Path]) -> None:
+    begin()
+    found = plan("resume=last", *FREE)
+    assert found.cfg.tracking.experiment == "other"
+    assert found.cfg.features.max_gb == 3
+    assert found.cfg.dense.units == "choice(8, 16)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (['dense.units="choice(8, 32)"'], ["dense.units: choice(8, 16) → choice(8, 32)"]),
+        (["dense.units=8", "model.blocks=1"], ["dense.units: choice(8, 16) → 8", "model.blocks: "]),
+        (["seed=2"], ["seed: 1 → 2", "tuner.seed: 1 → 2"]),
+        (["objective=val_loss"], []),
+        (["objective.name=val_loss", "objective.direction=min"],
+         ["objective.name: val_auc → val_loss", "objective.direction: max → min"]),
+        (["tuner=grid"], ["RandomSearchOracle → keras_tuner.oracles.GridSearchOracle"]),
+        (["tuner.max_trials=3"], ["tuner.max_trials: 4 → 3"]),
+        (["tuner.max_epochs=3"], ["tuner.max_epochs: 20 → 3"]),
+        (["dataset.train=60"], ["dataset.train: 40 → 60"]),
+        (["dataset.seed=7"], ["dataset.seed: "]),
+        (["training.early_stopping=null"], ["training.early_stopping.patience: 5 → (none)"]),
+        (["~training.metrics.accuracy"], ["training.metrics.accuracy._target_: "]),
+        (["when={dense.dropout: {dense.units: [8]}}"], ["when.dense.dropout.dense.units: (none)"]),
+        (["dense.units=many"], []),
+        (["+dense.nothing=3"], []),
+    ],
+    ids=lambda value: " ".join(value),
+)  # fmt: skip
+def test_a_change_is_told_and_refused(
+    overrides: list[str], lines: list[str], begin: Callable[..., Path]
+) -> None:
+    folder = begin()
+    before = (folder / NAME).read_bytes(), (folder / history.CONFIG).read_bytes()
+    with pytest.raises(UserError) as caught:
+        plan("resume=last", *overrides)
+    message = str(caught.value)
+    assert all(f"\n  {line}" in message or f"{line}\n" in message for line in lines), message
+    if lines:
+        assert message.startswith("`resume`: expected a search that is still the same. Received:")
+        assert "resume.fork=true" in message
+    assert before == ((folder / NAME).read_bytes(), (folder / history.CONFIG).read_bytes())
+
+
+def changed_code(event: dict[str, Any]) -> None:
+    event["tags"]["code"] = "0123456789ab"
+
+
+def changed_library(event: dict[str, Any]) -> None:
+    event["tags"]["version.keras"] = "3.0.0"
+
+
+def changed_data(event: dict[str, Any]) -> None:
+    event["datasets"][1] = {"split": "val", "size": 21, "digest": "ab" * 32}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (changed_code, "code: 0123456789ab → "),
+        (changed_library, "version.keras: 3.0.0 → 3."),
+        (changed_data, "images of val: 21 with digest abababababab → 20 with digest "),
+    ],
+)
+def test_other_code_libraries_and_data_are_told_and_refused(
+    change: Callable[[dict[str, Any]], None], line: str, begin: Callable[..., Path]
+) -> None:
+    folder = begin()
+    edit(folder, change)
+    with pytest.raises(UserError) as caught:
+        plan("resume=s1")
+    assert f"\n  {line}" in str(caught.value)
+    assert str(caught.value).count("→") == 1
+    # A fork takes nothing over, and says the same.
+    origin = plan("resume=s1", "resume.fork=true").origin
+    assert origin is not None
+    [reason] = origin.reasons
+    assert reason.startswith(line)
+
+
+def test_a_config_edited_by_hand_is_noticed(begin: Callable[..., Path]) -> None:
+    path = begin() / history.CONFIG
+    path.write_text(path.read_text().replace("choice(8, 16)", "choice(8, 9)"))
+    with pytest.raises(UserError, match=r"dense.units: choice\(8, 16\) → choice\(8, 9\)"):
+        plan("resume=last")
+
+
+def test_more_budget_is_a_legal_change(begin: Callable[..., Path]) -> None:
+    folder = begin(status="completed")
+    assert plan("resume=last").is_over
+    assert plan("resume=s1").is_over
+    found = plan("resume=last", "tuner.max_trials=6")
+    assert (found.more, found.is_over) == ({"tuner.max_trials": 6}, False)
+    with closing(resumption.claim(found, uri=None)) as journal:
+        assert journal.count == 3
+    # From now on it has that budget, whoever goes on with it.
+    again = plan("resume=last")
+    assert (again.cfg.tuner.max_trials, again.more, again.is_over) == (6, {}, False)
+    assert again.folder.resolve() == folder
+    with pytest.raises(UserError, match=r"tuner.max_trials: 6 → 4"):
+        plan("resume=last", "tuner.max_trials=4")
+
+
+def test_a_completed_search_is_not_read_again(
+    begin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(status="completed")
+
+    def fail(config: object) -> None:
+        raise AssertionError("the data was loaded")
+
+    monkeypatch.setattr(resumption, "load_data", fail)
+    assert plan("resume=s1").is_over
+    with pytest.raises(UserError, match=r"dense\.units"):
+        plan("resume=s1", "dense.units=8")
+
+
+def test_a_fork_is_a_new_search_with_other_settings(begin: Callable[..., Path]) -> None:
+    folder = begin(status="completed")
+    for spelling in (["resume=last", "resume.fork=true"], ["resume.fork=true"]):
+        found = plan(*spelling, "dense.units=8", "tuner=grid", "model.blocks=2")
+        assert found.folder == Path("outputs/new")
+        assert (found.cfg.dense.units, found.cfg.model.blocks) == (8, 2)
+        assert (found.choices["tuner"], found.choices["model"]) == ("grid", "cnn")
+        assert found.cfg.resume == {"search": None, "fork": False}
+        assert found.origin is not None
+        assert (found.origin.folder, found.origin.search_id) == (folder, "s1")
+        assert found.origin.reasons == ()
+    assert found.origin.decides_alike
+    other = plan("resume.fork=true", "threshold.rule=youden").origin
+    assert other is not None
+    assert (other.reasons, other.decides_alike) == ((), False)
+    # What is wrong with the two together is told.
+    with pytest.raises(ConfigErrors, match="at least 2"):
+        plan("resume.fork=true", "model.blocks=9")
+
+
+def test_what_no_trial_is_valid_under(begin: Callable[..., Path]) -> None:
+    begin()
+    origin = plan("resume.fork=true", "seed=3", "dataset.seed=8").origin
+    assert origin is not None
+    assert origin.reasons[0] == "seed: 1 → 3"
+    assert [line.partition(":")[0] for line in origin.reasons[1:]] == [
+        "images of train", "images of val", "images of test"
+    ]  # fmt: skip
+
+
+def test_a_search_killed_before_it_began_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = begun()
+    folder = Path("outputs/one")
+    resumption.claim(Job(given.cfg, folder, {}), uri=None).close()
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: cnn}}}\n")
+    found = plan("resume=last")
+    assert (found.folder, found.choices, found.origin) == (folder, {"model": "cnn"}, None)
+    assert found.cfg.dense.units == "choice(8, 16)"
+
+
+def test_a_search_that_still_runs_is_left_alone(begin: Callable[..., Path]) -> None:
+    folder = begin()
+    with closing(Journal(folder)), pytest.raises(UserError, match="still runs"):
+        resumption.claim(plan("resume=last"), uri=None)
+
+
+def test_nothing_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for overrides in (["resume=last"], ["resume=abc"], ["resume.fork=true"]):
+        with pytest.raises(ConfigError, match="`resume`: expected `last`, or the id of a search"):
+            plan(*overrides)
