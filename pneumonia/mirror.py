@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from pneumonia.mlflow_store import SEARCH_ID, Point, Store
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is to be sent of one trial: together it costs less than piece by piece."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    epochs: dict[tuple[int, int], list[Point]] = field(default_factory=dict)
 
 
 class Mirror:
@@ -39,11 +48,13 @@ class Mirror:
         self._settings = settings
         self._cursor = cursor
         self._owned: set[str] = set()
-        self._waiting: dict[str, dict[tuple[int, int], list[Point]]] = {}
+        self._waiting: dict[str, Waiting] = {}
+        self._values: dict[str, dict[str, Any]] = {}
+        self._records: list[Point] = []
         self._look_up = False
 
     def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
-        """Send some events; those of one trial's epochs together.
+        """Send some events; those of one trial together.
 
         Args:
             events: In their order in the journal.
@@ -51,6 +62,7 @@ class Mirror:
         """
         self._look_up = look_up
         self._waiting.clear()
+        self._records.clear()
         for event in events:
             match event["kind"]:
                 case "search_started":
@@ -63,7 +75,7 @@ class Mirror:
                     self._end_trial(event)
                 case "search_ended":
                     self._end_search(event)
-        self._flush(list(self._waiting))
+        self._flush_all()
 
     def close(self, time: int) -> None:
         """Mark as killed whatever still runs: the search left without ending it."""
@@ -104,8 +116,10 @@ class Mirror:
             run_id, is_new = self._open_run(str(event["name"]), key, tags, event["time"])
             row = self._cursor.trials[trial_id] = TrialRun(run_id)
         self._claim_trial(row)
-        params = self._unknown(row.run_id, event.get("values", {}), is_new=is_new)
-        self._store.log(row.run_id, params=params)
+        values = event.get("values", {})
+        self._values[trial_id] = values
+        waiting = self._waiting.setdefault(trial_id, Waiting())
+        waiting.params = self._unknown(row.run_id, values, is_new=is_new)
 
     def _add_epoch(self, event: Event) -> None:
         row = self._trial(event)
@@ -114,39 +128,52 @@ class Mirror:
             return  # a trial that went on from a checkpoint repeats what came after it
         prefix = f"execution_{execution + 1}/" if execution else ""
         points = _points(event["metrics"], event["time"], step=epoch, prefix=prefix)
-        self._waiting.setdefault(str(event["trial_id"]), {}).setdefault((execution, epoch), points)
+        waiting = self._waiting.setdefault(str(event["trial_id"]), Waiting())
+        waiting.epochs.setdefault((execution, epoch), points)
 
-    def _flush(self, trial_ids: Iterable[str]) -> None:
-        for trial_id in trial_ids:
-            row = self._cursor.trials[trial_id]
-            self._claim_search()
-            self._claim_trial(row)
-            epochs = self._waiting.pop(trial_id, {})
-            self._store.log(row.run_id, points=[p for points in epochs.values() for p in points])
-            for execution, epoch in epochs:
-                row.epochs[str(execution)] = max(epoch, row.epochs.get(str(execution), 0))
+    def _flush(
+        self, trial_id: str, scores: Sequence[Point] = (), tags: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send what waits of a trial, and what it ended with."""
+        row = self._cursor.trials[trial_id]
+        self._claim_search()
+        self._claim_trial(row)
+        waiting = self._waiting.pop(trial_id, Waiting())
+        points = [point for epoch in waiting.epochs.values() for point in epoch]
+        self._store.log(row.run_id, points=[*points, *scores], params=waiting.params, tags=tags)
+        for execution, epoch in waiting.epochs:
+            row.epochs[str(execution)] = max(epoch, row.epochs.get(str(execution), 0))
+
+    def _flush_all(self) -> None:
+        for trial_id in list(self._waiting):
+            self._flush(trial_id)
+        if self._records:
+            self._store.log(str(self._cursor.run_id), points=self._records)
+            self._records.clear()
 
     def _end_trial(self, event: Event) -> None:
         trial_id, time = str(event["trial_id"]), event["time"]
-        self._flush([trial_id] if trial_id in self._waiting else [])
         row = self._trial(event)
+        self._claim_search()
+        self._claim_trial(row)
         has_failed = event["status"] == "FAILED"
         row.score = _number(event.get("score"))
         if not has_failed and event.get("classifier"):
             row.classifier, row.is_kept = str(event["classifier"]), True
         if self._wants_model(trial_id):
-            row.model_id = self._log_model(row.run_id, str(row.classifier), event)
+            params = self._values.get(trial_id)
+            row.model_id = self._log_model(row.run_id, str(row.classifier), event, params)
         scores = {
             name if name.startswith("best_") else f"best_{name}": value
             for name, value in event.get("metrics", {}).items()
         }
         points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
-        tags = _present({"reason": event.get("reason") or None})
-        self._store.log(row.run_id, points=points, tags=tags)
+        self._flush(trial_id, points, _present({"reason": event.get("reason") or None}))
         if event.get("traceback"):
             self._store.log_text(row.run_id, event["traceback"], "traceback.txt")
         self._store.end_run(row.run_id, "FAILED" if has_failed else "FINISHED", time=time)
         row.is_open, row.has_ended, row.epochs = False, True, {}
+        self._values.pop(trial_id, None)
         self._rank(trial_id, time)
 
     def _rank(self, trial_id: str, time: int) -> None:
@@ -158,8 +185,7 @@ class Mirror:
             return
         best = cursor.trials[cursor.best]
         ended = sum(row.has_ended for row in cursor.trials.values())
-        points = _points({"best_score": best.score}, time, step=ended)
-        self._store.log(str(cursor.run_id), points=points)
+        self._records += _points({"best_score": best.score}, time, step=ended)
         for other, row in cursor.trials.items():
             if row.has_ended and self._beats(cursor.best, other):
                 if self._settings.log_models == "best":
@@ -169,7 +195,7 @@ class Mirror:
     def _end_search(self, event: Event) -> None:
         cursor, status = self._cursor, event["status"]
         run_id, time = str(cursor.run_id), event["time"]
-        self._flush(list(self._waiting))
+        self._flush_all()
         self._kill_trials(time)
         self._store.log_files(run_id, self._folder, event.get("artifacts", []))
         model_id = self._log_final_model(event)
@@ -177,7 +203,8 @@ class Mirror:
         tags = _present({"status": status, **{word: event.get(word) for word in words}})
         if description := event.get("description"):
             tags["mlflow.note.content"] = description
-        points = _points(event.get("metrics", {}), time, model_id=model_id)
+        step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
+        points = _points(event.get("metrics", {}), time, step=step, model_id=model_id)
         self._store.log(run_id, points=points, tags=tags)
         if model_id and status == "completed":
             self._register(model_id, event)
@@ -262,10 +289,12 @@ class Mirror:
         known = set() if is_new else self._store.known_params(run_id)
         return {name: value for name, value in params.items() if name not in known}
 
-    def _log_model(self, run_id: str, name: str, event: Event) -> str | None:
+    def _log_model(
+        self, run_id: str, name: str, event: Event, params: Mapping[str, Any] | None = None
+    ) -> str | None:
         tags = {SEARCH_ID: self._cursor.search_id, EVENT: str(event["n"])}
         file = self._folder / name
-        return self._store.log_model(run_id, file, tags=tags, look_up=self._look_up)
+        return self._store.log_model(run_id, file, tags=tags, params=params, look_up=self._look_up)
 
     def _wants_model(self, trial_id: str) -> bool:
         if self._cursor.trials[trial_id].classifier is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia import metadata
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_setup import (
     Settings,
@@ -59,7 +60,8 @@ def find_model(model: str, settings: Settings) -> FoundModel:
     """Find a classifier.
 
     The class names (a JSON list) and the threshold are the tags `class_names` and `threshold` of
-    the model version, the logged model, its run or that run's parent, whichever has them first.
+    the model version, the logged model, its run or that run's parent, whichever has them first;
+    otherwise those in the classifier's file.
 
     Args:
         model: A model's URI in MLflow, the id of a search's or a trial's run, or a `.keras` file.
@@ -73,7 +75,7 @@ def find_model(model: str, settings: Settings) -> FoundModel:
         file = Path(model).expanduser()
         if not file.is_file():
             raise ConfigError("model", _EXPECTED, model, f"There is no file {file}")
-        return FoundModel(model, file)
+        return FoundModel(model, file, *_facts(model, _stated(file)))
     _check_store(model, settings)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -89,7 +91,7 @@ def find_model(model: str, settings: Settings) -> FoundModel:
     file = fetch_classifier(found, settings)
     if not file.is_file():
         raise ConfigError("model", _EXPECTED, model, "That is no classifier of this program")
-    return FoundModel(found, file, *_facts(found, tags))
+    return FoundModel(found, file, *_facts(found, _stated(file) | tags))
 
 
 def _check_store(model: str, settings: Settings) -> None:
@@ -185,6 +187,11 @@ def _advice(client: MlflowClient, model: str) -> str:
         )
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3]
     return f"It is not in {store}. There is {', '.join(near)}"
+
+
+def _stated(file: Path) -> dict[str, str]:
+    """Return what a classifier's file says of itself, as tags would."""
+    return {name: json.dumps(value) for name, value in metadata.read(file).items()}
 
 
 def _facts(uri: str, tags: Mapping[str, str]) -> tuple[tuple[str, str], float]:

@@ -15,6 +15,10 @@ import shutil
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from pneumonia.metadata import KEY
+from pneumonia.metadata import read as read_facts
 
 DATA = "data"
 CLASSIFIER = "model.keras"
@@ -42,7 +46,8 @@ def write_model(folder: Path, classifier: Path, *, model_id: str, run_id: str) -
     (data / "keras_module.txt").write_text("keras")
     for name, text in _side_files().items():
         (folder / name).write_text(text)
-    _write_description(folder, model_id=model_id, run_id=run_id)
+    facts = read_facts(classifier)
+    _write_description(folder, facts, model_id=model_id, run_id=run_id)
 
 
 def link(source: Path, target: Path) -> None:
@@ -65,10 +70,11 @@ def requirements() -> list[str]:
     return [f"{name}=={metadata.version(name)}" for name in ("mlflow", "keras", "tensorflow")]
 
 
-def _write_description(folder: Path, *, model_id: str, run_id: str) -> None:
+def _write_description(folder: Path, facts: dict[str, Any], *, model_id: str, run_id: str) -> None:
     from mlflow.models import Model
 
     model = Model(artifact_path=str(folder), run_id=run_id, model_uuid=model_id, model_id=model_id)
+    model.metadata = {KEY: facts} if facts else None
     model.signature = _signature()
     model.saved_input_example_info = {
         "artifact_path": EXAMPLE,

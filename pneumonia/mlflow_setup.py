@@ -13,12 +13,13 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pneumonia.errors import ConfigError
+from pneumonia.provenance import without_passwords
 
 FOLDER = "mlruns"
 PROBE_SECONDS = 5.0
@@ -74,6 +75,10 @@ class Settings:
             return None
         return str(Path(self.artifacts).expanduser().resolve())
 
+    def resolved(self) -> Settings:
+        """Return the same for a process with another folder or environment."""
+        return replace(self, uri=self.store_uri, artifacts=self.artifact_location)
+
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a SQLite store's file, or None for another store."""
@@ -122,7 +127,8 @@ def probe(uri: str) -> None:
 
 def unreachable(uri: str, error: Exception) -> ConfigError:
     """Return the error for a store that cannot be used."""
-    reason = str(getattr(error, "reason", error)).strip().partition("\n")[0]
+    said = str(getattr(error, "reason", error)).strip().partition("\n")[0]
+    reason = without_passwords(said)
     hint = f"{reason}. Start the server, or track into this folder with `tracking=local`"
     return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment
+from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, unreachable
 from pneumonia.process import process_start
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Store:
         metrics = [
             Metric(_key(p.name), p.value, p.time, p.step, model_id=p.model_id) for p in points
         ]
-        pairs = [Param(_key(k), _text(v, PARAM_LENGTH)) for k, v in (params or {}).items()]
+        pairs = [Param(key, text) for key, text in _texts(params or {}).items()]
         labels = [RunTag(_key(k), _text(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
         self._client.log_batch(run_id, metrics, pairs, labels)
 
@@ -144,15 +144,22 @@ class Store:
         self._client.log_inputs(run_id, [dataset_input(row) for row in datasets])
 
     def log_model(
-        self, run_id: str, classifier: Path, *, tags: Mapping[str, str], look_up: bool
+        self,
+        run_id: str,
+        classifier: Path,
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any] | None = None,
+        look_up: bool,
     ) -> str | None:
         """Log a `.keras` file as a model of a run.
 
         Args:
-            run_id: The run that trained it; the model shows its params.
+            run_id: The run that trained it.
             classifier: The file; stays where it is, and shares its disk blocks with a local
                 artifact store.
             tags: Tell this model of the run from others.
+            params: What the model shows; the run's own where they are not given.
             look_up: Whether an earlier attempt may have left it, to be completed.
 
         Returns:
@@ -163,9 +170,9 @@ class Store:
         if not ready and not classifier.exists():
             return None
         if model is None:
-            params = self._client.get_run(run_id).data.params
+            shown = self._client.get_run(run_id).data.params if params is None else _texts(params)
             model = self._client.create_logged_model(
-                self.experiment_id, MODEL_NAME, run_id, dict(tags), params
+                self.experiment_id, MODEL_NAME, run_id, dict(tags), shown
             )
         model_id = str(model.model_id)
         self.link_model(run_id, model_id, look_up=look_up)
@@ -206,16 +213,16 @@ class Store:
     ) -> str:
         """Register a model as a new version that takes the alias; return the version.
 
-        A run registers once: its version is looked up first.
+        A run registers a model once: its version is looked up first.
         """
         name = self._settings.registered_model
         self._ensure_registered_model(name)
         found = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        version = found[0] if found else None
+        # Not `models:/<id>`: MLflow would look that up in the global tracking URI.
+        source = self._client.get_logged_model(model_id).artifact_location
+        version = next((one for one in found if one.source == source), None)
         if version is None:
             texts = {_key(key): _text(value, TAG_LENGTH) for key, value in tags.items()}
-            # Not `models:/<id>`: MLflow would look that up in the global tracking URI.
-            source = self._client.get_logged_model(model_id).artifact_location
             version = self._client.create_model_version(
                 name, source, run_id, texts, None, description, 0, model_id
             )
@@ -277,6 +284,21 @@ class Store:
             self._client.log_model_artifacts(model_id, staged)
 
 
+def make_ready(settings: Settings) -> None:
+    """Build a store and its experiment where they are missing, and end what dead processes left.
+
+    Raises:
+        ConfigError: The store cannot be used.
+    """
+    prepare_environment()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        Store(settings).end_orphans()
+    except (MlflowException, OSError) as error:
+        raise unreachable(settings.store_uri, error) from error
+
+
 def is_final(error: Exception) -> bool:
     """Tell an error that trying again cannot mend from one of the network, disk or store."""
     from mlflow.exceptions import MlflowException
@@ -336,6 +358,11 @@ def _key(name: str) -> str:
     """Return a name that MLflow takes: letters, digits and `_-./ :` only."""
     kept = "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in str(name))
     return kept[:KEY_LENGTH]
+
+
+def _texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return params as MLflow takes them."""
+    return {_key(name): _text(value, PARAM_LENGTH) for name, value in params.items()}
 
 
 def _text(value: object, limit: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Logs:
     def write(self, execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of an epoch; those of further executions in a group of their own."""
         if self._writer is None:
+            # A process that was killed may have left some epochs, all of which come again.
+            shutil.rmtree(self._path, ignore_errors=True)
             self._writer = tf.summary.create_file_writer(str(self._path))
         prefix = f"execution_{execution + 1}/" if execution else ""
         with self._writer.as_default():

@@ -26,20 +26,14 @@ import pytest
 from pneumonia import cursor
 from pneumonia.cursor import Cursor
 from pneumonia.errors import ConfigError
+from pneumonia.follower import Follower
 from pneumonia.journal import Journal, read
 from pneumonia.mirror import Mirror
 from pneumonia.mlflow_setup import redact
-from pneumonia.mlflow_store import Point, Store
+from pneumonia.mlflow_store import Point, Store, make_ready
 from pneumonia.process import process_start
-from pneumonia.tracking import (
-    Settings,
-    Tracker,
-    check,
-    disk_estimate,
-    fetch_classifier,
-    search_run_id,
-    serve_ui,
-)
+from pneumonia.tracking import Settings, check, disk_estimate, fetch_classifier, search_run_id
+from pneumonia.ui import serve_ui
 
 ROOT = Path(__file__).parents[1]
 CLASSIFIER = b"not a real classifier"
@@ -51,7 +45,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        check(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+        make_ready(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
     return path
 
 
@@ -161,9 +155,9 @@ def write_search(folder: Path, scores: tuple[float, ...] = (0.7, 0.9, 0.8)) -> N
 
 
 def track(folder: Path, settings: Settings) -> None:
-    tracker = Tracker(folder, settings)
-    tracker.start()
-    assert tracker.close() == 0
+    follower = Follower(folder, settings)
+    follower.start()
+    assert follower.close() == 0
 
 
 def rows(sql: str, path: Path = Path("mlruns/mlflow.db")) -> list[Any]:
@@ -207,7 +201,7 @@ def assert_whole(trials: int, epochs: int) -> None:
 
 def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) -> None:
     write_search(folder)
-    check(settings)
+    make_ready(settings)
     track(folder, settings)
     assert_whole(trials=3, epochs=2)
     (run,) = runs(settings, "search")
@@ -268,9 +262,9 @@ def test_executions_and_repeated_epochs(settings: Settings, folder: Path, journa
     start_search(journal)
     trial_id = start_trial(journal, 1)
     add_epochs(journal, trial_id, range(1, 4))
-    tracker = Tracker(folder, settings)
-    tracker.start()
-    tracker.close()
+    follower = Follower(folder, settings)
+    follower.start()
+    follower.close()
     time.sleep(0.01)
     add_epochs(journal, trial_id, range(2, 6))  # went on from the checkpoint of epoch 1
     add_epochs(journal, trial_id, range(1, 3), execution=1)
@@ -289,11 +283,10 @@ def test_executions_and_repeated_epochs(settings: Settings, folder: Path, journa
 def test_events_are_followed_as_they_come(
     settings: Settings, folder: Path, journal: Journal
 ) -> None:
-    with Tracker(folder, settings) as tracker:
+    with Follower(folder, settings):
         start_search(journal)
         trial_id = start_trial(journal, 1)
         add_epochs(journal, trial_id, range(1, 2))
-        tracker.notify()
         await_condition(lambda: rows("select status from runs") == [("RUNNING",)] * 2)
         await_condition(lambda: rows("select count(*) from metrics") == [(2,)])
     # Left without an end: nothing stays running.
@@ -357,8 +350,7 @@ def test_equal_scores_keep_both_files_until_the_end(
     start_search(journal, direction="min")
     for number, score in enumerate((0.3, 0.2, 0.2), 1):
         end_trial(journal, start_trial(journal, number), score)
-    with Tracker(folder, settings) as tracker:
-        tracker.notify()
+    with Follower(folder, settings):
         left = {"trial-0002.keras", "trial-0003.keras"}
         await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
 
@@ -500,7 +492,8 @@ CRASH = """
     import os, signal, sys
     from pathlib import Path
     from pneumonia import mlflow_store
-    from pneumonia.tracking import Settings, Tracker
+    from pneumonia.follower import Follower
+    from pneumonia.tracking import Settings
 
     method, calls = sys.argv[2], int(sys.argv[3])
     real = getattr(mlflow_store.Store, method)
@@ -514,7 +507,7 @@ CRASH = """
         return answer
 
     setattr(mlflow_store.Store, method, deadly)
-    with Tracker(Path(sys.argv[1]), Settings()):
+    with Follower(Path(sys.argv[1]), Settings()):
         pass
 """
 
@@ -537,7 +530,7 @@ def test_a_killed_process_loses_nothing(
     done = run_python(CRASH, str(folder), method, str(calls))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert ("RUNNING",) in rows("select status from runs")
-    check(settings)
+    make_ready(settings)
     assert ("RUNNING",) not in rows("select status from runs")
     (run,) = runs(settings, "search")
     assert (run.info.status, run.data.tags["status"]) == ("KILLED", "interrupted")
@@ -612,10 +605,10 @@ def test_a_search_goes_on_without_its_server(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_search(folder)
-    tracker = Tracker(folder, Settings(uri=f"http://127.0.0.1:{free_port()}"))
-    tracker.start()
+    follower = Follower(folder, Settings(uri=f"http://127.0.0.1:{free_port()}"))
+    follower.start()
     time.sleep(0.5)
-    assert tracker.close(timeout=3) == len(list(read(folder)))
+    assert follower.close(timeout=3) == len(list(read(folder)))
     away, left = (record.getMessage() for record in caplog.records)
     assert "cannot be reached" in away
     assert "resume=s1" in left
@@ -675,21 +668,19 @@ def test_a_server_that_falls_gets_everything_in_the_end(
     server: Server, folder: Path, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(uri=server.uri)
-    check(settings)
-    with Tracker(folder, settings) as tracker:
+    make_ready(settings)
+    with Follower(folder, settings) as follower:
         start_search(journal)
         end_trial(journal, start_trial(journal, 1), 0.7)
-        tracker.notify()
         await_condition(lambda: len(runs(settings, "trial")) == 1)
         server.kill()
         trial_id = start_trial(journal, 2)
         add_epochs(journal, trial_id, range(1, 4))
-        tracker.notify()
         await_condition(lambda: "cannot be reached" in caplog.text)
         server.start()
         end_trial(journal, trial_id, 0.9)
         end_search(journal, trial_id)
-        assert tracker.close() == 0
+        assert follower.close() == 0
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
     assert {r.info.status for r in [*runs(settings, "trial"), *runs(settings, "search")]} == {
         "FINISHED"
@@ -707,7 +698,7 @@ def test_a_missing_store_is_built_once_by_parallel_processes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    code = "from pneumonia.tracking import *; check(Settings())"
+    code = "from pneumonia.tracking import *; check(Settings()).result()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error:::pneumonia", "-c", code]
     both = [
@@ -734,7 +725,7 @@ def test_an_older_store_is_brought_up_to_date(settings: Settings, folder: Path) 
         command.downgrade(config, "-1")
     engine.dispose()
     assert rows("select version_num from alembic_version") != newest
-    check(settings)
+    make_ready(settings)
     assert rows("select version_num from alembic_version") == newest
     assert Path("mlruns/mlflow.db.backup").exists()
     assert_whole(trials=1, epochs=2)
@@ -745,10 +736,10 @@ def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: Setting
         connection.execute("update alembic_version set version_num = 'future'")
         connection.commit()
     with pytest.raises(ConfigError, match=r"`tracking\.uri`.*this version of MLflow"):
-        check(settings)
+        make_ready(settings)
     Path("notes.txt").write_text("no database, but long enough to be read as one" * 100)
     with pytest.raises(ConfigError, match="SQLite"):
-        check(Settings(uri="sqlite:///notes.txt"))
+        make_ready(Settings(uri="sqlite:///notes.txt"))
 
 
 @pytest.mark.parametrize("option", ["local", "server"])
@@ -769,7 +760,7 @@ def test_the_config_group_holds_the_settings(option: str, monkeypatch: pytest.Mo
 def test_a_deleted_experiment_is_named(settings: Settings) -> None:
     client(settings).delete_experiment(Store(settings).experiment_id)
     with pytest.raises(ConfigError, match=r"`tracking\.experiment`.*restore"):
-        check(settings)
+        make_ready(settings)
 
 
 def test_the_environment_names_the_store_unless_the_config_does(
@@ -812,7 +803,7 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
     write_search(folder, (0.7,))
     track(folder, settings)
     port = free_port()
-    command = [sys.executable, "-m", "pneumonia.tracking", "--port", str(port)]
+    command = [sys.executable, "-m", "pneumonia.ui", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Path("ui.log").open("wb") as log:
         process = subprocess.Popen(
@@ -826,6 +817,8 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
             {"Content-Type": "application/json"},
         )
         await_condition(lambda: is_listening(port), 60)
+        # Another address of this machine, at which a server for all would listen too.
+        assert not is_listening(port, "127.0.0.2")
         with urllib.request.urlopen(request, timeout=20) as answer:
             found = json.loads(answer.read())["runs"]
     finally:
@@ -835,6 +828,6 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
     assert f"http://127.0.0.1:{port}/#/experiments/2" in Path("ui.log").read_text()
 
 
-def is_listening(port: int) -> bool:
+def is_listening(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0

@@ -1,0 +1,238 @@
+"""A thread that follows the journal of a search and mirrors it to MLflow.
+
+It reads the journal's file and needs nothing of the search itself, so it runs in another process.
+What was sent is noted in `tracking.json` beside the journal; what a killed process or a fallen
+server has left unsent is sent by the next follower of the same folder, and nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from pneumonia import cursor, journal
+from pneumonia.cursor import Cursor
+from pneumonia.errors import UserError
+from pneumonia.journal import Event
+from pneumonia.mirror import Mirror
+from pneumonia.mlflow_setup import Settings, redact
+from pneumonia.mlflow_store import Store, is_final
+from pneumonia.provenance import without_passwords
+
+BATCH = 500
+PAUSE = 4.0
+LONGEST_WAIT = 30.0
+ATTEMPTS = 3
+LOCK_PAUSE = 0.1
+REASON_LENGTH = 160
+
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Owns the thread that sends the journal of one search to MLflow.
+
+    It must not write to the journal. Of several followers of one folder, in any processes, one
+    works at a time and the next goes on where it ended.
+
+    Args:
+        folder: The folder of the search, with its journal.
+        settings: Where and what to track.
+        warn: Takes what a user should know, each cause once.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings, warn: Callable[[str], None] = _log.warning
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._tell = warn
+        self._path = folder / cursor.NAME
+        self._identity = f"{redact(settings.store_uri)}#{settings.experiment}"
+        self._cursor = Cursor.load(self._path, self._identity)
+        self._doubtful_until = 0
+        self._batch = BATCH
+        self._attempts = 0
+        self._warned: set[str] = set()
+        self._mirror: Mirror | None = None
+        self._deadline = 0.0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+
+    def __enter__(self) -> Follower:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start to follow the journal. Returns at once."""
+        self._thread.start()
+
+    def close(self, timeout: float = 30.0) -> int:
+        """Wait until all is sent, but no longer than some seconds.
+
+        A search that the journal does not end is marked as killed.
+
+        Returns:
+            How many events are left unsent. A warning says what will send them.
+        """
+        if self._thread.is_alive():
+            self._deadline = time.monotonic() + timeout
+            self._closing.set()
+            self._thread.join(timeout)
+        left = sum(1 for _ in journal.read(self._folder, start=self._cursor.next))
+        if left:
+            self._warn(
+                "left",
+                f"MLflow at {redact(self._settings.store_uri)} has not taken {left} events of "
+                f"this search. They are kept: `pneumonia resume={self._name()}` sends them.",
+            )
+        return left
+
+    def _run(self) -> None:
+        while not (self._folder / journal.NAME).exists():
+            if self._closing.wait(LOCK_PAUSE):
+                return
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            if self._has_lock(folder):
+                self._cursor = Cursor.load(self._path, self._identity)
+                # An earlier follower may have sent what is there already without noting it.
+                self._doubtful_until = sum(1 for _ in journal.read(self._folder))
+                self._follow()
+        finally:
+            os.close(folder)
+
+    def _has_lock(self, folder: int) -> bool:
+        """Wait until no other process sends this journal: one that was killed is still closing."""
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._closing.is_set() and time.monotonic() > self._deadline:
+                    return False
+                time.sleep(LOCK_PAUSE)
+            else:
+                return True
+
+    def _follow(self) -> None:
+        wait = PAUSE
+        while True:
+            is_closing = self._closing.is_set()
+            try:
+                while self._send_batch():
+                    wait = PAUSE
+                if is_closing:
+                    self._connect().close(time.time_ns() // 1_000_000)
+                    self._cursor.save(self._path)
+                    return
+                # A moment's events together cost less than one by one.
+                self._closing.wait(PAUSE)
+            except UserError as error:
+                self._warn("stopped", f"The tracking has stopped. {error}")
+                return
+            except Exception as error:  # the thread outlives whatever a store does
+                if self._mirror is not None and is_final(error):
+                    self._single_out(error)
+                elif self._has_given_up(wait, error):
+                    return
+                wait = min(2 * wait, LONGEST_WAIT)
+
+    def _connect(self) -> Mirror:
+        if self._mirror is None:
+            store = Store(self._settings)
+            run_id = self._cursor.run_id
+            if run_id is not None and not store.has_run(run_id):
+                self._cursor = Cursor(self._identity)
+            self._mirror = Mirror(store, self._folder, self._settings, self._cursor)
+        return self._mirror
+
+    def _send_batch(self) -> bool:
+        """Send the events that wait, at most a batch; return whether there were any."""
+        mirror = self._connect()
+        events, offset = _read(self._folder, self._cursor.offset, self._batch)
+        if not events:
+            return False
+        first, last = int(events[0]["n"]), int(events[-1]["n"])
+        look_up = first < self._doubtful_until
+        self._doubtful_until = max(self._doubtful_until, last + 1)
+        mirror.apply(events, look_up=look_up)
+        self._advance(last + 1, offset)
+        return True
+
+    def _advance(self, number: int, offset: int) -> None:
+        self._cursor.next, self._cursor.offset = number, offset
+        self._cursor.save(self._path)
+        self._attempts = 0
+        if number >= self._doubtful_until:
+            self._batch = BATCH
+
+    def _has_given_up(self, wait: float, error: Exception) -> bool:
+        """Wait before the next attempt; return whether there is no time left for one."""
+        reason = str(error).partition("\n")[0][:REASON_LENGTH]
+        text = "MLflow cannot be reached or written to; the search goes on without it."
+        self._warn("away", f"{text} {reason}")
+        if not self._closing.is_set():
+            self._closing.wait(wait)
+            return False
+        left = self._deadline - time.monotonic()
+        time.sleep(max(0.0, min(wait, left)))
+        return left <= 0
+
+    def _single_out(self, error: Exception) -> None:
+        """Find the event that the store refuses, and leave it out after some attempts."""
+        if self._batch > 1:
+            self._batch = 1
+            return
+        self._attempts += 1
+        if self._attempts < ATTEMPTS:
+            return
+        events, offset = _read(self._folder, self._cursor.offset, 1)
+        event = events[0]
+        reason = str(error).partition("\n")[0][:REASON_LENGTH]
+        text = f"MLflow has refused a part of this search ({event['kind']}). {reason}"
+        self._warn(f"refused {event['kind']}", text)
+        self._advance(int(event["n"]) + 1, offset)
+
+    def _name(self) -> str:
+        events, _ = _read(self._folder, 0, 1)
+        return str(events[0].get("search_id", self._folder)) if events else str(self._folder)
+
+    def _warn(self, cause: str, text: str) -> None:
+        """Warn once of each cause."""
+        if cause not in self._warned:
+            self._warned.add(cause)
+            self._tell(without_passwords(text))  # MLflow names the address it called
+
+
+def _read(folder: Path, offset: int, limit: int) -> tuple[list[Event], int]:
+    """Read whole events of the journal from a byte on; return them and the byte after them.
+
+    Reading on from where one left off costs the same however long the journal is.
+    """
+    events: list[Event] = []
+    path = folder / journal.NAME
+    if not path.exists():
+        return events, offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n") or len(events) == limit:
+                break
+            events.append(json.loads(line))
+            offset += len(line)
+    return events, offset

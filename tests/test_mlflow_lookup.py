@@ -1,0 +1,115 @@
+"""Which model a user means, in a real store, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from samples import NAMES, Project, halves, write_images
+
+from pneumonia import predict
+from pneumonia.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "names"),
+    [
+        ("models:/pneumonia@champion", "models:/pneumonia/2", NAMES),
+        ("models:/pneumonia/1", "models:/pneumonia/1", ["negative", "positive"]),
+        ("models:/pneumonia/latest", "models:/pneumonia/2", NAMES),
+        ("{model}", "{model}", NAMES),
+        ("{search}", "{model}", NAMES),
+        ("runs:/{search}", "{model}", NAMES),
+        ("{trial}", "{model}", NAMES),
+        ("runs:/{trial}/classifier", "{model}", NAMES),
+        ("classifier.keras", "classifier.keras", ["negative", "positive"]),
+    ],
+)
+def test_the_ways_to_name_a_model(
+    wanted: str,
+    found: str,
+    names: list[str],
+    here: Project,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(here.settings.store_uri, here.settings.store_uri)
+    model_id = client.get_run(here.run_ids[1]).outputs.model_outputs[0].model_id
+    trial = client.get_logged_model(model_id).source_run_id
+    ids = {"search": here.run_ids[1], "trial": trial, "model": f"models:/{model_id}"}
+    path = sorted(write_images(tmp_path))[0]
+    monkeypatch.setattr(predict, "_load", lambda file, has_maps: (halves, None))
+    assert predict.main([str(path), f"model={wanted.format(**ids)}", "format=json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"] == found.format(**ids)
+    assert shown["class_names"] == names
+    assert shown["threshold"] == (0.25 if names == NAMES else 0.5)
+    assert shown["note"] == "Not for clinical use."
+    # The probability is not above 0.5.
+    assert shown["predictions"][0]["decision"] == names[names == NAMES]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fragment"),
+    [
+        ("models:/pneumona@champion", "There is models:/pneumonia@champion, models:/pneumonia/"),
+        ("models:/pneumonia@best", "models:/pneumonia@champion"),
+        ("models:/pneumonia/7", "It is not in sqlite:///"),
+        ("models:/m-0123456789abcdef0123456789abcdef", "It is not in sqlite:///"),
+        ("0" * 32, "It is not in sqlite:///"),
+        ("runs:/" + "0" * 32 + "/model", ""),
+        ("champion", ""),
+        ("missing.keras", "There is no file missing.keras"),
+    ],
+)
+def test_an_unknown_model_is_told(
+    wanted: str, fragment: str, here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted(write_images(tmp_path))[0]
+    assert predict.main([str(path), f"model={wanted}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("`model`: expected ")
+    assert f"Received: {wanted!r}." in line
+    assert fragment in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("class_names", "normal, pneumonia"), ("class_names", '["one"]'), ("threshold", "2")],
+)
+def test_a_version_tag_that_makes_no_sense_is_told(
+    name: str, value: str, here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(here.settings.store_uri, here.settings.store_uri)
+    client.set_model_version_tag("pneumonia", "2", name, value)
+    path = sorted(write_images(tmp_path))[0]
+    try:
+        assert predict.main([str(path)]) == 2
+    finally:
+        client.delete_model_version_tag("pneumonia", "2", name)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"models:/pneumonia/2: the tag `{name}` should be")
+    assert line.endswith(f"Received: {value!r}.")
+
+
+def test_a_run_without_a_classifier(here: Project, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(here.settings.store_uri, here.settings.store_uri)
+    run_id = client.create_run("0").info.run_id
+    path = sorted(write_images(tmp_path))[0]
+    with pytest.raises(ConfigError, match="kept no classifier"):
+        predict._run(predict.parse([str(path), f"model={run_id}"]))

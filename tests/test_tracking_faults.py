@@ -1,0 +1,112 @@
+"""What a disk, a lock or a clock does to the tracking: nothing is lost, nothing is sent twice."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_tracking import (
+    add_epochs,
+    assert_whole,
+    await_condition,
+    empty_store,
+    end_search,
+    end_trial,
+    folder,
+    journal,
+    rows,
+    settings,
+    start_search,
+    start_trial,
+    track,
+    write_search,
+)
+
+from pneumonia.errors import ConfigError
+from pneumonia.follower import Follower
+from pneumonia.journal import Journal
+from pneumonia.mlflow_setup import Settings
+from pneumonia.mlflow_store import make_ready
+
+__all__ = ["empty_store", "folder", "journal", "settings"]
+
+
+def follow(folder: Path, settings: Settings) -> tuple[Follower, list[str]]:
+    told: list[str] = []
+    follower = Follower(folder, settings, told.append)
+    follower.start()
+    return follower, told
+
+
+def test_a_locked_database_gets_everything_when_it_is_free(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    make_ready(settings)
+    follower, told = follow(folder, settings)
+    start_search(journal)
+    await_condition(lambda: rows("select count(*) from runs") == [(1,)])
+    with closing(sqlite3.connect("mlruns/mlflow.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        trial_id = start_trial(journal, 1)
+        add_epochs(journal, trial_id, range(1, 3))
+        end_trial(journal, trial_id, 0.7)
+        time.sleep(3)  # the follower has met the lock, and waits
+        other.execute("rollback")
+    end_search(journal, trial_id)
+    assert follower.close() == 0
+    assert_whole(trials=1, epochs=2)
+    assert told == []
+
+
+@pytest.mark.slow  # SQLite waits for five seconds
+def test_a_database_that_is_locked_at_the_start_is_one_clear_error(settings: Settings) -> None:
+    began = time.monotonic()
+    with closing(sqlite3.connect("mlruns/mlflow.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(ConfigError, match=r"`tracking\.uri`.*database is locked"):
+            make_ready(settings)
+    assert time.monotonic() - began < 20
+
+
+def test_a_full_disk_under_mlflow_is_told_and_what_is_left_is_sent_later(
+    settings: Settings, folder: Path
+) -> None:
+    make_ready(settings)
+    write_search(folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = Path("mlruns/mlflow.db").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        follower, told = follow(folder, settings)
+        await_condition(lambda: bool(told))
+        assert follower.close(timeout=1) > 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "written to; the search goes on without it" in told[0]
+    assert "resume=s1" in told[-1]
+    follower._thread.join(30)  # in its own process it would be gone by now
+    track(folder, settings)
+    assert_whole(trials=3, epochs=2)
+
+
+def test_a_clock_that_is_set_back_leaves_no_run_that_ends_before_it_begins(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready(settings)
+    now = time.time_ns
+    journal = Journal(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + 10**13)
+        start_search(journal)
+        trial_id = start_trial(journal, 1)
+    add_epochs(journal, trial_id, range(1, 3))
+    end_trial(journal, trial_id, 0.7)
+    end_search(journal, trial_id)
+    journal.close()
+    track(folder, settings)
+    assert_whole(trials=1, epochs=2)
+    assert rows("select count(*) from runs where end_time < start_time") == [(0,)]
