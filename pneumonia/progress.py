@@ -1,44 +1,43 @@
-"""The line that shows how far a search is."""
+"""How far a search is: lines for a file, or a picture that a terminal shows in place."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event, RLock, Thread
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Literal, Self, TextIO, TypeAlias
 
 from pneumonia import terminal
+from pneumonia.pace import Pace
+from pneumonia.picture import Cells, Picture, Scene
+from pneumonia.screen import Screen
+from pneumonia.standings import Place, Standings
 
-_SECONDS_BETWEEN_DRAWS = 0.1
+Form: TypeAlias = Literal["auto", "live", "plain"] | bool
+
+_SECONDS_BETWEEN_DRAWS = 0.25
 _SECONDS_BETWEEN_LINES = 10.0
 _COUNT = " 0123456789/"  # at the end of a phase's text: how far it is
-
-
-@dataclass(slots=True)
-class _Course:
-    """How far one trial is: the epoch it trained last, of how many, and how many it trained."""
-
-    epoch: int = 0
-    of: int = 0
-    trained: int = 0
+_BEST = 5
+_WARNING = "warning:"
 
 
 class Progress:
-    """Owns the progress line of one search; it must never fail the search, nor slow it down.
+    """Owns what a user sees of one search while it runs; it must never fail the search.
 
-    On a terminal it is one line, updated in place. Elsewhere it is one line for each trial that
-    ended, and one now and then for a long phase. It goes to standard error, so that standard output
-    holds results only. A stream that is closed or cannot encode a character is no error.
-
-    The remaining time is that of the epochs still expected, at the mean time of an epoch so far.
-    Phases do not count as training; epochs that early stopping saved are no longer expected.
+    On a terminal a thread shows it, four times a second at most, and the search pays for no more
+    than noting what happened. Elsewhere there is one line for each trial that ended, and one now
+    and then for a long phase. All goes to standard error, so that standard output holds results
+    only. A stream that is closed or cannot encode a character is no error.
 
     Args:
         objective: Name of the metric that ranks the trials.
         direction: `max` or `min`.
+        form: `live`, `plain`, or false for warnings and failures only; `auto` and true are live
+            where somebody is likely to watch a terminal, and plain elsewhere.
         stream: Where to; standard error if it is None.
         clock: Seconds, for tests.
     """
@@ -48,23 +47,25 @@ class Progress:
         objective: str = "val_auc",
         direction: str = "max",
         *,
+        form: Form = "auto",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._objective, self._sign = objective, 1 if direction == "max" else -1
+        self._objective = objective
         self._stream = sys.stderr if stream is None else stream
-        self._in_place = terminal.is_terminal(self._stream)
+        self._is_silent = form is False
+        is_live = form == "live" or (form in ("auto", True) and terminal.is_watched(self._stream))
+        self._screen = Screen(self._stream) if is_live and self._stream is not None else None
+        self._thread: Thread | None = None
+        self._is_over, self._lock = Event(), RLock()
         self._clock = clock
-        self._trials = 0
-        self._epochs_expected = self._epochs_trained = 0
-        self._best = self._current = math.nan
-        self._number = 0
-        self._courses: dict[int, _Course] = {}
-        self._labels: dict[int, str] = {}
+        self._pace, self._standings = Pace(), Standings(direction)
+        self._trials = self._replayed = self._number = 0
+        self._current = math.nan
         self._phase = ""
-        self._began = self._last_call = clock()
-        self._training = 0.0
-        self._drawn, self._drawn_at = "", -math.inf
+        self._told_at = -math.inf
+        self._began = clock()
+        self._pace.begin(0, 0, self._began)
 
     def __enter__(self) -> Self:
         return self
@@ -77,43 +78,56 @@ class Progress:
     ) -> None:
         self.stop()
 
-    def start(self, total_trials: int, total_epochs: int, *, best: float = math.nan) -> None:
+    def start(self, total_trials: int, total_epochs: int) -> None:
         """Begin to count time.
 
         Args:
             total_trials: How many trials the search has; 0 if unknown.
-            total_epochs: How many epochs are still to be trained in all of them; 0 if unknown.
-            best: The best objective so far, of a search that is resumed.
+            total_epochs: How many epochs all of them train, every execution counted; 0 if unknown.
         """
-        self._trials, self._epochs_expected, self._best = total_trials, total_epochs, best
-        self._began = self._last_call = self._clock()
-        self._draw()
+        with self._lock:
+            self._trials, self._began = total_trials, self._clock()
+            self._pace.begin(total_trials, total_epochs, self._began)
 
     def phase(self, text: str) -> None:
         """Show what goes on instead of training, as 'computing features 1200/4708'."""
-        self._pass(training=False)
-        is_new = text.rstrip(_COUNT) != self._phase.rstrip(_COUNT)
-        self._phase = text
-        if self._in_place:
-            self._draw(at_once=is_new)
-        elif is_new or self._clock() - self._drawn_at > _SECONDS_BETWEEN_LINES:
-            self._drawn_at = self._clock()
-            self._write(f"{text}\n")
+        with self._lock:
+            now = self._clock()
+            self._pace.phase(self._number, now)
+            is_new = text.rstrip(_COUNT) != self._phase.rstrip(_COUNT)
+            self._phase = text
+            is_due = is_new or now - self._told_at > _SECONDS_BETWEEN_LINES
+            if self._screen is None and is_due and not self._is_silent:
+                self._told_at = now
+                self._write(text)
+        self._watch()
 
-    def trial(self, number: int, total: int, values: Mapping[str, object]) -> None:
+    def trial(
+        self,
+        number: int,
+        total: int,
+        values: Mapping[str, object],
+        *,
+        epochs: int = 0,
+        executions: int = 1,
+    ) -> None:
         """Begin a trial.
 
         Args:
             number: Its number, from 1.
             total: How many trials are expected now.
             values: The hyperparameters to show with it.
+            epochs: The epoch at which it ends if nothing stops it; 0 if unknown.
+            executions: How often it is trained; its score is the mean over them.
         """
-        self._pass(training=bool(self._epochs_trained))
-        self._number, self._trials = number, total
-        self._courses[number] = _Course()
-        self._labels[number] = " ".join(f"{name}={short(value)}" for name, value in values.items())
-        self._phase, self._current = "", math.nan
-        self._draw(at_once=True)
+        with self._lock:
+            now = self._clock()
+            self._number, self._trials = number, total
+            self._pace.trials = max(0, total - self._replayed)
+            self._pace.trial(number, values, now, of=epochs)
+            self._standings.begin(number, values, executions=executions, now=now)
+            self._phase, self._current = "", math.nan
+        self._watch()
 
     def epoch(
         self,
@@ -127,23 +141,18 @@ class Progress:
         """Count an epoch that ended.
 
         Args:
-            epoch: Its number, absolute, from 1.
+            epoch: Its number, absolute, from 1; one that was there already begins an execution.
             of: The epoch at which the trial ends if nothing stops it.
             metrics: What was measured.
             objective: Name of the metric to show, if not the one given at the beginning.
             number: The trial's number, if it is not the one that began last.
         """
-        self._pass(training=True)
-        self._number = self._number if number is None else number
-        course = self._courses.setdefault(self._number, _Course())
-        if epoch <= course.epoch:  # another execution of the same trial
-            self._epochs_expected -= course.of - course.epoch
-        course.epoch, course.of, course.trained = epoch, of, course.trained + 1
-        self._epochs_trained += 1
-        self._phase = ""
-        self._current = float(metrics.get(objective or self._objective, math.nan))
-        self._best = self._better(self._best, self._current)
-        self._draw()
+        value = float(metrics.get(objective or self._objective, math.nan))
+        with self._lock:
+            self._number = self._number if number is None else number
+            self._pace.epoch(self._number, epoch, of, self._clock())
+            self._standings.epoch(self._number, epoch, value)
+            self._phase, self._current = "", value
 
     def trial_end(
         self,
@@ -159,97 +168,154 @@ class Progress:
             number: Its number, if it is not the one that began last.
             failure: Why it failed, in one line; shown on a line of its own.
         """
-        self._pass(training=True)
-        number = self._number if number is None else number
-        course = self._courses.pop(number, _Course())
-        label = self._labels.pop(number, "")
-        self._epochs_expected -= course.of - course.epoch
-        self._best = self._better(self._best, math.nan if score is None else score)
-        self._current = math.nan if score is None else score
-        ended = f"{course.trained} {'epoch' if course.trained == 1 else 'epochs'}"
+        with self._lock:
+            number, now = self._number if number is None else number, self._clock()
+            trained = self._pace.end(number, now).trained
+            label = " ".join(_pairs(self._standings.end(number, score, now=now).values))
+            self._current = math.nan if score is None else score
+            name, parts = self._trial_text(number), [*self._scores(), *self._times()]
         if failure:
-            self.message(_join(self._trial_text(number), f"failed: {failure}", label))
-        elif not self._in_place:
-            self._write(_join(self._trial_text(number), ended, *self._state(), label) + "\n")
-        self._draw(at_once=True)
+            text = _join(name, f"failed: {failure}", label)
+            self.message(f"{_WARNING} {text}" if self._is_silent else text)
+        elif self._screen is None and not self._is_silent:
+            ended = f"{trained} {'epoch' if trained == 1 else 'epochs'}"
+            self._write(_join(name, ended, *parts, label))
+
+    def replayed(
+        self,
+        number: int,
+        values: Mapping[str, object],
+        score: float | None,
+        *,
+        epochs: int,
+        executions: int = 1,
+        curve: Sequence[float] = (),
+        seconds: float = math.nan,
+    ) -> None:
+        """Note a trial that had ended before this search was gone on with.
+
+        Args:
+            number: Its number, from 1.
+            values: Its hyperparameters.
+            score: Its objective; None if it has none.
+            epochs: The epoch at which it was to end.
+            executions: How often it was trained.
+            curve: The objective of each epoch, from the very beginning.
+            seconds: How long it took; nan if unknown.
+        """
+        with self._lock:
+            self._replayed += 1
+            self._pace.skip(values, epochs, executions)
+            self._standings.replay(number, values, score=score, curve=curve, seconds=seconds)
 
     def message(self, text: str) -> None:
-        """Write a line that stays, above the progress line."""
-        self._clear()
-        self._write(f"{text}\n")
-        self._draw(at_once=True)
+        """Write lines that stay, above what is shown in place."""
+        if self._is_silent:
+            text = "\n".join(line for line in text.splitlines() if line.startswith(_WARNING))
+        if text:
+            self._write(text)
 
     def stop(self) -> None:
-        """Take the line away. What follows starts on a clean line; further calls do no harm."""
-        self._clear()
-        self._in_place = False
+        """Take the picture away. What follows starts on a clean line; further calls do no harm."""
+        self._is_over.set()
+        screen, self._screen = self._screen, None
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:  # an impatient user may interrupt even this
+            if screen is not None:
+                screen.close()
 
     def remaining(self) -> float | None:
         """Return the seconds that the rest of the search will take; None while unknown."""
-        if not self._epochs_trained or self._epochs_expected <= 0:
-            return None
-        epochs = max(0, self._epochs_expected - self._epochs_trained)
-        return epochs * self._training / self._epochs_trained
+        return self._pace.remaining(self._clock())
 
-    def _pass(self, *, training: bool) -> None:
-        """Account for the time since the last call."""
-        now = self._clock()
-        if training or (self._number and not self._phase):
-            self._training += now - self._last_call
-        self._last_call = now
+    def scene(self) -> Scene:
+        """Return what there is to see now."""
+        with self._lock:
+            expected = self._pace.epochs_expected
+            runner = self._standings.running.get(self._number)
+            trial = self._trial_text(self._number) if self._number else ""
+            doing, scores, times = self._doing(), self._scores(), self._times()[::-1]
+            if 0 < expected <= self._pace.epochs_trained:
+                del times[:-1]  # what is left is not training, and nobody knows how long it takes
+            epochs = [f"{self._pace.epochs_trained} of {expected} epochs"] if expected > 0 else []
+            header, rows = self._table()
+            return Scene(
+                line=_join(trial, doing, *scores, *times),
+                trial=trial,
+                share=self._pace.epochs_trained / expected if expected > 0 else None,
+                times=(*times, *epochs),
+                state=tuple(filter(None, [doing, *scores])),
+                curve=tuple(runner.curve) if runner and not self._phase else (),
+                values=tuple(_pairs(runner.values)) if runner else (),
+                header=header,
+                rows=rows,
+            )
 
-    def _better(self, one: float, other: float) -> float:
-        if math.isnan(one) or math.isnan(other):
-            return other if math.isnan(one) else one
-        return max(one, other, key=lambda value: self._sign * value)
+    def _watch(self) -> None:
+        """Begin to show the picture, where there is one and nobody has begun."""
+        if self._screen is None or self._thread is not None:
+            return
+        self._screen.open()
+        self._thread = Thread(target=self._show, args=(self._screen,), name="progress", daemon=True)
+        self._thread.start()
+
+    def _show(self, screen: Screen) -> None:
+        picture = Picture()
+        while not self._is_over.is_set() and not screen.is_gone:
+            screen.draw(picture.lines(self.scene(), *screen.size()))
+            self._is_over.wait(_SECONDS_BETWEEN_DRAWS)
+
+    def _write(self, text: str) -> None:
+        if self._screen is not None:
+            self._screen.write(f"{text}\n")
+        elif not terminal.write(f"{text}\n", self._stream):
+            self._stream = None
 
     def _trial_text(self, number: int) -> str:
         return f"trial {number} of {self._trials}" if self._trials else f"trial {number}"
 
-    def _state(self) -> list[str]:
-        """Return the parts that both forms of the line share."""
-        parts = []
+    def _doing(self) -> str:
+        course = self._pace.courses.get(self._number)
+        if self._phase or course is None:
+            return self._phase
+        return f"epoch {course.epoch}/{course.of}" if course.epoch else "starting"
+
+    def _scores(self) -> list[str]:
+        best, parts = self._standings.best, []
         if not math.isnan(self._current):
             parts.append(f"{self._objective} {self._current:.4f}")
-        if not math.isnan(self._best):
-            parts.append(f"best {self._best:.4f}")
-        parts.append(f"{clock_time(self._clock() - self._began)} elapsed")
-        remaining = self.remaining()
-        if remaining is not None:
-            parts.append(f"about {clock_time(remaining)} left")
+        if not math.isnan(best):
+            parts.append(f"best {best:.4f}")
         return parts
 
-    def _line(self, room: int) -> str:
-        """Return the line, made to fit: the elapsed time goes first, then the end."""
-        course = self._courses.get(self._number, _Course())
-        parts = [self._trial_text(self._number)] if self._number else []
-        if self._phase:
-            parts.append(self._phase)
-        elif course.epoch:
-            parts.append(f"epoch {course.epoch}/{course.of}")
-        parts += self._state()
-        if len(_join(*parts)) > room:
-            parts = [part for part in parts if not part.endswith("elapsed")]
-        line = _join(*parts)
-        return line if len(line) <= room else line[: room - 1] + "…"
+    def _times(self) -> list[str]:
+        remaining = self.remaining()
+        left = [] if remaining is None else [f"about {clock_time(remaining)} left"]
+        return [f"{clock_time(self._clock() - self._began)} elapsed", *left]
 
-    def _draw(self, *, at_once: bool = False) -> None:
-        now = self._clock()
-        if not self._in_place or (not at_once and now - self._drawn_at < _SECONDS_BETWEEN_DRAWS):
-            return
-        room = max(1, terminal.width(self._stream) - 1)
-        line = self._line(room)
-        self._write(f"\r{line.ljust(min(len(self._drawn), room))}")
-        self._drawn, self._drawn_at = line, now
+    def _table(self) -> tuple[Cells, tuple[Cells, ...]]:
+        """Return the header and the rows of the best trials so far."""
+        names, places = self._standings.varying(), self._standings.top(_BEST)
+        if not places:
+            return (), ()
+        header = ("trial", self._objective, "epoch", "time", *names)
+        return header, tuple(_cells(place, names) for place in places)
 
-    def _clear(self) -> None:
-        if self._in_place and self._drawn:
-            self._write(f"\r{' ' * len(self._drawn)}\r")
-            self._drawn = ""
 
-    def _write(self, text: str) -> None:
-        if not terminal.write(text, self._stream):
-            self._stream, self._in_place = None, False
+def _cells(place: Place, names: Sequence[str]) -> Cells:
+    seconds = "" if math.isnan(place.seconds) else clock_time(place.seconds)
+    values = [short(place.values[name]) if name in place.values else "-" for name in names]
+    return (str(place.number), f"{place.score:.4f}", str(place.epoch or ""), seconds, *values)
+
+
+def _pairs(values: Mapping[str, object]) -> list[str]:
+    return [f"{name}={short(value)}" for name, value in values.items()]
+
+
+def _join(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
 
 
 def clock_time(seconds: float) -> str:
@@ -257,10 +323,6 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _join(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
 
 
 def short(value: object) -> str:

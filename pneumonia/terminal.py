@@ -6,26 +6,44 @@ import os
 import sys
 from typing import TextIO
 
-_PLAIN = str.maketrans({"·": "-", "…": "~"})
-_DEFAULT_WIDTH = 80
+_PLAIN = str.maketrans("·…━╸╺─▁▂▃▄▅▆▇█", "-~==--.:-=+*#@")
+_DEFAULT_SIZE = (80, 24)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether the stream is a terminal that can go back to the start of a line."""
     try:
-        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        is_tty = stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
+    return is_tty and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def is_watched(stream: TextIO | None) -> bool:
+    """Return whether somebody is likely to look at the stream while it is written.
+
+    Not where a continuous integration keeps it, though that may come with a terminal, nor where
+    this process is one of several that share it.
+    """
+    if not is_terminal(stream) or os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return False
+    from multiprocessing import parent_process
+
+    return parent_process() is None
 
 
 def width(stream: TextIO | None) -> int:
     """Return the width of the terminal behind the stream, in characters; 80 where unknown."""
-    if stream is None:
-        return _DEFAULT_WIDTH
+    return size(stream)[0]
+
+
+def size(stream: TextIO | None) -> tuple[int, int]:
+    """Return the columns and rows of the terminal behind the stream; 80 x 24 where unknown."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
+        found = os.get_terminal_size(stream.fileno()) if stream is not None else (0, 0)
     except (OSError, ValueError):
-        return _DEFAULT_WIDTH
+        found = (0, 0)
+    return found[0] or _DEFAULT_SIZE[0], found[1] or _DEFAULT_SIZE[1]
 
 
 def encodable(text: str, stream: TextIO) -> str:
@@ -55,6 +73,11 @@ def write(text: str, stream: TextIO | None) -> bool:
     except (OSError, ValueError):  # a full disk; a closed stream
         return False
     return True
+
+
+def say(text: str) -> None:
+    """Write a text as one line to standard error."""
+    write(" ".join(text.split("\n")) + "\n", sys.stderr)
 
 
 def _abandon(stream: TextIO) -> None:
