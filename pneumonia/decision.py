@@ -1,0 +1,93 @@
+"""What a trained model decides by: its temperature and its threshold, found on val."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from pneumonia import engine, training
+from pneumonia.feeds import Feed, read_all
+from pneumonia.inputs import positive_share
+from pneumonia.thresholds import Decision, choose, fit_temperature, logit
+
+Array = np.ndarray[Any, Any]
+Config = dict[str, Any]
+Weights = tuple[Array, ...]
+
+# Dividing the logits by it keeps their sigmoids away from 0 and 1, where float32 has lost them.
+_FLAT = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A model that is ready to decide.
+
+    Attributes:
+        decision: How it does.
+        weights: The values of its variables, with the temperature in them.
+        probabilities: What these weights give for val, float32 (n,).
+    """
+
+    decision: Decision
+    weights: Weights
+    probabilities: Array
+
+
+def decide(
+    model: keras.Model, weights: Weights, *, val: Feed, labels: Array, config: Config
+) -> Decided:
+    """Calibrate a model if asked, and choose its threshold.
+
+    Args:
+        model: What was trained; its own weights do not matter.
+        weights: The values of its variables.
+        val: The inputs of val, which these weights were not trained on.
+        labels: int64 (n,), those of val.
+        config: The whole configuration of the trial.
+    """
+    section = config["threshold"]
+    program = training.start(model, config, config["seed"])
+    x, temperature = read_all(val), 1.0
+    can_calibrate = section["calibrate"] and is_foldable(model)
+    if can_calibrate:
+        program.set_weights(fold(model, weights, _FLAT))
+        temperature = fit_temperature(labels, _FLAT * logit(program.predict(x)))
+        weights = fold(model, weights, temperature)
+    program.set_weights(weights)
+    probabilities = program.predict(x)
+    share = positive_share(labels, config["training"]["class_weight"])
+    threshold, statement = choose(labels, probabilities, section, share=share)
+    if section["calibrate"] and not can_calibrate:
+        statement += "; not calibrated, as the head does not end in a dense layer with a sigmoid"
+    rule = section["rule"] if isinstance(section["rule"], str) else Decision().rule
+    return Decided(Decision(threshold, rule, temperature, statement), weights, probabilities)
+
+
+def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:
+    """Divide the logits by a temperature: weights and bias of the last layer, exactly.
+
+    Args:
+        model: What was trained, which is foldable unless the temperature is 1.
+        weights: The values of its variables.
+        temperature: Above 0.
+    """
+    if temperature == 1:
+        return weights
+    last = {id(variable) for variable in _last(model).variables}
+    return tuple(
+        (value / temperature).astype(value.dtype) if id(variable) in last else value
+        for variable, value in zip(engine.variables(model), weights, strict=True)
+    )
+
+
+def is_foldable(model: keras.Model) -> bool:
+    """Tell whether a model ends in one dense sigmoid unit, whose logit can be divided."""
+    last = _last(model)
+    return type(last) is keras.layers.Dense and last.activation is keras.activations.sigmoid
+
+
+def _last(model: keras.Model) -> keras.layers.Layer:
+    return model.get_layer("head").layers[-1]

@@ -1,0 +1,171 @@
+"""From probabilities to decisions: the threshold and the temperature, chosen on val alone.
+
+The rules, each a value of `threshold.rule`:
+
+a number
+    That threshold. With `threshold.prevalence` it is a threshold on the probability at that
+    prevalence: by Bayes' rule the odds of the disease change by the odds of the prevalences
+    (Saerens et al. 2002, doi:10.1162/089976602753284446, equation 2.4), so that
+    logit(threshold) = logit(rule) - logit(prevalence) + logit(share), where `share` is the share of
+    positives that the probabilities are for.
+`youden`
+    The greatest sensitivity + specificity - 1 (Youden 1950,
+    doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3).
+`sensitivity`
+    The greatest specificity whose sensitivity is at least `threshold.target`.
+`cost`
+    The least expected cost of an image, false_negative_cost x prevalence x (1 - sensitivity) +
+    false_positive_cost x (1 - prevalence) x (1 - specificity) (Metz 1978,
+    doi:10.1016/S0001-2998(78)80014-2); the prevalence is val's own where none is given.
+
+Sensitivity and specificity do not depend on the prevalence, so it changes neither `youden` nor
+`sensitivity`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pneumonia.metrics import operating_points
+
+Floats = NDArray[np.float64]
+
+FIXED = "fixed"
+_COLDEST, _HOTTEST = 0.05, 20.0
+_HALVINGS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a classifier decides, as its file tells it.
+
+    Attributes:
+        threshold: Strictly above it, an image is positive.
+        rule: `fixed`, `youden`, `sensitivity` or `cost`.
+        temperature: What the logits were divided by; 1 where nothing was calibrated.
+        statement: How the threshold was chosen, in words.
+    """
+
+    threshold: float = 0.5
+    rule: str = FIXED
+    temperature: float = 1.0
+    statement: str = ""
+
+    def facts(self, class_names: tuple[str, str]) -> dict[str, Any]:
+        """Return what the classifier's file says of it, as JSON takes it."""
+        return {"class_names": list(class_names), **asdict(self)}
+
+
+def choose(
+    labels: ArrayLike, probabilities: ArrayLike, section: Mapping[str, Any], *, share: float
+) -> tuple[float, str]:
+    """Choose the threshold by the rule of a config's section `threshold`.
+
+    A threshold found on images lies midway between two probabilities that occur; of several as
+    good, it is the one nearest to 0.5.
+
+    Args:
+        labels: Of the images of val, 0 or 1, (n,); both occur.
+        probabilities: Of the positive class, (n,).
+        section: rule, target, false_negative_cost, false_positive_cost and prevalence.
+        share: The share of positives that the probabilities are for: val's, weighted as training
+            weighted the classes.
+
+    Returns:
+        The threshold in [0, 1], and how it was chosen, in words.
+    """
+    rule, prevalence = section["rule"], section["prevalence"]
+    size = np.size(labels)
+    if not isinstance(rule, str):
+        return _fixed(float(rule), prevalence, share)
+    sensitivity, specificity, cuts = _cuts(labels, probabilities)
+    if rule == "youden":
+        threshold = _nearest_half(cuts, sensitivity + specificity)
+        return threshold, f"the greatest sensitivity + specificity on val ({size:,} images)"
+    if rule == "sensitivity":
+        target = section["target"]
+        enough = np.where(sensitivity >= target, specificity, -1.0)
+        words = f"the greatest specificity on val ({size:,} images) at a sensitivity of {target:g}"
+        return _nearest_half(cuts, enough), words
+    own = float(np.mean(np.asarray(labels) > 0)) if prevalence is None else prevalence
+    missed, alarmed = section["false_negative_cost"], section["false_positive_cost"]
+    cost = missed * own * (1 - sensitivity) + alarmed * (1 - own) * (1 - specificity)
+    return _nearest_half(cuts, -cost), (
+        f"the least cost on val ({size:,} images) where a missed image costs {missed:g}, a false "
+        f"alarm {alarmed:g}, and {own:.1%} are positive"
+    )
+
+
+def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Return the temperature T that makes sigmoid(logits / T) likeliest (Guo et al. 2017).
+
+    The log loss is convex in 1 / T, so bisection of its slope finds the minimum
+    (https://arxiv.org/abs/1706.04599, section 4.2). The result is kept within 0.05 to 20: where
+    every image is right, no T is small enough.
+
+    Args:
+        labels: 0 or 1, (n,).
+        logits: What goes into the sigmoid, (n,).
+    """
+    y, z = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+    low, high = math.log(1 / _HOTTEST), math.log(1 / _COLDEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        slope = float(np.mean(z * (sigmoid(math.exp(middle) * z) - y)))
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def sigmoid(z: ArrayLike) -> Floats:
+    """Return 1 / (1 + exp(-z)) without overflow."""
+    half: Floats = 0.5 * np.tanh(0.5 * np.asarray(z, dtype=np.float64))
+    return half + 0.5
+
+
+def logit(p: ArrayLike) -> Floats:
+    """Return log(p / (1 - p)) of probabilities in (0, 1)."""
+    p = np.asarray(p, dtype=np.float64)
+    result: Floats = np.log(p) - np.log1p(-p)
+    return result
+
+
+def predictive_values(
+    sensitivity: float, specificity: float, prevalence: float
+) -> tuple[float, float]:
+    """Return the positive and the negative predictive value at a prevalence, by Bayes' rule."""
+    found, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    cleared, missed = (1 - prevalence) * specificity, prevalence * (1 - sensitivity)
+    nan = math.nan
+    positive = found / (found + alarms) if found + alarms else nan
+    return positive, cleared / (cleared + missed) if cleared + missed else nan
+
+
+def _fixed(rule: float, prevalence: float | None, share: float) -> tuple[float, str]:
+    if prevalence is None or not 0 < rule < 1:
+        return rule, "given"
+    shifted = logit(rule) - logit(prevalence) + logit(share)
+    return float(sigmoid(shifted)), (
+        f"{rule:g} on the probability at a prevalence of {prevalence:.1%}, where the classifier's "
+        f"is that at {share:.1%}"
+    )
+
+
+def _cuts(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Return sensitivity, specificity and threshold of every way to part the images in two."""
+    false_positives, true_positives, scores = operating_points(labels, probabilities)
+    above = np.append(1.0, scores[1:])
+    below = np.append(scores[1:], 0.0)
+    sensitivity = true_positives / true_positives[-1]
+    return sensitivity, 1 - false_positives / false_positives[-1], (above + below) / 2
+
+
+def _nearest_half(cuts: Floats, goodness: Floats) -> float:
+    """Return the best cut; of several as good within rounding, the one nearest to 0.5."""
+    best = cuts[goodness >= goodness.max() - 1e-12]
+    return float(best[np.argmin(np.abs(best - 0.5))])
