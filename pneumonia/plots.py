@@ -7,8 +7,6 @@ and nothing is told by colour alone.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,14 +234,13 @@ def error_sheet(
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure as a PNG file, whole or not at all, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # The same name every time: what a killed process has left of it is written over.
+    part = path.with_name(f".{path.name}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", dpi=_DPI)
-        Path(name).chmod(0o644)  # mkstemp lets nobody else read it
-        Path(name).replace(path)
+        figure.savefig(part, format="png", dpi=_DPI)
+        part.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TextIO
 
 from pneumonia import terminal
-from pneumonia.metrics import Scores
+from pneumonia.metrics import DECIDED, Confusion, Estimate, Scores
 from pneumonia.progress import clock_time, short
+from pneumonia.thresholds import Decision, predictive_values
 
 _NAMES = {
     "auc": "AUC",
@@ -126,36 +128,99 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
     )
 
 
-def scores_table(scores: Scores, *, title: str = "Scores on the test split") -> Table:
-    """Return the table of all the scores with their intervals, and the counts below it."""
+def scores_table(
+    scores: Scores,
+    *,
+    chosen: Scores | None = None,
+    decision: Sequence[str] = (),
+    title: str = "Scores on the test split",
+) -> Table:
+    """Return the table of all the scores with their intervals, and the counts below it.
+
+    Args:
+        scores: At 0.5.
+        chosen: At the classifier's own threshold, shown beside them where that is another.
+        decision: How the classifier decides, in sentences: the last notes.
+        title: A line above.
+    """
+    sides = [scores]
+    if chosen is not None and chosen.threshold != scores.threshold:
+        sides.append(chosen)
     cells = []
     for name, estimate in scores.estimates().items():
-        label = _NAMES.get(name, name.replace("_", " "))
-        if math.isnan(estimate.value):
-            cells.append((label, "undefined", ""))
-        else:
-            interval = f"{estimate.low:.3f} to {estimate.high:.3f}"
-            cells.append((label, f"{estimate.value:.3f}", interval))
-    counts = scores.confusion
-    has_no_width = any(e.low == e.high for e in scores.estimates().values())
+        label = score_name(name)
+        others = [side.estimates()[name] if name in DECIDED else None for side in sides[1:]]
+        cells.append((label, *(cell for one in (estimate, *others) for cell in _shown(one))))
+    has_no_width = any(e.low == e.high for side in sides for e in side.estimates().values())
+    heads = ["value", *(f"above {side.threshold:.4g}" for side in sides[1:])]
     return Table(
         title=title,
-        header=("score", "value", "95 % interval"),
+        header=("score", *(cell for head in heads for cell in (head, "95 % interval"))),
         rows=tuple(cells),
-        is_number=(False, True, True),
+        is_number=(False, *(True for _ in heads for _ in range(2))),
         notes=(
-            f"Of {_count(counts.positives, 'positive image')}, {counts.true_positives} found and "
-            f"{counts.false_negatives} missed; of {_count(counts.negatives, 'negative image')}, "
-            f"{counts.true_negatives} cleared and {counts.false_positives} false alarms.",
+            _counted(scores.confusion),
             f"Positive is a probability above {scores.threshold:g}. Intervals: "
             f"{scores.resamples:,} bootstrap resamples, stratified by class.",
             *([_NO_WIDTH] if has_no_width else []),
+            *(f"{_counted(one.confusion)[:-1]}, above {one.threshold:.4g}." for one in sides[1:]),
+            *decision,
         ),
     )
 
 
+def score_name(name: str) -> str:
+    """Return what people call a score, such as 'AUC'."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def decided(decision: Decision, chosen: Scores, *, prevalence: float | None) -> list[str]:
+    """Return how a classifier decides, in sentences.
+
+    Args:
+        decision: How.
+        chosen: The scores at its threshold.
+        prevalence: The share of positives where it will be used, if it is known.
+    """
+    lines = [f"The classifier's own threshold is {decision.threshold:.4g}: {decision.statement}."]
+    if decision.temperature != 1:
+        lines.append(
+            f"Its logits are divided by {decision.temperature:.4g}, the temperature that fits val."
+        )
+    if prevalence is not None:
+        rates = chosen.sensitivity.value, chosen.specificity.value
+        positive, negative = predictive_values(*rates, prevalence)
+        lines.append(
+            f"At a prevalence of {prevalence:.1%}, {positive:.1%} of its positive decisions would "
+            f"be right, and {negative:.1%} of its negative ones."
+        )
+    return lines
+
+
+def _shown(estimate: Estimate | None) -> tuple[str, str]:
+    """Return the cells of a score and its interval."""
+    if estimate is None:
+        return "", ""
+    if math.isnan(estimate.value):
+        return "undefined", ""
+    return f"{estimate.value:.3f}", f"{estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def _counted(counts: Confusion) -> str:
+    return (
+        f"Of {_count(counts.positives, 'positive image')}, {counts.true_positives} found and "
+        f"{counts.false_negatives} missed; of {_count(counts.negatives, 'negative image')}, "
+        f"{counts.true_negatives} cleared and {counts.false_positives} false alarms."
+    )
+
+
 def next_commands(
-    preset: Path | str, *, model: str | None = None, prefix: str = "", ui: str = "make ui"
+    preset: Path | str,
+    *,
+    model: str | None = None,
+    prefix: str = "",
+    ui: str = "make ui",
+    options: str = "",
 ) -> str:
     """Return the commands that come next, one a line, each with what it does.
 
@@ -165,12 +230,14 @@ def next_commands(
             one where no classifier was logged, which leaves that command out.
         prefix: What goes before our commands where they are not on the path, as `.venv/bin/`.
         ui: The command that shows the results.
+        options: What the preset needs before it, with a space after it.
     """
+    retrain = f"{prefix}pneumonia {options}experiment={shlex.quote(str(preset))}"
     predict = f"{prefix}pneumonia-predict IMAGE..." + (f" model={model}" if model else "")
     commands = {
         ui: "look at the results in a browser",
         predict: "get probabilities for image files",
-        f"{prefix}pneumonia experiment={preset}": "train the winner again, to the same score",
+        retrain: "train the winner again, to the same score",
     }
     if model == "":
         del commands[predict]
@@ -181,7 +248,7 @@ def next_commands(
 
 def description(
     rows: Sequence[Row],
-    scores: Scores,
+    table: Table,
     *,
     objective: str,
     facts: Mapping[str, object] | None = None,
@@ -190,12 +257,11 @@ def description(
 
     Args:
         rows: All the trials that came to a score, the best first.
-        scores: The winner's scores on the test split.
+        table: The winner's scores on the test split, by `scores_table`.
         objective: Name of the metric that ranks the trials.
         facts: What else to tell, by name, such as the dataset and its source.
     """
     best = rows[0]
-    table = scores_table(scores)
     values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]
     parts = [
         f"**{_DISCLAIMER}**",

@@ -91,7 +91,9 @@ def test_the_next_commands() -> None:
 
 def test_the_note_has_the_winner_the_scores_and_the_warning() -> None:
     scores = metrics.evaluate(Y, SCORE, seed=1)
-    note = report.description(ROWS, scores, objective="val_auc", facts={"Dataset": "phantom"})
+    note = report.description(
+        ROWS, report.scores_table(scores), objective="val_auc", facts={"Dataset": "phantom"}
+    )
     assert note.startswith("**Not for clinical use")
     assert "### Winner: trial 7, val_auc 0.9822" in note
     assert "- `lr`: 0.001235" in note

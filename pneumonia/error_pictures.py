@@ -1,0 +1,154 @@
+"""The images that the final classifier got most wrong, as pictures that a page can hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pneumonia import space
+from pneumonia.chronicle import Chronicle, Predictions
+from pneumonia.errors import DataError, UserError
+from pneumonia.loading import load_data
+
+if TYPE_CHECKING:
+    import keras
+
+Pixels = NDArray[np.uint8]
+Load: TypeAlias = "Callable[[], keras.Model]"
+
+MOST = 6  # of each kind: missed, and false alarms
+_SIDE = 224  # of a picture, in pixels
+_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that was wrong.
+
+    Attributes:
+        name: What it is called.
+        truth: Its label, 0 or 1.
+        probability: What the classifier gave.
+        image: The image, as a data URI.
+        heat: The image under its heat map, as a data URI; empty where there is none.
+    """
+
+    name: str
+    truth: int
+    probability: float
+    image: str
+    heat: str = ""
+
+
+def draw(search: Chronicle, threshold: float, *, load: Load | None = None) -> list[Picture]:
+    """Return the images of the test split that were most confidently wrong, missed ones first.
+
+    Args:
+        search: With predictions of the test split.
+        threshold: Strictly above it, an image is positive.
+        load: Gives the final classifier for heat maps; by default it is read from its file.
+
+    Raises:
+        UserError: Where the images are not at hand, or are others than the search had.
+    """
+    test = search.predictions["test"]
+    worst = [*_worst(test, threshold, label=1), *_worst(test, threshold, label=0)]
+    if not worst:
+        return []
+    images = _read(search, [test.names[index] for index in worst])
+    heats = _heats(images, load or _loader(search))
+    return [
+        Picture(
+            test.names[index],
+            int(test.labels[index]),
+            float(test.probabilities[index]),
+            _uri(_resize(image)),
+            heat,
+        )
+        for index, image, heat in zip(worst, images, heats, strict=True)
+    ]
+
+
+def _worst(test: Predictions, threshold: float, *, label: int) -> list[int]:
+    """Return the indices of wrong images of a class, the most confidently wrong first."""
+    p = test.probabilities
+    wrong = np.flatnonzero((test.labels == label) & ((p > threshold) != label))
+    order = np.argsort(-np.abs(p[wrong] - label), kind="stable")
+    return [int(index) for index in wrong[order][:MOST]]
+
+
+def _read(search: Chronicle, names: Sequence[str]) -> list[Pixels]:
+    """Read images of the test split by their names, if they are those that the search had."""
+    winner = search.winner()
+    if search.cfg is None or "dataset" not in search.cfg:
+        raise DataError("The configuration of the search does not tell of the data.")
+    config = space.collapse(search.cfg, dict(winner.values) if winner else {})
+    split = load_data(config).test
+    known = {row["split"]: row["digest"] for row in search.started.get("datasets", [])}
+    if known.get("test", split.digest) != split.digest:
+        raise DataError("The images of the test split have changed since the search.")
+    places = {name: index for index, name in enumerate(split.names)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise DataError(f"There is no image {missing[0]!r} in the test split.")
+    return [np.asarray(one) for one in split.images.read(np.array([places[n] for n in names]))]
+
+
+def _loader(search: Chronicle) -> Load | None:
+    """Return what reads the final classifier from its file, None where there is none."""
+    path = search.folder / str(search.ended.get("classifier") or "")
+    if not path.is_file():
+        return None
+    # TensorFlow: a report without heat maps does without it.
+    from pneumonia import classifier
+
+    return lambda: classifier.load(path)
+
+
+def _heats(images: Sequence[Pixels], load: Load | None) -> list[str]:
+    """Return each image under its heat map as a data URI, empty where none can be made."""
+    if load is None:
+        return [""] * len(images)
+    from pneumonia import heatmaps
+
+    try:
+        maps = heatmaps.explain(load(), images)
+    except UserError:  # a classifier whose features have no place
+        return [""] * len(images)
+    return [
+        _uri(heatmaps.overlay(_resize(image), _resize_heat(heat, image)))
+        for image, heat in zip(images, maps, strict=True)
+    ]
+
+
+def _resize(image: Pixels) -> Pixels:
+    """Bring an image to the size of a picture, as uint8 (H, W, C)."""
+    drawn = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    resized = np.asarray(drawn.resize(_size(image), Image.Resampling.BICUBIC))
+    return resized if resized.ndim == 3 else resized[..., np.newaxis]
+
+
+def _resize_heat(heat: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
+    drawn = Image.fromarray(heat.astype(np.float32))
+    resized = np.asarray(drawn.resize(_size(image), Image.Resampling.BILINEAR), np.float32)
+    return resized.clip(0.0, 1.0)
+
+
+def _size(image: Pixels) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    scale = _SIDE / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _uri(image: Pixels) -> str:
+    file = io.BytesIO()
+    drawn = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    drawn.save(file, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

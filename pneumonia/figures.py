@@ -1,0 +1,84 @@
+"""What interactive figures are made of, as plotly.js takes them: data and layout.
+
+Plain mappings rather than plotly's Python objects, which take seconds to import and to check. A
+colour that begins with @ is one of the page's, which differ between light and dark. Plotly reads
+some HTML in texts, so whatever others have named goes through `escape`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pneumonia.chronicle import Trial
+from pneumonia.progress import short
+
+Json = dict[str, Any]
+
+CURVES = ("@blue", "@orange", "@green", "@purple", "@yellow", "@sky")
+MOST_TRIALS = 2000  # in a figure: the best or the first ones where there are more
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One interactive figure.
+
+    Attributes:
+        key: Its name in the page: letters and dashes.
+        title: What stands above it.
+        alt: What it shows, for who does not see it.
+        data: The traces.
+        layout: The axes.
+        height: Of the plot, in CSS pixels.
+        note: What stands below it.
+        min_width: Below which it is scrolled sideways, in CSS pixels.
+    """
+
+    key: str
+    title: str
+    alt: str
+    data: list[Json]
+    layout: Json
+    height: int = 340
+    note: str = ""
+    min_width: int = 0
+
+
+def escape(text: object) -> str:
+    """Return a text as Plotly shows it: it takes some HTML for format."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def hover(trial: Trial) -> str:
+    """Return what is told of a trial that the pointer is on."""
+    score = "" if trial.score is None else f": {trial.score:.4f}"
+    lines = [f"trial {trial.number}{score}"]
+    lines += [f"{escape(name)} {escape(short(value))}" for name, value in trial.values.items()]
+    return "<br>".join(lines)
+
+
+def focus(values: Sequence[float], sign: int) -> list[float]:
+    """Return the part of the axis to begin with: all but what lies far on the bad side."""
+    bad, median = np.percentile(values, [25 if sign > 0 else 75, 50])
+    best = max(values, key=lambda value: sign * value)
+    fence = median - sign * 4 * max(abs(best - median), abs(median - bad), 1e-9)
+    inner = [value for value in values if sign * value >= sign * fence]
+    low, high = min(inner), max(inner)
+    pad = 0.06 * (high - low) or max(abs(high) * 0.01, 1e-6)
+    return [number(low - pad), number(high + pad)]  # type: ignore[list-item]
+
+
+def rounded(values: Iterable[Any]) -> list[float | int | None]:
+    """Return numbers with the digits that a picture can show."""
+    return [number(value) for value in values]
+
+
+def number(value: Any) -> float | int | None:
+    """Return a number with the digits that a picture can show; None where it is none."""
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() else float(f"{value:.6g}")

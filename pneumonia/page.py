@@ -1,0 +1,147 @@
+"""One HTML page that holds all it needs: it opens from disk, and nothing leaves it.
+
+Whatever others have named (files, classes, paths, reasons) is escaped by Jinja2, and the page's
+policy lets no script run but the two that are written here: the plots' library and the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from pneumonia.error_pictures import Picture
+from pneumonia.figures import Figure
+from pneumonia.report import Table
+
+MOST_BYTES = 9_000_000
+"""What a page never exceeds; plotly.js alone is 4.8 MB of it."""
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A number at the beginning of a page: what it is called, the number, what stands below."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A confusion matrix.
+
+    Attributes:
+        title: On which split, at which threshold.
+        names: The negative class, the positive class.
+        counts: True negatives, false positives; false negatives, true positives.
+    """
+
+    title: str
+    names: tuple[str, str]
+    counts: tuple[tuple[int, int], tuple[int, int]]
+
+    def share(self, row: int, column: int) -> float:
+        """Return the share of a cell in its row: of the images of that true class."""
+        return self.counts[row][column] / max(1, sum(self.counts[row]))
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a page, in plain text: the page makes it HTML.
+
+    Attributes:
+        key: Its anchor in the page.
+        title: Its heading.
+        texts: Paragraphs at its beginning.
+        tiles: Numbers in large print.
+        tables: Tables.
+        commands: Commands to copy, each with what it does.
+        figures: Interactive figures.
+        matrices: Confusion matrices.
+        pictures: Images that were wrong.
+        notes: Paragraphs at its end.
+        details: What is folded away: its summary and its text.
+        links: For tables, the addresses of the first column's cells, by their text.
+    """
+
+    key: str
+    title: str
+    texts: tuple[str, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    tables: tuple[Table, ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
+    figures: tuple[Figure, ...] = ()
+    matrices: tuple[Matrix, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+
+
+def render(
+    title: str, subtitle: str, sections: Sequence[Section], *, class_names: tuple[str, str]
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        title: Its heading.
+        subtitle: A line below.
+        sections: Its parts.
+        class_names: The negative class, the positive class.
+    """
+    scripts = [_plotly(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            sections=sections,
+            class_names=class_names,
+            hashes=[_hash(script) for script in scripts],
+            # Our own files and plotly.js, which hold no closing tag.
+            scripts=[Markup(script) for script in scripts],
+            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["dotted"] = _dotted
+    return environment
+
+
+def _dotted(path: str) -> Markup:
+    """Return a dotted path that a line can break in."""
+    return Markup(str(escape(path)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
+def _hash(script: str) -> str:
+    """Return how a content security policy names a script that may run."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

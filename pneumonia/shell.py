@@ -1,0 +1,37 @@
+"""Paths and commands as a user in the current folder would type them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+
+def shown(path: Path, *, resolve: bool = True) -> str:
+    """Return a path as a user in the current folder would type it.
+
+    Args:
+        path: The path.
+        resolve: Whether to follow symbolic links.
+    """
+    try:
+        absolute = path.resolve() if resolve else path.absolute()
+        return str(absolute.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def commands() -> tuple[str, str]:
+    """Return what goes before our commands to run them from here, and the one that opens MLflow."""
+    folder = Path(sys.executable).parent
+    is_on_path = shutil.which("pneumonia") is not None
+    prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
+    has_target = "\nui:" in _read(Path("Makefile"))
+    return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,184 @@
+"""The parts of a report that tell of the trials: which there were, what mattered, how long."""
+
+from __future__ import annotations
+
+import math
+
+from pneumonia import curve_figures, importance, trial_figures
+from pneumonia.chronicle import Chronicle, Trial
+from pneumonia.figures import MOST_TRIALS
+from pneumonia.importance import LEAST, Importances
+from pneumonia.page import Section
+from pneumonia.progress import clock_time, short
+from pneumonia.report import Table
+
+MOST_ROWS = 300  # of a table
+_MOST_FAILURES = 20
+_MOST_TEXT = 6000  # characters of a traceback
+# R squared of what the forest foretells, below which its importances are not believed.
+_WEAK = 0.25
+_PHASES = {
+    "preparation": "preparation: reading the images, features of the first trial",
+    "trials": "trials: features of further layers, training, keeping classifiers",
+    "evaluation": "evaluation: the winner on val and test, pictures",
+}
+
+
+def build(search: Chronicle) -> list[Section]:
+    """Return the parts on the trials, in their order."""
+    return [
+        _trials(search),
+        _importance(search),
+        _course(search),
+        *_brackets(search),
+        _learning(search),
+    ]
+
+
+def _trials(search: Chronicle) -> Section:
+    figure = trial_figures.parallel(search)
+    texts = [] if figure else ["Parallel coordinates need two trials with scores."]
+    ranked = search.ranked()
+    hidden = len(ranked) - MOST_TRIALS
+    if hidden > 0:
+        texts.append(f"The plot shows the best {MOST_TRIALS:,}, {hidden:,} are left out.")
+    figures = (figure,) if figure else ()
+    return Section(
+        "trials", "Trials", tuple(texts), figures=figures, tables=(_table(search, ranked),)
+    )
+
+
+def _table(search: Chronicle, ranked: list[Trial]) -> Table:
+    names = [item.path for item in search.ranges]
+    has_brackets = any(trial.bracket is not None for trial in ranked)
+    rows = []
+    for rank, trial in enumerate(ranked[:MOST_ROWS], start=1):
+        where = (f"{trial.bracket}/{trial.round}",) if has_brackets else ()
+        values = (short(trial.values[name]) if name in trial.values else "-" for name in names)
+        seconds = "-" if math.isnan(trial.seconds) else f"{trial.seconds:.1f}"
+        of = f"{trial.best_epoch}/{trial.epochs}"
+        rows.append((str(rank), str(trial.number), f"{trial.score:.4f}", of, seconds,
+                     *where, *values))  # fmt: skip
+    where = ("bracket/round",) if has_brackets else ()
+    header = ("rank", "trial", search.objective, "best epoch", "seconds", *where, *names)
+    of_numbers = [item.kind != "choice" or _are_numbers(item.values) for item in search.ranges]
+    hidden = len(ranked) - len(rows)
+    return Table(
+        title=f"Trials by {search.objective}, the best first",
+        header=header,
+        rows=tuple(rows),
+        is_number=(True, True, True, True, True, *(True for _ in where), *of_numbers),
+        notes=(f"{hidden:,} more trials are not shown.",) if hidden else (),
+    )
+
+
+def _are_numbers(values: tuple[object, ...]) -> bool:
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+
+
+def _importance(search: Chronicle) -> Section:
+    found = importance.measure(search.trials, search.ranges)
+    method = (
+        "Method: functional ANOVA of a random forest that learns the objective from the "
+        "hyperparameters (Hutter, Hoos and Leyton-Brown 2014). A bar is the share of the forest's "
+        "variance over the whole space that one hyperparameter explains alone; what the bars lack "
+        "to 100 % is explained by several together. The lines are 95 % intervals over bootstrap "
+        "resamples of the trials. The epochs that a trial was given are an input as well."
+    )
+    figures = (trial_figures.importances(found.parts),) if found.parts else ()
+    return Section(
+        "importance", "What mattered", (_verdict(found),), figures=figures, notes=(method,)
+    )
+
+
+def _verdict(found: Importances) -> str:
+    if not found.parts:
+        return (
+            f"Too few trials to tell: {found.settings} different settings came to a score, and "
+            f"below {LEAST}, or without differences between their scores, importances mean nothing."
+        )
+    told = (
+        f"From {found.settings} different settings. Of the differences between those left out, "
+        f"the forest foretells {max(0.0, found.explained):.0%}"
+    )
+    if found.explained < _WEAK:
+        return f"{told}: too little to believe this picture. More trials would tell."
+    return f"{told} (R² out of bag)."
+
+
+def _course(search: Chronicle) -> Section:
+    figures = tuple(curve_figures.best_so_far(search))
+    texts = () if figures else ("No epoch was trained.",)
+    note = (
+        "Seconds count from the beginning of the search, with its features and its overhead; "
+        "pauses before it was resumed are left out."
+    )
+    return Section("course", "Best so far", texts, figures=figures, notes=(note,))
+
+
+def _brackets(search: Chronicle) -> list[Section]:
+    figures = trial_figures.brackets(search)
+    if not figures:
+        return []
+    text = (
+        "Each bracket begins with trials of few epochs; the best of a round are promoted and go "
+        "on (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html). A point is a trial at the "
+        "end of its round, a line leads to what it was promoted to."
+    )
+    return [Section("hyperband", "Hyperband", (text,), figures=tuple(figures))]
+
+
+def _learning(search: Chronicle) -> Section:
+    figures = tuple(curve_figures.learning(search))
+    text = "The best trials with different hyperparameters: validation solid, training dashed."
+    texts = (text,) if figures else ("No trial came to a score.",)
+    return Section("learning", "Learning curves", texts, figures=figures)
+
+
+def times(search: Chronicle) -> Section:
+    """Return the part on where time went."""
+    figure = curve_figures.times(search)
+    phases = {
+        name.removeprefix("seconds_"): value
+        for name, value in search.metrics.items()
+        if name.startswith("seconds_")
+    }
+    total = search.metrics.get("seconds") or search.seconds
+    rows = [
+        (_PHASES.get(name, name), f"{value:,.1f}", f"{value / max(total, 1e-9):.0%}")
+        for name, value in phases.items()
+    ]
+    table = Table(
+        f"{clock_time(total)} in all", ("phase", "seconds", "share"), tuple(rows),
+        (False, True, True),
+    )  # fmt: skip
+    tables = (table,) if rows else ()
+    texts = () if rows else ("The search has not come to its end: only trials are known.",)
+    return Section("time", "Where time went", texts, figures=(figure,) if figure else (),
+                   tables=tables)  # fmt: skip
+
+
+def failures(search: Chronicle) -> Section:
+    """Return the part on trials that came to no score."""
+    failed = [trial for trial in search.trials if trial.status == "failed"]
+    unfinished = [trial for trial in search.trials if trial.status == "unfinished"]
+    texts = []
+    if not failed:
+        texts.append("No trial failed.")
+    if unfinished:
+        numbers = ", ".join(str(trial.number) for trial in unfinished[:_MOST_FAILURES])
+        texts.append(f"Without an end in the journal: trial {numbers}.")
+    rows = tuple(
+        (str(t.number), t.reason, " ".join(f"{n}={short(v)}" for n, v in t.values.items()))
+        for t in failed[:MOST_ROWS]
+    )
+    table = Table(
+        f"{len(failed)} failed", ("trial", "reason", "hyperparameters"), rows, (True, False, False)
+    )
+    details = tuple(
+        (f"Traceback of trial {trial.number}", trial.traceback[-_MOST_TEXT:])
+        for trial in failed[:_MOST_FAILURES]
+        if trial.traceback
+    )
+    tables = (table,) if rows else ()
+    return Section("failures", "Failed trials", tuple(texts), tables=tables, details=details)

@@ -1,0 +1,171 @@
+"""The pages in a real browser: the plots are drawn, nothing fails, nothing leaves the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made, finished, write_images
+from omegaconf import OmegaConf
+
+from pneumonia import reporting
+
+pytestmark = pytest.mark.slow
+selenium = pytest.importorskip("selenium", reason="drives the browser")
+
+NASTY = '</script><img src=x onerror="window.pwned=1"><a href="https://example.org">x</a>'
+Open = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
+                     "--enable-unsafe-swiftshader"):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driving = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield driving
+    driving.quit()
+
+
+@pytest.fixture
+def show(browser: Any) -> Open:
+    """Return what opens a page of a width in light or dark, and waits for its plots."""
+
+    def call(path: Path, *, width: int = 1280, theme: str = "light") -> None:
+        for kind in ("browser", "performance"):
+            browser.get_log(kind)
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(path.resolve().as_uri())
+        until = time.monotonic() + 60
+        ready = "return document.documentElement.dataset.ready"
+        while browser.execute_script(ready) != "yes" and time.monotonic() < until:
+            time.sleep(0.1)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = finished(tmp_path_factory.mktemp("search"))
+    write_images(folder)
+    reporting.write(folder)
+    return folder
+
+
+def complaints(browser: Any) -> list[str]:
+    return [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+
+
+def requests(browser: Any) -> list[str]:
+    """Return what the page asked for, besides itself and what it holds."""
+    events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
+    sent = [one for one in events if one["method"] == "Network.requestWillBeSent"]
+    addresses = [one["params"]["request"]["url"] for one in sent]
+    return [one for one in addresses if not one.startswith(("file:", "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_is_drawn_and_nothing_is_fetched(
+    theme: str, folder: Path, browser: Any, show: Open
+) -> None:
+    show(folder / reporting.NAME, theme=theme)
+    plots = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(one => [one.id, one.dataset.drawn,"
+        " one.querySelectorAll('.main-svg').length, one.getBoundingClientRect().width])"
+    )
+    assert len(plots) == 13
+    assert all(drawn == "yes" and layers and width > 200 for _, drawn, layers, width in plots)
+    lines = (
+        "return document.querySelectorAll('#plot-best-epochs .scatterlayer path.js-line').length"
+    )
+    assert browser.execute_script(lines) >= 1
+    assert browser.execute_script("return document.querySelectorAll('#errors img').length") >= 2
+    assert complaints(browser) == []
+    assert requests(browser) == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_no_width_needs_scrolling_sideways(
+    width: int, folder: Path, browser: Any, show: Open
+) -> None:
+    show(folder / reporting.NAME, width=width)
+    whole = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    content, window = browser.execute_script(whole)
+    assert content <= window
+
+
+def test_plots_follow_light_and_dark(folder: Path, browser: Any, show: Open) -> None:
+    colour = "return getComputedStyle(document.querySelector('#plot-roc .xtick text')).fill"
+    show(folder / reporting.NAME, theme="light")
+    before = browser.execute_script(colour)
+    media = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    until = time.monotonic() + 20
+    while browser.execute_script(colour) == before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert browser.execute_script(colour) != before
+
+
+def test_a_table_sorts_by_its_headings(folder: Path, browser: Any, show: Open) -> None:
+    show(folder / reporting.NAME)
+    column = (
+        "return [...document.querySelectorAll('#trials tbody tr')].map(one => "
+        "Number(one.cells[1].textContent))"
+    )
+    button = "document.querySelectorAll('#trials th button')[1].click();"
+    assert browser.execute_script(button + column) == sorted(range(1, 22))
+    assert browser.execute_script(button + column) == sorted(range(1, 22), reverse=True)
+
+
+def test_what_others_have_named_does_nothing(tmp_path: Path, browser: Any, show: Open) -> None:
+    made = Made(tmp_path, class_names=(NASTY, "${1}"))
+    made.hyperband()
+    made.fail(NASTY, traceback=NASTY)
+    made.predict(names=NASTY + "{index}")
+    made.end()
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    config.model.layer = f"choice(low, high, '{NASTY}')"
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    show(reporting.write(tmp_path))
+    assert browser.execute_script("return window.pwned") is None
+    found = "return document.querySelectorAll('a[href*=\"example.org\"], img[src=x]').length"
+    assert browser.execute_script(found) == 0
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    assert complaints(browser) == []
+    assert requests(browser) == []
+
+
+def test_a_script_that_got_in_would_not_run(tmp_path: Path, browser: Any, show: Open) -> None:
+    path = reporting.write(finished(tmp_path))
+    path.write_text(path.read_text().replace("</h1>", "</h1><script>window.pwned = 1</script>"))
+    show(path)
+    assert browser.execute_script("return window.pwned") is None
+    assert "Content Security Policy" in complaints(browser)[0]
+
+
+def test_searches_are_compared(tmp_path: Path, browser: Any, show: Open) -> None:
+    for number, model in enumerate(("cnn", "inception_v3", "efficientnet_lite0")):
+        reporting.write(finished(tmp_path / str(number), seed=number, model=model))
+    show(reporting.write_overview([tmp_path], tmp_path / reporting.NAME), width=390)
+    drawn = "return [...document.querySelectorAll('.plot')].map(one => one.dataset.drawn)"
+    assert set(browser.execute_script(drawn)) == {"yes"}
+    assert complaints(browser) == []
+    browser.execute_script("document.querySelector('#searches a').click()")
+    assert browser.current_url.endswith("0/report.html")

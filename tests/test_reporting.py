@@ -1,0 +1,306 @@
+"""The pages: what they hold, what they cannot be made to do, and the command that writes them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made import RANGES, Made, finished
+from omegaconf import OmegaConf
+
+from pneumonia import chronicle, page, reporting, score_sections
+from pneumonia.errors import UserError
+from pneumonia.multirun import Compare
+
+SECTIONS = (
+    *("summary", "trials", "importance", "course", "hyperband", "learning", "scores"),
+    *("calibration", "confusion", "errors", "data", "time", "failures", "provenance"),
+)
+NASTY = '</script><img src=x onerror="window.pwned=1"><b>&'
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements, and the text without the scripts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, Mapping[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[Mapping[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Page:
+    return Page(reporting.write(folder))
+
+
+def test_every_part_is_there_and_in_the_contents(whole: Page) -> None:
+    assert tuple(one["id"] for one in whole.all("section")) == SECTIONS
+    links = [one["href"] for one in whole.all("a")]
+    assert [f"#{key}" for key in SECTIONS] == links[1:]
+    assert len(whole.all("h1")) == 1
+
+
+def test_it_says_twice_that_it_is_not_for_clinical_use(whole: Page) -> None:
+    assert whole.text.count("Not for clinical use.") == 2
+
+
+def test_winner_scores_commands_and_data(folder: Path, whole: Page) -> None:
+    winner = chronicle.read(folder).winner()
+    assert winner is not None
+    for text in (
+        f"Trial {winner.number} won with val_auc {winner.score:.4f}",
+        *RANGES,
+        *("pneumonia-predict IMAGE...", "Brier score", "ECE", "(R² out of bag)"),
+        *("3 in train and val", f"{400:064x}", "28 by 28 by 1", "No trial failed."),
+        *("Test split, at 0.5", "Test split, at 0.62, chosen on val", "c0ffee", "3.15.0"),
+        "choice(64, 128, 256)",
+    ):
+        assert text in whole.text, text
+
+
+def test_nothing_is_fetched_and_nothing_else_may_run(folder: Path, whole: Page) -> None:
+    for name, attributes in whole.elements:
+        for key in ("src", "href", "srcset", "action", "data"):
+            address = attributes.get(key) or ""
+            assert not address or address.startswith(("#", "data:")), (name, address)
+    policy = next(one["content"] for one in whole.all("meta") if one.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "'unsafe-inline'" not in policy.partition("style-src")[0]
+    assert "@import" not in (folder / reporting.NAME).read_text()
+
+
+def test_every_picture_and_plot_is_told_in_words(whole: Page) -> None:
+    plots = [one for one in whole.all("div") if one.get("class") == "plot"]
+    assert len(plots) == 13
+    assert all(one["role"] == "img" and one["aria-label"] for one in plots)
+    assert all(one["alt"] for one in whole.all("img"))
+
+
+def test_the_size_is_that_of_the_library_and_little_more(folder: Path) -> None:
+    size = (folder / reporting.NAME).stat().st_size
+    assert size < 5_600_000
+    assert (folder / reporting.NAME).read_text().count("plotly.js v") == 1
+
+
+def test_a_large_search_stays_within_bounds(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    for _ in range(2500):
+        made.train(made.start(made.draw(), epochs=2), 1, 2)
+    made.predict()
+    made.end()
+    path = reporting.write(tmp_path)
+    assert path.stat().st_size < page.MOST_BYTES
+    assert "2,200 more trials are not shown." in Page(path).text
+
+
+def test_what_others_have_named_stays_text(tmp_path: Path) -> None:
+    made = Made(tmp_path, class_names=(NASTY, "'\"><svg onload=alert(1)>"))
+    made.hyperband()
+    made.fail(NASTY, traceback=f"Traceback {NASTY}")
+    made.predict(names=NASTY + "{index}")
+    made.end()
+    found = Page(reporting.write(tmp_path))
+    assert NASTY in found.text
+    tags = Counter(name for name, _ in found.elements)
+    assert tags["script"] == 13 + 2
+    assert {"img", "svg"} & set(tags) == set()
+    for _, attributes in found.elements:
+        assert not [key for key in attributes if key.startswith("on")]
+    scripts = [one for one in found.all("script") if one.get("type") != "application/json"]
+    assert len(scripts) == 2
+
+
+def test_a_name_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
+    finished(tmp_path)
+    path = tmp_path / "predictions.csv"
+    path.write_bytes(path.read_bytes().replace(b"test/", b"te\xffst/"))
+    assert "Calibration" in Page(reporting.write(tmp_path)).text
+
+
+@pytest.mark.parametrize(("rule", "origin"), [(0.62, "as configured"), ("youden", "chosen on val")])
+def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_path: Path) -> None:
+    search = chronicle.read(finished(tmp_path))
+    search.started["params"]["threshold.rule"] = rule
+    assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
+
+
+def test_an_old_search_without_predictions_says_so(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.hyperband()
+    made.end()
+    found = Page(reporting.write(tmp_path))
+    assert "Without predictions.csv in the search's folder" in found.text
+    assert "0.850 to 0.940" in found.text
+
+
+def test_a_search_that_was_broken_off(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    for _ in range(3):
+        made.train(made.start(made.draw(), epochs=2), 1, 2)
+    made.start(made.draw(), epochs=2)
+    ending = {"status": "interrupted", "reason": "the budget of 10 min is used up"}
+    found = Page(reporting.write(tmp_path, ending=ending))
+    for text in (
+        "This search was interrupted.",
+        "the budget of 10 min is used up",
+        "Too few trials to tell: 3 different settings",
+        "Without an end in the journal: trial 4.",
+    ):
+        assert text in found.text
+
+
+def test_a_search_in_which_all_failed(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    for number in range(3):
+        made.fail(f"out of memory {number}", traceback="Traceback: there")
+    made.end("failed")
+    found = Page(reporting.write(tmp_path))
+    assert "No trial came to a score, so there is no winner." in found.text
+    assert "out of memory 2" in found.text
+    assert "Traceback: there" in found.text
+
+
+def test_a_single_training_has_a_report(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    (tmp_path / "config.yaml").write_text("dense: {units: 64}\n")
+    made.train(made.start(made.draw(), epochs=2), 1, 2)
+    made.end()
+    assert "Parallel coordinates need two trials" in Page(reporting.write(tmp_path)).text
+
+
+def test_a_fault_of_the_report_is_told_and_ends_no_search(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert reporting.attempt(tmp_path / "none", {}, load=None, say=said.append) == []
+    assert said[0].startswith("warning: there is no report: UserError: ")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """The folder of a multirun of two searches, of which the second has no report of its own."""
+    reporting.write(finished(tmp_path / "sweep" / "0", model="cnn"))
+    finished(tmp_path / "sweep" / "1", seed=1, model="inception<v3>")
+    return tmp_path / "sweep"
+
+
+def test_several_searches_are_compared(two: Path) -> None:
+    path = reporting.write_overview([two], two / reporting.NAME)
+    found = Page(path)
+    keys = ("summary", "searches", "scores", "course", "differences")
+    assert tuple(one["id"] for one in found.all("section")) == keys
+    assert "0: model=cnn" in found.text
+    assert "1: model=inception<v3>" in found.text
+    addresses = [one["href"] for one in found.all("a")]
+    assert addresses[-1] == "0/report.html"
+    assert (path.parent / addresses[-1]).exists()
+    assert "1/report.html" not in addresses
+    assert re.search(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", found.text)
+    assert path.stat().st_size < 5_600_000
+
+
+def test_a_multirun_ends_with_the_comparison(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(two.parent)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
+    Compare().on_multirun_end(config)
+    assert capsys.readouterr().out == "\nThe searches compared: sweep/report.html\n"
+    assert (two / "report.html").exists()
+
+
+def test_a_multirun_that_left_no_search_leaves_no_page(tmp_path: Path) -> None:
+    Compare().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_a_report_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / reporting.NAME).unlink(missing_ok=True)
+    assert reporting.main([str(folder)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == folder / reporting.NAME
+    assert reporting.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
+    assert (tmp_path / "other.html").exists()
+
+
+def test_the_command_compares(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(two.parent)
+    assert reporting.main(["sweep"]) == 0
+    assert reporting.main(["sweep/0", "sweep/1"]) == 0
+    assert capsys.readouterr().out == "sweep/report.html\ncomparison.html\n"
+    assert "sweep/0/report.html" in {a["href"] for a in Page(Path("comparison.html")).all("a")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No folder is named"),
+        (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
+        (["."], "expected a search in it, a folder with a journal.jsonl"),
+        ([".", "out=x"], "`out`: expected the key `output` with a file. Received: 'x'."),
+    ],
+)
+def test_mistakes_in_the_command(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reporting.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reporting.main(["--help"]) == 0
+    assert "pneumonia-report FOLDER..." in capsys.readouterr().out
+
+
+def test_no_search(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the folder of a search"):
+        reporting.write(tmp_path)
+
+
+def test_tensorflow_is_imported_for_heat_maps_only(folder: Path) -> None:
+    code = (
+        "import sys; from pneumonia import reporting; "
+        f"reporting.write(__import__('pathlib').Path({str(folder)!r})); "
+        "heavy = {'tensorflow', 'keras', 'mlflow'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_config_that_cannot_be_read_is_no_fault(tmp_path: Path) -> None:
+    finished(tmp_path)
+    (tmp_path / "config.yaml").write_text("[")
+    found = Page(reporting.write(tmp_path))
+    assert "The images are not at hand: The configuration of the search" in found.text
