@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import dicom, image_files
+from pneumonia import dicom, image_files, overlays
 from pneumonia.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
     Args:
         names: Files; folders, with all the images below them; or patterns with `*`, `?`, `[...]`
             and `**`. In folders a file counts by its suffix or, where it has none, its being
-            DICOM, and names that begin with a dot do not count.
+            DICOM. In folders and patterns, names that begin with a dot do not count, nor do the
+            heat maps that were made of other images.
 
     Raises:
         UserError: Where a name stands for nothing, or DICOM files are among those found and
@@ -99,12 +100,8 @@ def decode_batches(
         yield batch
 
 
-def load_classifier(file: Path) -> Classify:
+def load_model(file: Path) -> keras.Model:
     """Load a classifier, which takes seconds where TensorFlow is not loaded yet.
-
-    Returns:
-        A function of uint8 images (n, H, W, C) of any one size, which gives the float32
-        probabilities (n,) of the positive class.
 
     Raises:
         UserError: Where the file is not a classifier, or runs code of its own.
@@ -112,8 +109,6 @@ def load_classifier(file: Path) -> Classify:
     from pneumonia import startup
 
     startup.start()
-    import tensorflow as tf
-
     from pneumonia import classifier
 
     try:
@@ -122,6 +117,18 @@ def load_classifier(file: Path) -> Classify:
         reason = " ".join(str(error).split())[:_REASON_LENGTH]
         raise UserError(f"{file}: Keras cannot load it as a classifier ({reason}).") from error
     _check_model(file, model)
+    return model
+
+
+def classifying(model: keras.Model) -> Classify:
+    """Return a classifier as a function.
+
+    Returns:
+        A function of uint8 images (n, H, W, C) of any one size, which gives the float32
+        probabilities (n,) of the positive class.
+    """
+    import tensorflow as tf
+
     # One signature for all sizes: tracing again for each takes longer than the images do.
     call = tf.function(
         lambda images: model(images, training=False), autograph=False
@@ -154,7 +161,7 @@ def _match(name: str) -> list[Path]:
         found = sorted(Path(path.anchor).glob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"{name}: not a pattern ({error}).") from error
-    visible = [one for one in found if not one.name.startswith(".")]
+    visible = [one for one in found if not _is_hidden(one.name)]
     if not visible:
         raise UserError(f"{name}: the pattern matches no file.")
     return visible
@@ -165,11 +172,15 @@ def _images_below(folder: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not _is_hidden(name)]
     images = [path for path in found if _is_image(path)]
     if not images:
         raise UserError(f"{folder}: no image in this folder.")
     return sorted(images)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.endswith(overlays.SUFFIX)
 
 
 def _is_image(path: Path) -> bool:

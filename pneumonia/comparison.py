@@ -1,0 +1,213 @@
+"""Two classifiers on the same test split: read what they predict, and tell whether they differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumonia.errors import UserError
+from pneumonia.mlflow_runs import Run
+from pneumonia.report import Table
+from pneumonia.significance import Difference, delong, mcnemar
+
+FILE = "predictions.csv"
+_HEADER = ["split", "name", "label", "probability"]
+_LEVEL = 0.05
+_NOTES = (
+    "AUC: DeLong's test. Accuracy: McNemar's test, mid-p, with Tango's interval.",
+    "No difference found is no proof that there is none. Both tests are of this test split only; "
+    "to choose a classifier by them would spend it.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What one classifier predicts for a test split.
+
+    Attributes:
+        label: What to call it.
+        names: Of the images, sorted.
+        positive: Their labels (N,).
+        probabilities: Of the positive class (N,).
+        threshold: Strictly above it, an image counts as positive.
+        digest: Of the split's data.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    positive: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+    threshold: float
+    digest: str
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images it decides rightly (N,)."""
+        decided: NDArray[np.bool_] = self.probabilities > self.threshold
+        return np.equal(decided, self.positive)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two classifiers and how they differ on the test split."""
+
+    first: Tested
+    second: Tested
+    auc: Difference
+    accuracy: Difference
+
+
+def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
+    """Return what a search's final classifier predicts for its test split.
+
+    Args:
+        text: Of the file `predictions.csv` that the search has logged.
+        run: The search.
+        threshold: Where it decides; its own if None, which is 0.5 where none was chosen.
+
+    Raises:
+        UserError: The text is no such file, or has no test split.
+    """
+    reader = csv.reader(io.StringIO(text))
+    rows = list(reader)
+    try:
+        if rows[:1] != [_HEADER]:
+            raise ValueError(f"its first line is not {','.join(_HEADER)}")
+        found = sorted(
+            (name, label == "1", float(probability))
+            for split, name, label, probability in rows[1:]
+            if split == "test"
+        )
+        if not found or not all(math.isfinite(row[2]) for row in found):
+            raise ValueError("it has no test split, or values that are not numbers")
+    except ValueError as error:
+        raise UserError(
+            f"{FILE} of the search {run.run_id[:8]} cannot be read: {error}."
+        ) from error
+    names, positive, probabilities = zip(*found, strict=True)
+    own = run.metrics.get("threshold", 0.5) if threshold is None else threshold
+    return Tested(
+        label=run.run_id[:8],
+        names=names,
+        positive=np.array(positive),
+        probabilities=np.array(probabilities),
+        threshold=own,
+        digest=run.digests.get("test", ""),
+    )
+
+
+def compare(first: Tested, second: Tested) -> Comparison:
+    """Compare two classifiers on the split that both were tested on.
+
+    Raises:
+        UserError: They were tested on different images, or labels.
+    """
+    given = f"Received: {first.label} and {second.label}"
+    if first.digest != second.digest:
+        raise UserError(
+            f"`test`: expected two searches with the same test split. {given}, whose test splits "
+            f"have the digests {first.digest or 'unknown'} and {second.digest or 'unknown'}."
+        )
+    if first.names != second.names or (first.positive != second.positive).any():
+        raise UserError(
+            f"`test`: expected predictions for the same images with the same labels. {given}, "
+            f"whose {FILE} name others."
+        )
+    return Comparison(
+        first,
+        second,
+        auc=delong(first.positive, first.probabilities, second.probabilities),
+        accuracy=mcnemar(first.right, second.right),
+    )
+
+
+def as_table(found: Comparison) -> Table:
+    """Return a comparison as a table, with what it means below."""
+    rows = []
+    for name, one in (("AUC", found.auc), ("accuracy", found.accuracy)):
+        interval = f"{one.low:+.3f} to {one.high:+.3f}"
+        values = (f"{one.first:.3f}", f"{one.second:.3f}", f"{one.value:+.3f}")
+        rows.append((name, *values, interval, p_text(one.p)))
+    count, positives = len(found.first.names), int(found.first.positive.sum())
+    first, second = found.first, found.second
+    return Table(
+        title=f"{second.label} against {first.label} on {count} test images, {positives} positive",
+        header=("score", first.label, second.label, "difference", "95 % interval", "p"),
+        rows=tuple(rows),
+        is_number=(False, True, True, True, True, True),
+        notes=(
+            *(
+                _sentence(name, one)
+                for name, one in (("AUC", found.auc), ("accuracy", found.accuracy))
+            ),
+            f"Positive is a probability above {first.threshold:g} and {second.threshold:g}.",
+            *_NOTES,
+        ),
+    )
+
+
+def as_csv(found: Comparison) -> str:
+    """Return a comparison as CSV, a score a line, with all digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("score", "first", "second", "difference", "low", "high", "p"))
+    for name, one in (("auc", found.auc), ("accuracy", found.accuracy)):
+        writer.writerow((name, one.first, one.second, one.value, one.low, one.high, one.p))
+    return text.getvalue()
+
+
+def as_json(found: Comparison) -> str:
+    """Return a comparison as a JSON object, with all digits."""
+    body = {
+        "first": found.first.label,
+        "second": found.second.label,
+        "images": len(found.first.names),
+        "positives": int(found.first.positive.sum()),
+        "thresholds": [found.first.threshold, found.second.threshold],
+        **{
+            name: {
+                "first": one.first,
+                "second": one.second,
+                "difference": one.value,
+                "interval": [one.low, one.high],
+                "p": one.p,
+            }
+            for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
+        },
+    }
+    return json.dumps(body, indent=2) + "\n"
+
+
+def missing(run: Run, names: Sequence[str]) -> UserError:
+    """Return the error for a search that has logged no predictions, which says how to get them."""
+    first, second = names
+    return UserError(
+        f"The search {run.run_id[:8]} ({run.name}) has not logged {FILE}: it has no winner yet, or "
+        "was made with an earlier version. To get it, train its winner again: "
+        f"`pneumonia-compare export={run.run_id[:8]} output=again.yaml`, then "
+        "`pneumonia experiment=again.yaml`, and name that search (`last`) here instead, where now "
+        f"is test={first},{second}."
+    )
+
+
+def p_text(p: float) -> str:
+    """Return a p value with the digits that matter."""
+    if math.isnan(p):
+        return "undefined"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _sentence(name: str, one: Difference) -> str:
+    if math.isnan(one.p):
+        return f"The {name} cannot be compared: there are too few images of a class."
+    relation = "<" if one.p < _LEVEL else ">="
+    verdict = "differs beyond chance" if one.p < _LEVEL else "does not differ beyond chance"
+    shown = f"p {p_text(one.p)}" if one.p < 0.001 else f"p = {p_text(one.p)} {relation} {_LEVEL}"
+    return f"The {name} {verdict} ({shown})."

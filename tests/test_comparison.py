@@ -1,0 +1,110 @@
+"""Two searches' predictions of one test split, from files of the form that a search logs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pneumonia import comparison
+from pneumonia.errors import UserError
+from pneumonia.mlflow_runs import Run
+from pneumonia.significance import delong, mcnemar
+
+LABELS = np.arange(200) % 5 < 3
+
+
+def run(name: str, *, digest: str = "d", **metrics: float) -> Run:
+    return Run(name * 32, f"search {name}", "FINISHED", 0, 1.0, {}, metrics, {}, {"test": digest})
+
+
+def predictions(seed: int, strength: float, *, labels: np.ndarray = LABELS) -> str:
+    rng = np.random.default_rng(seed)
+    values = 1 / (1 + np.exp(-rng.normal(size=len(labels)) - strength * (labels - 0.5)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("split", "name", "label", "probability"))
+    writer.writerow(("val", "test/0.png", 1, 0.5))
+    for number, (label, value) in enumerate(zip(labels, values, strict=True)):
+        writer.writerow(("test", f"test/{number}.png", int(label), np.float32(value)))
+    return text.getvalue()
+
+
+def test_a_comparison_is_the_two_tests_of_what_was_read() -> None:
+    texts = predictions(0, 4.0), predictions(1, 1.0)
+    # The order of the lines does not matter.
+    head, *lines = texts[1].splitlines()
+    shuffled = "\n".join([head, *reversed(lines)])
+    first = comparison.read(texts[0], run("a"))
+    second = comparison.read(shuffled, run("b", threshold=0.4))
+    found = comparison.compare(first, second)
+    rows = list(csv.DictReader(io.StringIO(texts[0])))[1:]
+    order = np.argsort([row["name"] for row in rows])
+    values = [
+        np.array([float(row["probability"]) for row in csv.DictReader(io.StringIO(text))][1:])
+        for text in texts
+    ]
+    positive = LABELS[order]
+    assert found.auc == delong(positive, values[0][order], values[1][order])
+    right = [(values[0] > 0.5) == LABELS, (values[1] > 0.4) == LABELS]
+    assert found.accuracy == mcnemar(right[0][order], right[1][order])
+    text = str(comparison.as_table(found))
+    assert text.startswith("bbbbbbbb against aaaaaaaa on 200 test images, 120 positive\n")
+    assert "The AUC differs beyond chance (p < 0.001)." in text
+    assert "Positive is a probability above 0.5 and 0.4." in text
+    body = json.loads(comparison.as_json(found))
+    assert body["auc"]["p"] == found.auc.p
+    assert body["accuracy"]["interval"] == [found.accuracy.low, found.accuracy.high]
+    (line,) = [one for one in comparison.as_csv(found).splitlines() if one.startswith("auc,")]
+    assert float(line.split(",")[3]) == found.auc.value
+
+
+def test_a_threshold_for_both_and_no_difference() -> None:
+    text = predictions(0, 4.0)
+    first, second = (
+        comparison.read(text, run(name, threshold=0.1), threshold=0.7) for name in "ab"
+    )
+    found = comparison.compare(first, second)
+    assert (found.auc.p, found.accuracy.p) == (1.0, 1.0)
+    shown = str(comparison.as_table(found))
+    assert "The AUC does not differ beyond chance (p = 1.000 >= 0.05)." in shown
+    assert "above 0.7 and 0.7" in shown
+
+
+def test_other_data_other_images_or_other_labels_do_not_compare() -> None:
+    first = comparison.read(predictions(0, 1.0), run("a"))
+    with pytest.raises(UserError, match=r"same test split.*digests d and e"):
+        comparison.compare(first, replace(first, digest="e"))
+    with pytest.raises(UserError, match="same images"):
+        comparison.compare(first, replace(first, names=(*first.names[:-1], "x")))
+    with pytest.raises(UserError, match="same images with the same labels"):
+        comparison.compare(first, replace(first, positive=~first.positive))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n", "split,name,label,probability\nval,a,1,0.5\n",
+     "split,name,label,probability\ntest,a,1,many\n",
+     "split,name,label,probability\ntest,a,1,nan\n",
+     "split,name,label,probability\ntest,a,1\n"],
+)  # fmt: skip
+def test_a_file_that_is_something_else(text: str) -> None:
+    with pytest.raises(UserError, match=r"predictions.csv of the search aaaaaaaa cannot be read"):
+        comparison.read(text, run("a"))
+
+
+def test_a_search_without_predictions_says_how_to_get_them() -> None:
+    message = str(comparison.missing(run("a"), ("last", "b")))
+    assert "pneumonia-compare export=aaaaaaaa output=again.yaml" in message
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.5, "0.500"), (0.0391, "0.039"), (0.00049, "< 0.001"), (float("nan"), "undefined")],
+)
+def test_p_values(p: float, text: str) -> None:
+    assert comparison.p_text(p) == text

@@ -1,0 +1,88 @@
+"""Image files through a classifier, batch by batch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from samples import Project, pixels, write_images
+
+from pneumonia import inference, predict
+from pneumonia.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+def test_a_classifier_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    image = keras.Input((None, None, None), dtype="uint8")
+    x = keras.layers.Lambda(lambda x: x * 0.0, output_shape=(None, None, None))(image)
+    keras.Model(image, x).save(tmp_path / "lambda.keras")
+    with pytest.raises(UserError, match="lambda"):
+        inference.load_model(tmp_path / "lambda.keras")
+
+
+def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("x", "x/deep", "x/.hidden", "y"):
+        write_images(Path(folder))
+    shutil.copyfile("y/a.png", "y/k=[1].png")
+    shutil.copyfile("y/a.png", "x/.b.png")
+    found = inference.find_files(["y/a.png", "x", "y/*.png", "y/k=[1].png"])
+    names = [str(path) for path in found]
+    assert names[:2] == ["y/a.png", "x/a.png"]
+    assert len(names) == len(set(names)) == 1 + 12 + 1
+    assert names[-1] == "y/k=[1].png"
+    assert all(".hidden" not in name and "/.b" not in name for name in names)
+    deep = inference.find_files(["x/**/*.bmp"])
+    assert [str(path) for path in deep if ".hidden" not in str(path)] == ["x/d.bmp", "x/deep/d.bmp"]
+    absolute = inference.find_files([f"{tmp_path}/y/*.jp*g"])
+    assert [path.name for path in absolute] == ["b.jpg"]
+    # A file of that name exists, so it is no `key=value` pair.
+    monkeypatch.chdir("y")
+    Path("k=1").write_bytes(Path("a.png").read_bytes())
+    assert predict.parse(["k=1", "threshold=0.2"]).names == ("k=1",)
+
+
+def test_images_are_decoded_as_batches_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(pixels(64, 64)).save(tmp_path / "a.png")
+    paths = [tmp_path / "a.png"] * 100
+    decoded: list[Path] = []
+
+    def decode(path: Path) -> NDArray[np.uint8]:
+        decoded.append(path)
+        return original(path)
+
+    original = inference.decode
+    monkeypatch.setattr(inference, "decode", decode)
+    batches = inference.decode_batches(paths, batch_size=8)
+    assert len(next(batches)) == 8
+    assert len(decoded) <= 8 + inference._WORKERS
+    assert sum(map(len, batches)) == 92
+    monkeypatch.setattr(inference, "_BATCH_VALUES", 3 * 64 * 64 * 3)
+    sizes = [len(batch) for batch in inference.decode_batches(paths[:7], batch_size=32)]
+    assert sizes == [3, 3, 1]
+
+
+def test_many_sizes_are_traced_once(here: Project, model: keras.Model) -> None:
+    classify = inference.classifying(inference.load_model(here.classifier))
+    images = [pixels(20 + seed, 30, seed=seed)[..., np.newaxis] for seed in range(40)]
+    classify(images[0][np.newaxis])
+    start = time.perf_counter()
+    found = inference.classify_all(images, classify)
+    assert time.perf_counter() - start < 2
+    for index in (0, 17, 39):
+        alone = model.predict(images[index][np.newaxis], verbose=0)[0, 0]
+        assert found[index] == pytest.approx(alone, abs=1e-6)
