@@ -1,0 +1,177 @@
+"""Kill searches at random moments, resume each, compare it with one that was never interrupted.
+
+    make chaos                       # 40 kills, over the four tuners and all phases
+    python -m chaos.run --kills 8 --seed 3     # with tests/ on the path
+
+Every process is real, and so is every SIGKILL. Exits with 1 where a search did not survive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos import compare, moments
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60",
+    "dataset.image_size=32", "model.image_size=32", "dense.units=8", "tuner.max_epochs=4",
+    'dense.dropout="choice(0.1, 0.2, 0.3, 0.5)"',
+]  # fmt: skip
+FROZEN = [*SMALL, "model.layer=block2b_add"]
+# One search for each tuner, each with something else that a kill may hit.
+SEARCHES = {
+    "hyperband": [*FROZEN, "tuner=hyperband", "training.executions_per_trial=2"],
+    "bayesian": [*FROZEN, "tuner=bayesian", "tuner.max_trials=6", "tracking.log_models=best"],
+    "random": [*FROZEN, "tuner=random", "tuner.max_trials=6", "augment=blog", "augment.views=2"],
+    "grid": [
+        *FROZEN,
+        "tuner=grid",
+        "tuner.max_trials=6",
+        "training.retrain=true",
+        "threshold.rule=youden",
+        "threshold.calibrate=true",
+    ],
+}
+# What hits a search one time after the other, in the order in which it comes to it.
+SERIES = (
+    ("extraction", "training", "checkpoint", "logging", "evaluation"),
+    ("start", "checkpoint", "logging", "training", "evaluation"),
+)
+
+
+@dataclass
+class Story:
+    """One search and what happened to it."""
+
+    tuner: str
+    kills: list[moments.Moment] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    """Run what is asked for; return the exit status."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--kills", type=int, default=40)
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--workers", type=int, default=2, help="searches at a time")
+    arguments.add_argument("--only", default=",".join(SEARCHES), help="tuners")
+    given = arguments.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.workers) as pool:
+        series = [one for one in _share(given.kills) if one[0] in given.only.split(",")]
+        tuners = list(dict.fromkeys(tuner for tuner, _ in series))
+        projects = [Path(folder) / f"whole-{tuner}" for tuner in tuners]
+        whole = dict(zip(tuners, pool.map(_run_whole, tuners, projects), strict=True))
+        jobs = [
+            pool.submit(
+                _torment,
+                Story(tuner),
+                Path(folder) / f"{tuner}-{number}",
+                phases=phases,
+                whole=whole[tuner],
+                rng=random.Random(f"{given.seed} {tuner} {number}"),
+            )
+            for number, (tuner, phases) in enumerate(series)
+        ]
+        stories = [job.result() for job in jobs]
+    wanted = sum(len(phases) for _, phases in series)
+    return _report(stories, wanted, time.monotonic() - began)
+
+
+def _share(kills: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Share the kills among the tuners and the series of phases."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for phases, tuner in itertools.cycle(itertools.product(SERIES, SEARCHES)):
+        if kills <= 0:
+            return found
+        found.append((tuner, phases[:kills]))
+        kills -= len(phases)
+    return found
+
+
+def _start(project: Path, overrides: Sequence[str]) -> subprocess.Popen[str]:
+    project.mkdir(exist_ok=True)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "MLFLOW"))}
+    with (project / "output.txt").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pneumonia", *overrides],
+            cwd=project,
+            env={**inherited, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def _run_whole(tuner: str, project: Path) -> Path:
+    """Run a search without interrupting it; return its project."""
+    if _start(project, SEARCHES[tuner]).wait(moments.LONGEST) != 0:
+        raise RuntimeError((project / "output.txt").read_text())
+    return project
+
+
+def _torment(
+    story: Story, project: Path, *, phases: Sequence[str], whole: Path, rng: random.Random
+) -> Story:
+    """Kill one search once in every phase, resume it each time, compare it at its end."""
+    for phase in phases:
+        moment = moments.draw(phase, rng)
+        while not moments.kill(_start(project, _command(story.tuner, project)), project, moment):
+            # It was over before the moment came: another search of the same is killed there.
+            story.differences += _ended_well(project, whole)
+            project = project.with_name(f"{project.name}x")
+            moment = moments.draw(phase, rng)
+        story.kills.append(moment)
+        _tell(story)
+    status = _start(project, _command(story.tuner, project)).wait(moments.LONGEST)
+    if status != 0:
+        story.differences.append(f"exit status {status}")
+    story.differences += _ended_well(project, whole)
+    return story
+
+
+def _command(tuner: str, project: Path) -> list[str]:
+    """Return how to go on: there is nothing to resume of what was killed before it had a folder."""
+    return ["resume=last"] if compare.searches(project) else SEARCHES[tuner]
+
+
+def _ended_well(project: Path, whole: Path) -> list[str]:
+    found = list(compare.differences(project, whole))
+    if found:
+        found.append((project / "output.txt").read_text()[-3000:])
+    return found
+
+
+def _tell(story: Story) -> None:
+    moment = story.kills[-1]
+    which = "search and companion" if moment.with_companion else "search"
+    print(f"{story.tuner:<10}{moment.phase:<11} {which} killed: {moment.text}", flush=True)
+
+
+def _report(stories: Sequence[Story], wanted: int, seconds: float) -> int:
+    phases = Counter(kill.phase for story in stories for kill in story.kills)
+    survived = sum(len(story.kills) for story in stories if not story.differences)
+    for story in stories:
+        for line in story.differences:
+            print(f"{story.tuner}: {line}", file=sys.stderr)
+    listed = ", ".join(f"{phases[phase]} in {phase}" for phase in moments.PHASES if phases[phase])
+    print(f"\nkilled {sum(phases.values())} times ({listed}), in {seconds:.0f} s")
+    print(f"survived {survived} of {wanted}")
+    return 0 if survived == wanted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
