@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format ui bench clean
+.PHONY: help demo test test-slow check format ui bench chaos clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -41,6 +41,9 @@ ui: $(VENV)/.installed ## the MLflow UI on the local results
 
 bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
 	@PYTHONPATH=. $(BIN)/python tests/bench/run.py
+
+chaos: $(VENV)/.installed ## kill searches at 40 random moments, resume each, compare with uninterrupted ones
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run
 
 clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pneumonia import plots, report
 from pneumonia.config import flatten
 from pneumonia.data import ImageData, Split
 from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
-from pneumonia.provenance import provenance
+from pneumonia.plan import Plan
+from pneumonia.progress import Progress
+from pneumonia.provenance import provenance, without_passwords
+from pneumonia.shell import shown
 from pneumonia.space import GROUPS
-from pneumonia.tracking import disk_estimate, redact
 from pneumonia.trial import Result
-from pneumonia.winner import shown
+from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
+
+_LOOKED_AT = 8  # images of a split, for their shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,31 @@ class Ended:
         )
 
 
+def show_trial(progress: Progress, proposal: Proposal, config: Config, expected: int) -> None:
+    """Show that a trial begins, of as many as are expected."""
+    progress.trial(
+        proposal.number,
+        max(expected, proposal.number),
+        proposal.values,
+        epochs=proposal.epochs,
+        executions=int(config["training"]["executions_per_trial"]),
+    )
+
+
+def show_replayed(progress: Progress, ended: Ended, objective: str) -> None:
+    """Show what came of a trial that had ended before this search was gone on with."""
+    outcome = ended.outcome if isinstance(ended.outcome, Result) else None
+    progress.replayed(
+        ended.proposal.number,
+        ended.proposal.values,
+        ended.score,
+        epochs=ended.proposal.epochs,
+        executions=int(ended.config["training"]["executions_per_trial"]),
+        curve=[metrics[objective] for metrics in outcome.history] if outcome else (),
+        seconds=outcome.seconds if outcome else math.nan,
+    )
+
+
 def distinct(ranked: Sequence[Ended]) -> list[Ended]:
     """Return the best trial of each set of hyperparameters: promoted trials repeat them."""
     found: dict[str, Ended] = {}
@@ -73,29 +103,62 @@ def arguments(config: Config, proposal: Proposal) -> Config:
     return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
 
 
-def beginning(data: ImageData, choices: Mapping[str, str], params: Config) -> Config:
-    """Return what the journal says first of a search, beside its id and its files."""
+def ending(outcome: Result | Failure) -> Config:
+    """Return what the journal says of the end of a trial, beside its id."""
+    if isinstance(outcome, Failure):
+        fields: Config = {"reason": outcome.reason, "traceback": outcome.traceback, "score": None}
+        return {"status": "FAILED", **fields, "metrics": {}, "classifier": None, "seconds": 0.0}
+    return {
+        "status": "COMPLETED",
+        "reason": "",
+        "traceback": "",
+        "score": outcome.score,
+        "metrics": outcome.metrics | {"best_epoch": outcome.best_epoch},
+        "classifier": outcome.classifier,
+        "seconds": outcome.seconds,
+    }
+
+
+def beginning(
+    data: ImageData,
+    choices: Mapping[str, str],
+    params: Config,
+    *,
+    source: Mapping[str, str] | None = None,
+) -> Config:
+    """Return what the journal says first of a search, beside its id and its files.
+
+    Args:
+        data: The dataset.
+        choices: The option of each config group.
+        params: The flat config.
+        source: Id and folder of the search that it was forked from, if any.
+    """
     names = _names(choices)
-    if uri := params.get("tracking.uri"):
-        params = params | {"tracking.uri": redact(uri)}
+    facts = {
+        "class_names": json.dumps(list(data.class_names)),
+        "choices": json.dumps(dict(choices)),
+    }
+    origin = {"forked_from": source["search_id"]} if source else {}
+    params = {
+        key: without_passwords(value) if isinstance(value, str) else value
+        for key, value in params.items()
+    }
     return {
         "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
         "choices": dict(choices),
-        "tags": names | provenance() | {"class_names": json.dumps(list(data.class_names))},
+        "tags": names | provenance() | facts | origin,
+        "forked_from": source,
         "params": params,
         "datasets": [_dataset(data, split) for split in (data.train, data.val, data.test)],
+        "duplicates": dict(data.duplicates),
     }
 
 
 def prospect(
     data: ImageData,
     choices: Mapping[str, str],
-    *,
-    trials: int,
-    epochs: int,
-    is_search: bool,
-    classifier_bytes: int,
-    log_models: str,
+    plan: Plan,
     folder: Path,
 ) -> str:
     """Return the lines that say, before the first trial, what is about to happen.
@@ -103,59 +166,45 @@ def prospect(
     Args:
         data: The dataset.
         choices: The option of each config group.
-        trials: How many trials are expected; 0 if unknown.
-        epochs: How many epochs at the most.
-        is_search: Whether there is anything to search.
-        classifier_bytes: The size of the largest classifier.
-        log_models: Which classifiers are kept.
+        plan: The trials, their time and their space on disk.
         folder: The folder of the search.
     """
     names = _names(choices)
     splits = (data.train, data.val, data.test)
     sizes = ", ".join(f"{len(split):,} {split.name}" for split in splits)
-    lines = [f"{names['dataset']}: {sizes} images from {data.source}"]
+    lines = [plan.headline(), f"{names['dataset']}: {sizes} images from {data.source}"]
     for pair, count in data.duplicates.items():
         first, second = pair.split("/")
         if count:
             lines.append(f"warning: {count} images of {second} are also in {first}")
-    if is_search:
-        many = f"{trials} trials, at most {epochs} epochs" if trials else "trials without an end"
-        lines.append(f"{names['tuner']} over {names['model']}: {many}")
-    else:
-        lines.append(f"nothing to search: one training of at most {epochs} epochs")
-    space = disk_estimate(max(trials, 1), classifier_bytes, log_models=log_models) / 1e6
-    size = f"{space:,.{0 if space >= 10 else 1}f} MB"
-    lines.append(
-        f"classifiers take up to {size} on disk (tracking.log_models={log_models}); "
-        f"results go to {shown(folder)}"
-    )
-    return "\n".join(lines)
-
-
-def commands() -> tuple[str, str]:
-    """Return what goes before our commands to run them from here, and the one that opens MLflow."""
-    folder = Path(sys.executable).parent
-    is_on_path = shutil.which("pneumonia") is not None
-    prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
-    has_target = "\nui:" in _read(Path("Makefile"))
-    return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
+    for pair, count in data.shared_patients.items():
+        first, second = pair.split("/")
+        if count:
+            lines.append(f"warning: {count} patients of {second} are also in {first}")
+    return "\n".join([*lines, plan.footprint(), f"results go to {shown(folder)}"])
 
 
 def facts(data: ImageData, folder: Path) -> dict[str, object]:
     """Return what the note on a search tells beside winner and scores."""
-    doubles = ", ".join(f"{count} in {pair}" for pair, count in data.duplicates.items())
+    shared = {"Images": data.duplicates, "Patients": data.shared_patients}
     return {
         "Dataset": f"{data.name}, {data.source}",
-        "Images in two splits": doubles,
+        **{
+            f"{what} in two splits": ", ".join(f"{n} in {pair}" for pair, n in counts.items())
+            for what, counts in shared.items()
+            if counts
+        },
         "Folder": shown(folder),
     }
+
+
+def scores_table(winner: Winner, evaluation: Evaluation) -> report.Table:
+    """Return the table of a winner's scores, at 0.5 and at its own threshold."""
+    prevalence = winner.config["threshold"]["prevalence"]
+    how = report.decided(winner.decision, evaluation.chosen, prevalence=prevalence)
+    if winner.config["training"]["retrain"]:
+        how.append("Threshold and temperature are those of the trial before it was trained on val.")
+    return report.scores_table(evaluation.scores, chosen=evaluation.chosen, decision=how)
 
 
 def _names(choices: Mapping[str, str]) -> dict[str, str]:
@@ -170,4 +219,11 @@ def _dataset(data: ImageData, split: Split) -> Config:
         "size": len(split),
         "source": data.source,
         "positives": int(split.labels.sum()),
+        "shapes": _shapes(split),
     }
+
+
+def _shapes(split: Split) -> list[list[int]]:
+    """Return the different shapes of some images across a split: to read all would take long."""
+    some = np.linspace(0, len(split) - 1, min(len(split), _LOOKED_AT)).astype(int)
+    return sorted(map(list, {image.shape for image in split.images.read(some)}))

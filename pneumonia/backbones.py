@@ -27,8 +27,8 @@ from pathlib import Path
 
 import keras
 
-from pneumonia import applications, lite0
-from pneumonia.errors import ConfigError
+from pneumonia import applications, lite0, weight_files
+from pneumonia.errors import ConfigError, DataError
 
 
 def efficientnet_lite0(
@@ -248,10 +248,11 @@ def _load_weights(network: keras.Model, weights: str | None) -> None:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ConfigError("model.weights", "imagenet, null or a file that exists", weights)
+    expected = f"a file with the weights of {network.name} without its top"
     try:
+        weight_files.check(file)
         network.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
-        expected = f"a file with the weights of {network.name} without its top"
+    except (DataError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError("model.weights", expected, weights, reason) from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +72,8 @@ def save(model: keras.Model, path: str | Path) -> None:
         path: The file, ending in `.keras`.
     """
     file = Path(path)
-    part = file.with_name(f".{file.stem}.{os.getpid()}.keras")
+    # The same name every time: what a killed process has left of it is written over.
+    part = file.with_name(f".{file.stem}.part.keras")
     try:
         _uncompiled(model).save(part)
         part.replace(file)

@@ -6,21 +6,29 @@ and nothing of TensorFlow before the config is valid.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pneumonia import storage
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pneumonia.resumption import Job
+
 USER_ERROR = 2
 INTERRUPTED = 130
+_DRY_RUN = "--dry-run"
+
+_MORE = "resume=last tuner.max_trials=<more>, or resume=last resume.fork=true with other settings."
 
 _HELP = """\
 Tune an image classifier, made for detecting pneumonia in chest X-rays.
@@ -42,8 +50,13 @@ Keys (all of them with their values: pneumonia --cfg job):
   tuner.max_epochs, tuner.max_trials, tuner.factor
   tracking.uri, tracking.experiment, tracking.log_models
   objective.name, objective.direction     what trials are ranked by
+  threshold.rule, threshold.calibrate     what images are decided by, found on val
+  budget.seconds, budget.trials, budget.epochs  end a search with its winner so far
+  plan                                    true: the same as --dry-run
   seed                                    the same seed, the same search
-  resume                                  the id of an interrupted search, or last
+  resume                                  the id of an interrupted search, or last: goes on with it
+  progress                                live, plain, false, or auto: live on a terminal
+  resume.fork                             true: a new search that takes over its finished trials
   when                                    conditions: {{child: {{parent: [values]}}}}
 
 Ranges, as a value under dataset, augment, model, dense, optimizer or training:
@@ -58,16 +71,23 @@ Examples:
   pneumonia -m tuner=hyperband,bayesian model=inception_v3,efficientnet_lite0
       four searches, one after the other
   pneumonia resume=last
-      go on with an interrupted search
+      go on with an interrupted search, if space, data, code and libraries are still the same
+  pneumonia resume=last tuner.max_trials=60
+      give a search more budget, one that has come to its end too
+  pneumonia resume=last resume.fork=true 'dense.units="choice(64, 128)"'
+      a new search with another space; what the last one has trained of it is taken over
   pneumonia experiment=outputs/<date>/<time>/best.yaml
       train the winner of a search again
 
 Options:
   -m, --multirun            one search per combination of comma-separated values
+  --dry-run                 show rounds, epochs, time and space on disk, and run nothing
   -c, --cfg job             show the config instead of running it; --resolve resolves it
   -i, --info [what]         show how the config comes about
   -cd, --config-dir FOLDER  a folder with further options, such as FOLDER/model/mine.yaml
-  -sc install=bash          complete commands with the tab key (bash, zsh or fish)
+  -sc install=bash          complete commands with the tab key; bash and zsh take it by
+                            eval "$(pneumonia -sc install=bash)", fish by
+                            pneumonia -sc install=fish | source
   -h, --help, --version, --hydra-help
 """
 
@@ -91,9 +111,15 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(arguments)
-    except KeyboardInterrupt:
-        print("Interrupted. To go on: pneumonia resume=last", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        fault = storage.explain(error)
+        if fault is None:
+            raise
+        print(fault, file=sys.stderr)
+        return USER_ERROR
 
 
 def _run(arguments: list[str]) -> int:
@@ -108,7 +134,9 @@ def _run(arguments: list[str]) -> int:
         sys.path.append(str(Path.cwd()))
     OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
-        sys.argv[1:] = _check(arguments)
+        sys.argv[1:], configs = _check(arguments)
+        if any(cfg.plan for cfg in configs):
+            return _show_plans(configs)
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
@@ -120,39 +148,65 @@ def _run(arguments: list[str]) -> int:
         config_name=composing.NAME,
     )
     mistakes: list[UserError] = []
-    process = os.getpid()
+    process, has_begun = os.getpid(), False
 
     def job(cfg: DictConfig) -> None:
+        nonlocal has_begun
+        has_begun = True
         found = _job(cfg)
         # Raised, Hydra would add lines of its own; in another process, only raising tells.
         if found and os.getpid() != process:
             raise found
         mistakes.extend([found] if found else [])
 
-    decorate(job)()
+    try:
+        decorate(job)()
+    except OSError as error:
+        if has_begun or error.filename is None or storage.explain(error):
+            raise
+        expected = "a folder that can be made and written to"
+        told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
+        print(told, file=sys.stderr)
+        return USER_ERROR
     return USER_ERROR if mistakes else 0
 
 
-def _check(arguments: list[str]) -> list[str]:
-    """Check what Hydra is about to do; return the arguments as Hydra takes them."""
-    from hydra._internal.utils import get_args_parser
+def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
+    """Check what Hydra is about to do.
 
+    Returns:
+        The arguments as Hydra takes them, and the configs of the searches that it is to run.
+    """
     from pneumonia import composing
+    from pneumonia.options import parse
 
-    args: Any = get_args_parser().parse_args(arguments)
-    if args.shell_completion or args.hydra_help or args.experimental_rerun:
-        return arguments
-    for flag, value in (("--config-name", args.config_name), ("--config-path", args.config_path)):
-        if value is not None:
-            hint = "Use experiment=<file>.yaml, or --config-dir for further options"
-            raise ConfigError(flag, "no other main config than ours", value, hint)
+    arguments = ["plan=true" if item == _DRY_RUN else item for item in arguments]
+    args = parse(arguments)
+    if args.shell_completion or args.hydra_help:
+        return arguments, []
     overrides = composing.prepare(args.overrides)
+    others = [item for item in arguments if item not in args.overrides]
     if args.cfg or args.info:
         composing.compose(overrides, folder=args.config_dir, multirun=args.multirun)
-    else:
-        composing.check(overrides, folder=args.config_dir, multirun=args.multirun)
-    given = iter(overrides)
-    return [next(given) if item in args.overrides else item for item in arguments]
+        return [*overrides, *others], []
+    configs = composing.check(overrides, folder=args.config_dir, multirun=args.multirun)
+    return [*overrides, *others], configs
+
+
+def _show_plans(configs: list[DictConfig]) -> int:
+    """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
+    from pneumonia import startup
+
+    startup.start()
+    from pneumonia import plan, resumption
+
+    for cfg in configs:
+        chosen = cfg.hydra.runtime.choices
+        choices = {str(group): str(option) for group, option in chosen.items()}
+        job = resumption.Job(cfg, Path(cfg.hydra.run.dir), choices)
+        job = resumption.plan(job, list(cfg.hydra.overrides.task))
+        plan.show(job.cfg, job.choices, folder=job.folder)
+    return 0
 
 
 def _job(cfg: DictConfig) -> UserError | None:
@@ -161,24 +215,21 @@ def _job(cfg: DictConfig) -> UserError | None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
-    target = folder
+    _forget_passwords(folder)
     choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":  # --config-dir, without which a preset is not whole
+            choices["config_dir"] = source.path
     try:
-        from pneumonia import history, loading, space, startup, tracking
+        from pneumonia import resumption
 
-        if cfg.resume is not None:
-            own = HydraConfig.get().overrides.task
-            target, cfg, choices = history.resumed(cfg, own)
-        # First what may be wrong with the data, before the seconds that the libraries take.
-        loading.load_data(space.collapse(cfg, space.find(cfg).start()))
-        settings = tracking.Settings(**cfg.tracking)
-        tracking.check(settings)
-        startup.start()
-        from pneumonia import search
-
-        search.run(cfg, target, choices=choices, settings=settings)
-        if target != folder:  # a search that went on has a folder already
+        job = resumption.plan(
+            resumption.Job(cfg, folder, choices), HydraConfig.get().overrides.task
+        )
+        if job.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
+        folder = job.folder
+        _run_job(job)
     except Exception as error:
         found = _user_error(error)
         if found is None:
@@ -187,6 +238,39 @@ def _job(cfg: DictConfig) -> UserError | None:
         _remove_if_unused(folder)
         return found
     return None
+
+
+def _run_job(job: Job) -> None:
+    """Run a search, or send what is left to send of one that is over."""
+    from pneumonia import loading, resumption, space, startup, tracking
+
+    settings = tracking.Settings(**job.cfg.tracking)
+    tracking.prepare()
+    if job.is_over:
+        print(f"The search in {job.folder} is complete. More: {_MORE}", file=sys.stderr)
+        tracking.check(settings).result()
+        with tracking.Tracker(job.folder, settings):
+            return
+    uri = None if settings.uri is None else tracking.redact(settings.uri)
+    with closing(resumption.claim(job, uri=uri)) as journal:
+        # First what may be wrong with the data, before the seconds that the libraries take.
+        loading.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
+        checked = tracking.check(settings)
+        startup.start()
+        checked.result()
+        from pneumonia import search
+
+        search.run(job, journal, settings=settings)
+
+
+def _forget_passwords(folder: Path) -> None:
+    """Take the user and password of every URI out of Hydra's copies of the command line."""
+    from pneumonia.provenance import without_passwords
+
+    for path in (*folder.glob(".hydra/*.yaml"), folder.parent / "multirun.yaml"):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if (clean := without_passwords(text)) != text:
+            path.write_text(clean, encoding="utf-8")
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
@@ -199,10 +283,15 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def _remove_if_unused(folder: Path) -> None:
-    """Remove a job's folder that holds nothing but Hydra's copy of the config."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+    """Remove a job's folder that holds nothing but copies of the config and an empty journal."""
+    from pneumonia import cursor, history, journal
+
+    unused = {".hydra", history.CONFIG, journal.NAME, cursor.NAME}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if names <= unused and not any(journal.read(folder)):
         shutil.rmtree(folder)
-        if not any(folder.parent.iterdir()):
+        # Not while it holds other searches, which other processes may begin just now.
+        with contextlib.suppress(OSError):
             folder.parent.rmdir()
 
 

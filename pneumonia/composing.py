@@ -6,12 +6,10 @@ folder before it calls a job.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from hydra import version
@@ -22,18 +20,27 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config
-from pneumonia.errors import ConfigError, ConfigErrors, UserError
-from pneumonia.space import leaves
+from pneumonia import config, history, schema
+from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.space import GROUPS
+from pneumonia.translation import Translator
 
 NAME = "config"
 VERSION_BASE = "1.3"
-_KEPT_ON_RESUME = ("resume", "tracking", "executor", "hydra")
+# Paths and patterns, which hold what Hydra's grammar wants quoted: spaces, umlauts, parentheses.
+_TEXTS = frozenset(
+    {
+        *("dataset.path", "dataset.data_dir", "dataset.manual_dir", "dataset.patient_pattern"),
+        *("dataset.positive", "features.folder", "model.weights"),
+        *("tracking.uri", "tracking.artifacts", "tracking.experiment"),
+    }
+)
 
 
 def find_conf() -> Path:
@@ -60,8 +67,13 @@ def compose(
         return _compose(hydra, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
 
 
-def check(overrides: Sequence[str], *, folder: str | None = None, multirun: bool = False) -> None:
+def check(
+    overrides: Sequence[str], *, folder: str | None = None, multirun: bool = False
+) -> list[DictConfig]:
     """Compose and validate the config, or every config of a multirun.
+
+    Returns:
+        The configs, Hydra's own part included.
 
     Raises:
         UserError: Naming all that is wrong.
@@ -75,21 +87,26 @@ def check(overrides: Sequence[str], *, folder: str | None = None, multirun: bool
         if multirun:
             jobs = _expand(hydra, cfg, overrides)
         errors: dict[str, ConfigError] = {}
+        every = []
         for job in jobs:
             try:
                 made = _compose(hydra, job, RunMode.RUN) if multirun else cfg
-                _check_resume(made, job)
-                config.validate(made)
+                if not _is_resumed(made, job):
+                    config.validate(made)
+                every.append(made)
             except ConfigErrors as found:
                 errors |= {str(error): error for error in found.errors}
     if errors:
         raise ConfigErrors(list(errors.values()))
+    return every
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
-    """Make overrides of what is easier to write: an experiment that is a file, and conditions.
+    """Make overrides of what is easier to write.
 
-    `experiment=some/file.yaml` becomes an option of the group, held in memory.
+    `experiment=some/file.yaml` becomes an option of the group, held in memory; `resume=last` sets
+    `resume.search`, beside which there is `resume.fork`, and comes with the options of that search,
+    so that what else is given fits it; conditions are added by force; paths are quoted.
 
     Raises:
         ConfigError: If there is no such file.
@@ -103,9 +120,47 @@ def prepare(overrides: Sequence[str]) -> list[str]:
         elif key == "when" and equals:
             # The empty mapping is closed to new keys, except by force.
             made.append(f"++{override}")
+        elif key.lstrip("+") == "resume" and equals:
+            # Quoted, since an id may look like a number.
+            quote = "'" if re.fullmatch(r"[0-9a-f]+", value) else ""
+            made.append(f"resume.search={quote}{value}{quote}")
+        elif key.lstrip("+") in _TEXTS and not _is_grammatical(override):
+            # A shell takes the quotes away that were meant for Hydra.
+            escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+            made.append(f"{key}='{escaped}'")
         else:
             made.append(override)
-    return made
+    return [*_options_of_resumed(made), *made]
+
+
+def _options_of_resumed(overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the options of the search to go on with, but of the groups that are given."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    name = given.get("resume.search", "").strip("'") or (
+        "last" if "resume.fork" in given else "null"
+    )
+    others = [key for key in given if not key.startswith("resume.")]
+    if name == "null" or not others:
+        return
+    try:
+        folder = history.find(name, Path("outputs"), overrides=overrides)
+    except FileNotFoundError:
+        return  # told later, as all that is wrong with it
+    for group, option in history.choices(folder).items():
+        if (
+            group not in (*given, "experiment")
+            and (find_conf() / group / f"{option}.yaml").exists()
+        ):
+            yield f"{group}={option}"
+
+
+def _is_grammatical(override: str) -> bool:
+    """Say whether Hydra's grammar takes an override as it is."""
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def _add_experiment(value: str) -> str:
@@ -151,7 +206,7 @@ def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfi
     try:
         return hydra.compose_config(NAME, list(overrides), mode)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise _Translator(hydra, overrides).translate(error) from error
+        raise Translator(hydra, overrides, NAME).translate(error) from error
 
 
 def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
@@ -164,10 +219,20 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     try:
         parsed = parser.parse_overrides([*params, *swept])
+        for item in parsed:
+            if item.value_type == ValueType.INTERVAL_SWEEP:
+                raise _endless(str(item.get_key_element()), str(item.get_value_string()))
         [jobs] = BasicSweeper.split_arguments(parsed, None)
     except HydraException as error:
-        raise _Translator(hydra, overrides).translate(error) from error
+        raise Translator(hydra, overrides, NAME).translate(error) from error
     return [[*fixed, *job] for job in jobs]
+
+
+def _endless(key: str, value: str) -> ConfigError:
+    hint = "range(1, 4) and choice(1, 2) have values for one search each"
+    if key.split(".")[0] in GROUPS:
+        hint = f"One search over it: '{key}=\"{value}\"'; {hint}"
+    return ConfigError(key, "values for one search each, not an interval", value, hint)
 
 
 def _check_hydra(hydra: DictConfig) -> None:
@@ -177,133 +242,27 @@ def _check_hydra(hydra: DictConfig) -> None:
         if isinstance(value, str):
             hint = f"Options are chosen by hydra/{group}={value}"
             raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        value = OmegaConf.to_container(hydra)[key.split(".")[1]]["dir"]  # type: ignore[call-overload,index]
+        if not str(value or "").strip():
+            raise ConfigErrors([ConfigError(key, "a folder", value)])
 
 
-def _check_resume(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse to resume a search with other settings than its own."""
-    if cfg.get("resume") is None:
-        return
+def _is_resumed(cfg: DictConfig, overrides: Sequence[str]) -> bool:
+    """Tell whether a search is to be gone on with: its own config is checked when it is read.
+
+    Raises:
+        ConfigErrors: For a preset beside `resume`, which would stand for keys that nobody named.
+    """
+    keys = ("resume.search", "resume.fork")
+    search, fork = (OmegaConf.select(cfg, key) for key in keys)
+    is_sound = schema.KEYS[keys[0]].accepts(search) and schema.KEYS[keys[1]].accepts(fork)
+    if not is_sound or (search is None and not fork):
+        return False
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if re.split(r"[./@]", key)[0] not in _KEPT_ON_RESUME:
-            expected = (
-                "nothing beside resume but tracking and executor: a search keeps its settings"
-            )
-            raise ConfigErrors([ConfigError(key, expected, value)])
-
-
-class _Translator:
-    """Turns what Hydra raises when it composes into a UserError in our form."""
-
-    def __init__(self, hydra: Hydra, overrides: Sequence[str]) -> None:
-        self._hydra = hydra
-        self._overrides = overrides
-
-    def translate(self, error: Exception) -> UserError:
-        """Return the error to raise instead."""
-        if isinstance(error, OverrideParseException):
-            expected = "key=value as Hydra's grammar has it"
-            reason = re.split(r"\nSee http", error.message)[0].strip().splitlines()[-1]
-            hint = f"Quote it, or escape special characters: {reason.strip(' ^')}".rstrip(": ")
-            return ConfigError(error.override.partition("=")[0], expected, error.override, hint)
-        if isinstance(error, MissingConfigException):
-            return self._missing(error)
-        text = str(error)
-        for pattern, method in (
-            (r"Sweep parameters? '([^']+)'", self._sweep),
-            (r"Could not override '([^']+)'", self._unknown),
-            (r"Ambiguous value for argument '([^']+)'", self._sweep),
-            (r"force-add of config groups is not supported: '([^']+)'", self._forced),
-            (r"already at '([^']+)'", self._present),
-            (r"Could not delete (?:from config\. )?'([^']+)'", self._absent),
-            (r"Error merging override ([^=\s]+)", self._unmerged),
-        ):
-            if found := re.search(pattern, text):
-                return method(found[1].lstrip("+~").partition("=")[0], error)
-        return self._other(error)
-
-    def _value(self, key: str) -> str:
-        """Return what the user gave for a key."""
-        for override in self._overrides:
-            name, _, value = override.partition("=")
-            if name.lstrip("+~").partition("@")[0] == key:
-                return value
-        return ""
-
-    def _options(self, group: str) -> list[str]:
-        return list(self._hydra.config_loader.get_group_options(group))
-
-    def _missing(self, error: MissingConfigException) -> UserError:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        if not group:
-            return ConfigError("--config-name", "the name of a config file", option)
-        options = self._options(group)
-        near = difflib.get_close_matches(option, options, n=1, cutoff=0.5)
-        hint = f"The nearest is {group}={near[0]}" if near else ""
-        if group.startswith("experiment"):
-            hint = hint or "A file is given by its path with its ending, experiment=<path>.yaml"
-        group = group if options else group.split("/")[0]
-        return ConfigError(
-            group, f"one of {', '.join(options or self._options(group))}", option, hint
-        )
-
-    def _sweep(self, key: str, error: Exception) -> UserError:
-        value = self._value(key)
-        if key in self._hydra.config_loader.list_groups(""):
-            hint = f"For one search each: pneumonia -m '{key}={value}'"
-            return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
-        quoted = value if "(" in value else f"choice({value})"
-        hint = f"One search over them: '{key}=\"{quoted}\"'; one search each: -m '{key}={value}'"
-        return ConfigError(key, "a single value or a quoted range", value, hint)
-
-    def _unknown(self, key: str, error: Exception) -> UserError:
-        group, _, rest = key.replace("/", ".").partition(".")
-        value = self._value(key)
-        options = self._options(group)
-        for option in (value, rest):
-            if option and option in options:
-                hint = f"An option of the group is chosen by {group}={option}"
-                return ConfigError(key, "a key of the config", value, hint)
-        names = [*self._keys(), *config.MAPPINGS, "experiment"]
-        hint = config.nearest(key, names) or f"See pneumonia --cfg job for the keys of {group}"
-        return ConfigError(key, "a key of the config", value, hint)
-
-    def _forced(self, key: str, error: Exception) -> UserError:
-        hint = f"Options are chosen by {key}=<option>"
-        return ConfigError(f"++{key}", "no ++ before a config group", self._value(key), hint)
-
-    def _present(self, key: str, error: Exception) -> UserError:
-        hint = f"It is there already: write {key}=... without the +"
-        return ConfigError(f"+{key}", "a new key", self._value(key), hint)
-
-    def _absent(self, key: str, error: Exception) -> UserError:
-        return ConfigError(f"~{key}", "a key of the config", key, config.nearest(key, self._keys()))
-
-    def _unmerged(self, key: str, error: Exception) -> UserError:
-        cause = str(error.__cause__ or error).splitlines()[0].rstrip(".")
-        hint = config.nearest(key, self._keys())
-        return ConfigError(key, f"a value that fits ({cause})", self._value(key), hint)
-
-    def _other(self, error: Exception) -> UserError:
-        cause: Any = error.__cause__ if not str(error).strip() else error
-        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            reason = str(cause).splitlines()[0].rstrip(".")
-            return ConfigError(str(cause.full_key), "a value", self._value(cause.full_key), reason)
-        for group in self._hydra.config_loader.list_groups(""):
-            if self._value(group) == "null" and group != "experiment":
-                return ConfigError(group, f"one of {', '.join(self._options(group))}", "null")
-        reason = " ".join(str(cause).split()).rstrip(".")
-        return ConfigError("config", "files and overrides that fit together", reason)
-
-    def _keys(self) -> list[str]:
-        """List the keys of the config that the chosen options make, without other overrides."""
-        loader = self._hydra.config_loader
-        groups = [name for name in loader.list_groups("") if name != "hydra"]
-        chosen = [item for item in self._overrides if item.partition("=")[0].lstrip("+") in groups]
-        for overrides in (chosen, []):
-            try:
-                cfg = self._hydra.compose_config(NAME, list(overrides), RunMode.MULTIRUN)
-            except (HydraException, OmegaConfBaseException, ValueError):
-                continue
-            return [path for path, _, _ in leaves(cfg)]
-        return []
+        if key.partition("@")[0] == "experiment":
+            expected = "no preset beside resume: a search keeps its settings"
+            hint = "Single keys and groups may be given, and are compared with its own"
+            raise ConfigErrors([ConfigError(key, expected, value, hint)])
+    return True

@@ -5,25 +5,26 @@ Every mistake is collected, so that a user hears of all of them at once.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import schema, targets
+from pneumonia import conflicts, schema, targets
+from pneumonia.checks import Check
 from pneumonia.errors import ConfigError, ConfigErrors
-from pneumonia.ranges import EXPECTED, Range, looks_like_range, misspelt_function, parse
+from pneumonia.ranges import Range, looks_like_range, misspelt_function, parse
 from pneumonia.space import GROUPS, Space, collapse, find, leaves, plain
+from pneumonia.spelling import closest, nearest, range_meant, value_meant
 
-MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", "objective", "features")
-"""The keys at the top that hold a mapping: the config groups and two more."""
+_PLAIN = ("objective", "budget", "features", "threshold", "resume")
+MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", *_PLAIN)
+"""The keys at the top that hold a mapping: the config groups and five more."""
 
-_PLAIN = ("objective", "features")
-_ROOTS = (*MAPPINGS, "seed", "resume", "when")
+_ROOTS = (*MAPPINGS, "seed", "progress", "plan", "when")
 _OPTIONAL_MAPPINGS = ("training.class_weight", "training.early_stopping")
-_BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
 
 Leaf = tuple[str, Any, Any]
 
@@ -51,13 +52,11 @@ def validate(cfg: DictConfig) -> Space:
         errors.extend(found.errors)
     named = {error.key for error in errors}
     known = [leaf for leaf in leaves(cfg) if leaf[0] not in named]
-    checks: dict[str, schema.Check] = {}
+    checks: dict[str, Check] = {}
     for key, section in _sections(tree):
         errors.extend(_check_section(key, section, space, checks))
     errors.extend(_check_leaves(known, tree, checks))
-    errors.extend(_check_objective(tree))
-    errors.extend(_check_tuner(tree))
-    errors.extend(_check_cnn(tree))
+    errors.extend(conflicts.find(tree))
     if not errors:
         _collapse_once(cfg, space)
     if errors:
@@ -78,12 +77,6 @@ def flatten(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a sentence, without a full stop, with the name that comes nearest; maybe nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"The nearest is `{found[0]}`" if found else ""
-
-
 def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
     """Check that what the config holds at its top is all there, and nothing else."""
     for key, value in tree.items():
@@ -91,7 +84,9 @@ def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
             yield ConfigError(key, "a key of the config", value, nearest(str(key), _ROOTS))
         elif key in MAPPINGS and not isinstance(value, dict):
             hint = f"Options are chosen by {key}=<option>, keys set by {key}.<key>=<value>"
-            yield ConfigError(key, "a mapping of keys", value, hint if key not in _PLAIN else "")
+            if key in _PLAIN:
+                hint = "Write objective.name=..." if key == "objective" else ""
+            yield ConfigError(key, "a mapping of keys", value, hint)
     for key in _ROOTS:
         if key not in tree:
             yield ConfigError(key, "a value", None, "It is missing from the config")
@@ -109,9 +104,12 @@ def _sections(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_section(
-    key: str, section: object, space: Space, checks: dict[str, schema.Check]
+    key: str, section: object, space: Space, checks: dict[str, Check]
 ) -> Iterator[ConfigError]:
     """Check a section's target and the names of its arguments; note the checks of their values."""
+    if isinstance(section, str | int | float):
+        yield ConfigError(key, "a mapping with `_target_`", section, _hint_at_target(key, section))
+        return
     if not isinstance(section, dict) or "_target_" not in section:
         yield ConfigError(f"{key}._target_", "the dotted path of a function or class", None)
         return
@@ -130,6 +128,14 @@ def _check_section(
             types = {f"{key}.{name}": text for name, text in signature.types.items()}
             checks |= {name: schema.check_of(name, target, text) for name, text in types.items()}
             yield from _check_names(key, section, signature, _excluded(space, path, target))
+
+
+def _hint_at_target(key: str, name: object) -> str:
+    """Return a hint at the class that a plain name was meant for."""
+    module = "keras.losses" if key == "training.loss" else "keras.metrics"
+    classes = [one for one in targets.names(module) if one[0].isupper()]
+    found = closest(str(name).replace("_", ""), classes)
+    return f"Write {key}._target_={module}.{found}" if found else ""
 
 
 def _excluded(space: Space, path: str, target: object) -> set[str]:
@@ -160,7 +166,7 @@ def _check_names(
 
 
 def _check_leaves(
-    known: list[Leaf], tree: dict[str, Any], checks: dict[str, schema.Check]
+    known: list[Leaf], tree: dict[str, Any], checks: dict[str, Check]
 ) -> Iterator[ConfigError]:
     """Check every value, and every value of a range, against its key."""
     weight = tree["training"].get("class_weight")
@@ -185,7 +191,7 @@ def _check_leaves(
 
 
 def _check_mappings(
-    tree: dict[str, Any], checks: dict[str, schema.Check], above: str = ""
+    tree: dict[str, Any], checks: dict[str, Check], above: str = ""
 ) -> Iterator[ConfigError]:
     """Check that no mapping stands where a single value belongs."""
     for key, value in tree.items():
@@ -220,9 +226,7 @@ def _unknown(path: str, value: object) -> ConfigError | None:
     return ConfigError(path, f"a key of `{above}`", value, nearest(path, names))
 
 
-def _check_value(
-    path: str, value: Any, check: schema.Check, raw: str = ""
-) -> Iterator[ConfigError]:
+def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator[ConfigError]:
     can_vary = path.split(".")[0] in GROUPS
     if looks_like_range(value):
         if not can_vary:
@@ -233,77 +237,42 @@ def _check_value(
         return
     if isinstance(value, list) and any(map(looks_like_range, value)):
         yield ConfigError(path, "a range as the whole value, not inside a list", value)
-    function = misspelt_function(value) if can_vary else None
-    if function:
-        yield ConfigError(path, EXPECTED, value, f"Did you mean {function}(...)")
-    elif not check.accepts(value):
+    can_vary = can_vary and not check.accepts(["a", "b"])
+    is_misspelt = can_vary and misspelt_function(value) is not None
+    if is_misspelt or not check.accepts(value):
+        meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
+        meant = (
+            meant
+            or (_listed(value, check) if can_vary else None)
+            or value_meant(value, check.names(value), check.accepts)
+        )
         expected = check.expected
         if can_vary:
             expected = f"{expected.replace(' or ', ', ')} or a range"
-        hint = ""
-        if can_vary and isinstance(value, str) and "," in value:
-            hint = f"Several values to search are written choice({value})"
-        yield ConfigError(path, expected, value, hint)
+        yield ConfigError(path, expected, value, f"Did you mean {meant}?" if meant else "")
 
 
-def _check_range(item: Range, check: schema.Check, text: str) -> Iterator[ConfigError]:
+def _listed(value: object, check: Check) -> str | None:
+    """Return the choice that `64,128` or `[64, 128]` was probably meant as."""
+    if isinstance(value, list) and value:
+        return f"choice({', '.join(map(str, value))})"
+    if not isinstance(value, str) or "," not in value:
+        return None
+    # A decimal comma, as in 0,5, is no list of 0 and 5.
+    is_decimal = re.fullmatch(r"\d*,\d+", value) and not check.accepts(int(value.split(",")[1]))
+    return None if is_decimal else f"choice({value})"
+
+
+def _check_range(item: Range, check: Check, text: str) -> Iterator[ConfigError]:
     """Check all the values of a choice, or the ends of an interval."""
     values = item.values if item.kind == "choice" else (item.low, item.high)
     wrong = [value for value in values if not check.accepts(value)]
     if not wrong:
         return
     hint = f"The range is {text}"
-    if item.kind == "float" and check.accepts(1) and not check.accepts(0.5):
+    if item.kind == "float" and check.is_whole:
         hint = f"Write int({text})" if text.startswith("interval") else f"{hint}: use int(interval)"
     yield ConfigError(item.path, f"a range whose every value is {check.expected}", wrong[0], hint)
-
-
-def _check_objective(tree: dict[str, Any]) -> Iterator[ConfigError]:
-    metrics = tree["training"].get("metrics")
-    names = [f"val_{name}" for name in ("loss", *(metrics if isinstance(metrics, dict) else ()))]
-    if metrics is not None and not isinstance(metrics, dict):
-        yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
-        return
-    name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
-    if isinstance(name, str) and name not in names and "${" not in name:
-        hint = nearest(name, names) or f"There are {', '.join(names)}"
-        yield ConfigError(
-            "objective.name", "val_loss or a metric of `training.metrics`", name, hint
-        )
-    elif _BEST.get(name, direction) != direction and direction in ("max", "min"):
-        yield ConfigError("objective.direction", f"{_BEST[name]}, for {name}", direction)
-
-
-def _check_tuner(tree: dict[str, Any]) -> Iterator[ConfigError]:
-    tuner = tree["tuner"]
-    is_endless = "Random" in str(tuner.get("_target_")) or "Bayesian" in str(tuner.get("_target_"))
-    if is_endless and tuner.get("max_trials", 1) is None:
-        yield ConfigError("tuner.max_trials", "a positive integer, for this tuner", None)
-
-
-def _check_cnn(tree: dict[str, Any]) -> Iterator[ConfigError]:
-    """Check that the network from scratch does not halve its images away."""
-    model = tree["model"]
-    if model.get("_target_") != "pneumonia.backbones.cnn":
-        return
-    sizes, blocks = (_ends(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
-    least = 2 ** min(blocks[1], 32) if blocks else 0
-    if sizes and sizes[0] < least:
-        expected = f"at least 2 ** model.blocks, {least:g}"
-        yield ConfigError("model.image_size", expected, model["image_size"])
-
-
-def _ends(path: str, value: object) -> tuple[float, float] | None:
-    """Return the least and the greatest number that a value or range stands for, if it does."""
-    values: tuple[object, ...] = (value,)
-    if looks_like_range(value):
-        try:
-            item = parse(path, str(value))
-        except ConfigError:
-            return None
-        values = item.values if item.kind == "choice" else (item.low, item.high)
-    numbers = [number for number in values if isinstance(number, int | float)]
-    return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
 
 
 def _collapse_once(cfg: DictConfig, space: Space) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
 
@@ -153,6 +153,7 @@ class ImageData:
     test: Split
     source: str
     duplicates: Mapping[str, int]
+    shared_patients: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_split(

@@ -6,16 +6,16 @@ current folder, `~` is the home folder.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import folders, prepared
+from pneumonia import folders, npz_files, prepared
 from pneumonia.data import SPLITS, ArraySource, ImageData, Split, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
 from pneumonia.image_files import MIN_SIDE, FileSource, Header, read_header
@@ -36,7 +36,7 @@ def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = Non
         manual_dir: The folder of a file fetched by hand.
 
     Raises:
-        DataError: Where it can be neither read nor prepared, or the file is not the official one.
+        UserError: Where it can be neither read nor prepared, or the file is not the official one.
     """
     return prepared.load(
         Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None
@@ -53,26 +53,25 @@ def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) ->
         class_names: The names of label 0 and of label 1; `negative` and `positive` by default.
 
     Raises:
-        ConfigError: Where no path is given.
-        DataError: For a file that is missing, damaged, or of another task.
+        ConfigError: For no path, or a file that is missing, damaged, or of another task.
     """
+    expected = "an .npz file in MedMNIST's format with two classes"
     if not path:
-        raise ConfigError("dataset.path", "the path of an .npz file in MedMNIST's format", path)
+        raise ConfigError("dataset.path", expected, path)
     file = Path(path).expanduser()
-    arrays = _read_npz(file)
-    try:
+    keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
+    with _told(expected, path):
+        arrays = npz_files.read(file, keys)
         splits = [
             build_split(
                 name,
-                ArraySource(_check_sides(arrays[f"{name}_images"])),
+                ArraySource(_check_images(arrays[f"{name}_images"])),
                 labels=_flatten_labels(arrays[f"{name}_labels"]),
             )
             for name in SPLITS
         ]
         names = class_names or ("negative", "positive")
         return build_data(file.stem, splits, class_names=names, source=str(file.resolve()))
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from error
 
 
 def image_folder(
@@ -82,7 +81,7 @@ def image_folder(
     test_fraction: float = 0.2,
     seed: int = 0,
     patient_pattern: str | None = None,
-    positive: str | None = None,
+    positive: str | int | None = None,
 ) -> ImageData:
     r"""Read PNG, JPEG, BMP and TIFF files from class folders.
 
@@ -96,72 +95,85 @@ def image_folder(
         test_fraction: Fraction of the images for test, where the folder has no test.
         seed: Another seed splits in another way.
         patient_pattern: A regular expression with a group that finds the patient in a file's
-            name, such as `person(\d+)_`; the images of a patient are not split up.
+            name, such as `person(\d+)_`; the images of a patient are not split up, and patients
+            that given splits share are counted.
         positive: The folder of the positive class; `folders.order_classes` says what counts
             without it.
 
     Raises:
-        ConfigError: For an argument that does not fit.
-        DataError: For another layout, an empty split, or files that cannot be read.
+        ConfigError: For an argument that does not fit, another layout, an empty split, or files
+            that cannot be read.
     """
+    expected = "a folder with images in two classes"
     if not path:
-        raise ConfigError("dataset.path", "a folder with class folders", path)
+        raise ConfigError("dataset.path", expected, path)
     root = Path(path).expanduser()
-    files = folders.find_files(root)
-    class_names = folders.order_classes(files, positive)
-    fractions = {"val": val_fraction, "test": test_fraction}
-    fractions = {name: value for name, value in fractions.items() if name not in files}
-    _check_fractions(fractions)
-    if fractions:
-        files |= folders.divide(files["train"], fractions, seed=seed, pattern=patient_pattern)
-    headers = _read_headers([file.path for name in SPLITS for file in files[name]])
-    channels = 3 if any(header.is_colour for header in headers.values()) else 1
-    splits = [
-        _build_folder_split(name, files[name], headers, root, channels, class_names)
-        for name in SPLITS
-    ]
-    return build_data(
-        root.resolve().name, splits, class_names=class_names, source=str(root.resolve())
-    )
+    with _told(expected, path):
+        files = folders.find_files(root)
+        class_names = folders.order_classes(files, None if positive is None else str(positive))
+        given = tuple(files)
+        fractions = {"val": val_fraction, "test": test_fraction}
+        fractions = {name: value for name, value in fractions.items() if name not in files}
+        _check_fractions(fractions)
+        if fractions:
+            files |= folders.divide(files["train"], fractions, seed=seed, pattern=patient_pattern)
+        shared = folders.count_shared(files, patient_pattern) if len(given) > 1 else {}
+        headers = _read_headers([file.path for name in SPLITS for file in files[name]])
+        channels = 3 if any(header.is_colour for header in headers.values()) else 1
+        splits = [
+            _build_folder_split(name, files[name], headers, root, channels, class_names)
+            for name in SPLITS
+        ]
+        source = str(root.resolve())
+        data = build_data(root.resolve().name, splits, class_names=class_names, source=source)
+    return dataclasses.replace(data, shared_patients=shared)
 
 
-def _read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
-    keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
+@contextlib.contextmanager
+def _told(expected: str, path: str) -> Iterator[None]:
+    """Say of what is wrong with the data which key of the config leads to them."""
     try:
-        with file.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{file}: expected an .npz file. Received: a single array.")
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{file}: expected the arrays {', '.join(keys)}. "
-                    f"Received: none of the name {', '.join(missing)}."
-                )
-            return {key: archive[key] for key in keys}
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such file (dataset.path).") from error
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file}: not a whole .npz file of plain arrays ({error}).") from error
+        yield
+    except DataError as error:
+        raise ConfigError("dataset.path", expected, path, str(error).rstrip(".")) from error
 
 
-def _check_sides(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _check_images(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1:
+        raise DataError(
+            f"Images: expected uint8 values. Received: {images.dtype} from 0 to 1; "
+            "(255 * images).round().astype('uint8') converts them."
+        )
+    if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
+        raise DataError(
+            "Images: expected the channels last, (N, H, W, C). "
+            f"Received: {images.shape}; images.transpose(0, 2, 3, 1) puts them there."
+        )
     if images.ndim in (3, 4) and min(images.shape[1:3]) < MIN_SIDE:
         height, width = images.shape[1:3]
-        raise DataError(f"Images: expected {MIN_SIDE} pixels a side. Received: {width} x {height}.")
+        raise DataError(
+            f"Images: expected at least {MIN_SIDE} pixels a side. Received: {width} x {height}."
+        )
     return images
 
 
 def _flatten_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if labels.ndim == 2 and labels.shape[1] > 1:
+        is_one_hot = bool(
+            labels.size and (labels.max(axis=1) == 1).all() and labels.sum() == len(labels)
+        )
+        kind = "one-hot rows: labels.argmax(axis=1)" if is_one_hot else "this is a multi-label task"
         raise DataError(
             "Labels: expected one label per image, 0 or 1. "
-            f"Received: {labels.shape[1]} per image; this is a multi-label task."
+            f"Received: {labels.shape[1]} per image; {kind}."
         )
-    if labels.ndim <= 2 and labels.size and labels.dtype.kind in "iu" and labels.max() > 1:
+    if labels.dtype.kind not in "biu":
+        raise DataError(f"Labels: expected the integers 0 and 1. Received: {labels.dtype} values.")
+    values = np.unique(labels)
+    if labels.ndim <= 2 and len(values) > 2:
         raise DataError(
             "Labels: expected the two classes 0 and 1. "
-            f"Received: {len(np.unique(labels))} classes; this is a multi-class task."
+            f"Received: {len(values)} classes; this is a multi-class task."
         )
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
@@ -185,7 +197,7 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
             faults.append(str(error))
     if faults:
         listed = folders.list_some(faults, separator="\n  ")
-        raise DataError(f"{len(faults)} of {len(paths)} image files cannot be used:\n  {listed}")
+        raise DataError(f"{len(faults)} of {len(paths)} files cannot be used:\n  {listed}")
     return headers
 
 

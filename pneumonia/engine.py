@@ -9,6 +9,7 @@ learning rate and dropout rates are variables of the program. Losses and optimiz
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,13 +46,15 @@ class Chunk:
     """Some steps of an epoch.
 
     Attributes:
-        x: Inputs, (steps, batch, ...).
+        x: Inputs, (rows, ...), an array or a tensor.
+        index: Which rows a step takes, (steps, batch) int32.
         y: Labels, (steps, batch) float32.
         weight: Weights of the samples, (steps, batch) float32; 0 where a batch is padded.
         steps: How many of the steps count; the rest is padding, so that the shape stays the same.
     """
 
-    x: Array
+    x: Array | tf.Tensor
+    index: Array
     y: Array
     weight: Array
     steps: int
@@ -165,7 +168,8 @@ class Program:
         losses, outputs = [], []
         for chunk in chunks:
             loss, output = self._epoch(
-                tf.constant(chunk.x),
+                tf.convert_to_tensor(chunk.x),
+                tf.constant(chunk.index),
                 tf.constant(chunk.y),
                 tf.constant(chunk.weight),
                 tf.constant(chunk.steps),
@@ -176,11 +180,11 @@ class Program:
         total = sum(count for _, count in losses)
         return sum(value for value, _ in losses) / total, np.concatenate(outputs)
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Array | tf.Tensor) -> Array:
         """Return the probabilities for inputs (n, ...): (n,) float32."""
-        rows = max(1, _PREDICT_BYTES // max(1, x[:1].nbytes))
+        rows = max(1, _PREDICT_BYTES // (4 * max(1, math.prod(x.shape[1:]))))
         parts = [
-            self._predict(tf.constant(x[i : i + rows])).numpy()[:, 0]
+            self._predict(tf.convert_to_tensor(x[i : i + rows])).numpy()[:, 0]
             for i in range(0, len(x), rows)
         ]
         return np.concatenate(parts)
@@ -213,12 +217,12 @@ class Program:
             variable.assign(value)
 
     def _run(
-        self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, steps: tf.Tensor
+        self, x: tf.Tensor, index: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, steps: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         def body(
             i: tf.Tensor, losses: tf.Tensor, outputs: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            loss, output = self._step(x[i], y[i], weight[i])
+            loss, output = self._step(tf.gather(x, index[i]), y[i], weight[i])
             losses = tf.tensor_scatter_nd_update(losses, [[i]], [loss])
             outputs = tf.tensor_scatter_nd_update(outputs, [[i]], [output])
             return i + 1, losses, outputs

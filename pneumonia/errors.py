@@ -24,7 +24,8 @@ class ConfigError(UserError):
     def __init__(self, key: str, expected: str, received: object, hint: str = "") -> None:
         self.key = key
         message = f"`{key}`: expected {expected}. Received: {received!r}."
-        super().__init__(f"{message} {hint}." if hint else message)
+        end = "" if hint.endswith("?") else "."
+        super().__init__(f"{message} {hint}{end}" if hint else message)
         self._given = (key, expected, received, hint)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:

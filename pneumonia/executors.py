@@ -6,9 +6,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pneumonia import trial
+from pneumonia import storage, trial
 from pneumonia.errors import UserError
-from pneumonia.training import DivergedError
+from pneumonia.storage import StorageError
+from pneumonia.training import DivergedError, TooSlowError
 from pneumonia.trial import OnEpoch, Result, Task
 
 Report = Callable[[str, int, int], None]
@@ -30,17 +31,32 @@ class Failure:
 class LocalExecutor:
     """Runs trials in this process, one after the other."""
 
-    def run(self, task: Task, *, on_epoch: OnEpoch, report: Report) -> Result | Failure:
+    def run(
+        self,
+        task: Task,
+        *,
+        on_epoch: OnEpoch,
+        report: Report,
+        between_epochs: Callable[[], None] = lambda: None,
+    ) -> Result | Failure:
         """Run one trial; see `trial.run`.
 
         What every trial would fail at, the search has tried before the first one; so a mistake
         that shows here comes with the values of this trial, and is a failure like others.
+
+        Raises:
+            StorageError: Where a disk is full or refuses: the trial cannot help it.
         """
         try:
-            return trial.run(task, on_epoch=on_epoch, report=report)
-        except (UserError, DivergedError) as error:
+            return trial.run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
+        except StorageError:
+            raise
+        except (UserError, DivergedError, TooSlowError) as error:
             return Failure(str(error), "")
         except Exception as error:  # whatever goes wrong in a trial is a result of the search
+            fault = storage.explain(error)
+            if fault is not None:
+                raise fault from error
             line = str(error).strip().splitlines()
             reason = f"{type(error).__name__}: {line[0] if line else ''}".rstrip(": ")
             return Failure(reason, traceback.format_exc())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from pneumonia.augment import render
 from pneumonia.classifier import resize
 from pneumonia.data import Split
 from pneumonia.errors import ConfigError
+from pneumonia.process import process_start
 from pneumonia.seeding import RENDER, integer
 
 Array = np.ndarray[Any, Any]
@@ -38,6 +40,7 @@ Report = Callable[[str, int, int], None]
 _CODE = 2
 _BATCH = 128
 _BLOCK = 2**24
+_ONCE = "once-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,21 @@ def _compute_once(
     split: Split, frozen: Frozen, view: View | None, *, settings: Settings, report: Report
 ) -> Array:
     """Return features in a file without a name, which goes when the array goes."""
-    with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
+    _drop_abandoned(settings.folder)
+    with tempfile.TemporaryDirectory(
+        dir=settings.folder, prefix=f"{_ONCE}{os.getpid()}-"
+    ) as folder:
         path = Path(folder) / "features.npy"
         _write(path, split, _batches(split, frozen, view, settings, report))
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
+
+
+def _drop_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed have left of features that were to be used once."""
+    for path in folder.glob(f"{_ONCE}*"):
+        if process_start(int(path.name.split("-")[1])) is None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def digest(model: keras.Model | None, section: Any) -> str:
@@ -184,7 +197,8 @@ def _batches(
 
 
 def _write(path: Path, split: Split, batches: Iterator[Array]) -> None:
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    # The same name every time: what a killed process has left of it is written over.
+    part = path.with_suffix(".part")
     checksum, shape, dtype = 0, (), ""
     try:
         with part.open("wb") as file:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from pneumonia.augment import render
 from pneumonia.classifier import resize
@@ -19,6 +20,7 @@ Array = np.ndarray[Any, Any]
 # Views of an epoch that no cached view has: online renderings count their epochs from here.
 _ONLINE = 2**20
 _KEPT_BYTES = 2**28
+_WHOLE_BYTES = 2**30
 _PART = 256
 
 
@@ -33,6 +35,13 @@ class Feed(Protocol):
         """Return the inputs at `indices` as float32 (n, ...), as they are in an epoch (from 1)."""
         ...
 
+    def whole(self) -> tf.Tensor | None:
+        """Return all the inputs, float32 (N, ...), if no epoch changes them and memory holds them.
+
+        What stays where it is trained need not be gathered and copied in every epoch.
+        """
+        ...
+
 
 class StoredFeed:
     """Features on disk: in every epoch, each image is shown by one of its views.
@@ -45,6 +54,7 @@ class StoredFeed:
     def __init__(self, views: Sequence[Array], seed: int) -> None:
         self._views, self._seed = views, seed
         self._choice: tuple[int, Array] = (0, np.empty(0, dtype=np.int64))
+        self._whole: tf.Tensor | None = None
 
     def __len__(self) -> int:
         """Return N."""
@@ -63,6 +73,12 @@ class StoredFeed:
             rows = np.flatnonzero(chosen == number)
             result[rows] = view[indices[rows]]
         return result
+
+    def whole(self) -> tf.Tensor | None:
+        """Return the features of the only view."""
+        if self._whole is None and len(self._views) == 1:
+            self._whole = _tensor(self._views[0])
+        return self._whole
 
 
 class RenderedFeed:
@@ -88,6 +104,9 @@ class RenderedFeed:
             self._current = epoch, self._view(_ONLINE + epoch)
         return _floats(self._current[1][indices])
 
+    def whole(self) -> None:
+        """Return nothing: every epoch has features of its own."""
+
 
 class ComputedFeed:
     """Inputs computed whenever they are read: augmented anew in every epoch.
@@ -104,6 +123,7 @@ class ComputedFeed:
     ) -> None:
         self._split, self._frozen, self._pipeline, self._seed = split, frozen, pipeline, seed
         self._kept: Array | None = None
+        self._whole: tf.Tensor | None = None
 
     def __len__(self) -> int:
         """Return N."""
@@ -117,6 +137,14 @@ class ComputedFeed:
             return _floats(self._kept[indices])
         parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
         return np.concatenate([self._compute(epoch, part) for part in parts])
+
+    def whole(self) -> tf.Tensor | None:
+        """Return the inputs where they are not augmented and small enough to be kept."""
+        if self._pipeline is None and self._kept is None:
+            self._keep()
+        if self._whole is None and self._kept is not None:
+            self._whole = _tensor(self._kept)
+        return self._whole
 
     def _keep(self) -> None:
         first = self._compute(1, np.arange(1))
@@ -156,10 +184,19 @@ class JoinedFeed:
         result[~early] = late
         return result
 
+    def whole(self) -> None:
+        """Return nothing: it is trained on once, and would be in memory twice."""
 
-def read_all(feed: Feed) -> Array:
-    """Return all the inputs of a feed as one array."""
-    return feed.read(1, np.arange(len(feed)))
+
+def read_all(feed: Feed) -> Array | tf.Tensor:
+    """Return all the inputs of a feed as one array or tensor."""
+    whole = feed.whole()
+    return feed.read(1, np.arange(len(feed))) if whole is None else whole
+
+
+def _tensor(array: Array) -> tf.Tensor | None:
+    """Return an array as a float32 tensor, unless it is too large to have in memory."""
+    return None if 4 * array.size > _WHOLE_BYTES else tf.constant(_floats(array))
 
 
 def _floats(array: Array) -> Array:

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from pneumonia.data import SPLITS
@@ -17,6 +18,13 @@ from pneumonia.image_files import SUFFIXES
 NEGATIVE_NAMES = frozenset(
     {"normal", "negative", "healthy", "control", "controls", "benign", "absent", "none", "no", "0"}
 )
+# What others call splits, and nobody a class.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("training", "trn"), "train"),
+    **dict.fromkeys(("valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("testing", "tst"), "test"),
+    **{name: name for name in SPLITS},
+}
 _NAMED = 5
 
 
@@ -42,17 +50,36 @@ def find_files(root: Path) -> dict[str, list[LabeledFile]]:
         DataError: Where the folder has another layout, or a symbolic link leads out of it.
     """
     if not root.is_dir():
-        raise DataError(f"dataset.path: expected a folder. Received: {root}.")
+        if not root.exists():
+            raise DataError("There is no such folder")
+        hint = "; dataset=npz reads it" if root.suffix == ".npz" else ""
+        raise DataError(f"It is a file, no folder{hint}")
     root = root.resolve()
-    folders = {folder.name: folder for folder in _list_folders(root)}
-    if "train" not in {name.lower() for name in folders}:
+    found = _list_folders(root)
+    splits = [folder for folder in found if folder.name.lower() in _SPLIT_NAMES]
+    if not splits:
         return {"train": _find_labeled(root, root)}
-    unknown = sorted(name for name in folders if name.lower() not in SPLITS)
-    if unknown:
+    _check_splits(root, found)
+    return {folder.name.lower(): _find_labeled(folder, root) for folder in found}
+
+
+def _check_splits(root: Path, found: Sequence[Path]) -> None:
+    """Refuse a divided folder whose parts are not train, val and test.
+
+    Raises:
+        DataError: It says what to rename.
+    """
+    names = [folder.name for folder in found]
+    for name in names:
+        if name.lower() not in SPLITS:
+            meant = _SPLIT_NAMES.get(name.lower())
+            hint = f"; rename it to {meant}" if meant else ""
+            expected = "no folders besides train, val and test"
+            raise DataError(f"{root}: expected {expected}. Received: {name!r}{hint}.")
+    if len({name.lower() for name in names}) < len(names) or "train" not in map(str.lower, names):
         raise DataError(
-            f"{root}: expected no folders besides train, val and test. Received: {unknown}."
+            f"{root}: expected a folder train, and at most one of a kind. Received: {names}."
         )
-    return {name.lower(): _find_labeled(folder, root) for name, folder in folders.items()}
 
 
 def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | None) -> list[str]:
@@ -78,7 +105,9 @@ def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | No
         positive = names[1] if len(negatives) != 1 or negatives[0] == names[0] else names[0]
     elif positive not in names:
         expected = f"the name of a class folder, {names[0]!r} or {names[1]!r}"
-        raise ConfigError("dataset.positive", expected, positive)
+        near = {name.lower(): name for name in names}.get(positive.lower())
+        hint = f"Did you mean {near}?" if near else ""
+        raise ConfigError("dataset.positive", expected, positive, hint)
     return sorted(names, key=lambda name: name == positive)
 
 
@@ -102,6 +131,7 @@ def divide(
 
     Raises:
         ConfigError: For a pattern that is no regular expression, has no group or never matches.
+        DataError: Where there are too few.
     """
     patients = _find_patients(files, pattern)
     by_class: dict[str, list[str]] = defaultdict(list)
@@ -112,13 +142,40 @@ def divide(
             by_class[file.class_name].append(patient)
         sizes[patient] += 1
     part_of: dict[str, str] = {}
-    for members in by_class.values():
+    for class_name, members in by_class.items():
+        if len(members) <= len(fractions):
+            kind = "images" if pattern is None else "patients"
+            raise DataError(
+                f"Class {class_name!r}: expected at least {len(fractions) + 1} {kind} to divide "
+                f"into train, {' and '.join(fractions)}. Received: {len(members)}."
+            )
         members.sort(key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
         part_of |= _deal(members, sizes, fractions)
     parts: dict[str, list[LabeledFile]] = {name: [] for name in ("train", *fractions)}
     for file, patient in zip(files, patients, strict=True):
         parts[part_of[patient]].append(file)
     return parts
+
+
+def count_shared(files: Mapping[str, Sequence[LabeledFile]], pattern: str | None) -> dict[str, int]:
+    """Count, for each pair of splits, the patients that have images in both.
+
+    Args:
+        files: The files by split.
+        pattern: As for `divide`; without one, patients are not known.
+
+    Returns:
+        Counts by `<first>/<second>`, empty without a pattern.
+
+    Raises:
+        ConfigError: For a pattern that is no regular expression, has no group or never matches.
+    """
+    if pattern is None:
+        return {}
+    patients = iter(_find_patients([file for name in SPLITS for file in files[name]], pattern))
+    known = {name: {next(patients) for _ in files[name]} for name in SPLITS}
+    # A file without a match is a patient of its own, whose name holds its place among all files.
+    return {f"{a}/{b}": len(known[a] & known[b]) for a, b in combinations(SPLITS, 2)}
 
 
 def _deal(
@@ -161,12 +218,27 @@ def _find_labeled(folder: Path, root: Path) -> list[LabeledFile]:
     classes = _list_folders(folder)
     if len(classes) != 2:
         names = [one.name for one in classes]
-        raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}.")
+        hint = _hint_at_layout(folder, classes)
+        raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}{hint}.")
     files = {one: _walk(one, root) for one in classes}
     for one, paths in files.items():
         if not paths:
-            raise DataError(f"{one}: expected PNG, JPEG, BMP or TIFF images. Received: no images.")
+            suffixes = sorted({path.suffix.lower() for path in one.rglob("*") if path.is_file()})
+            others = f", but files of the kind {list_some(suffixes)}" if suffixes else ""
+            raise DataError(
+                f"{one}: expected PNG, JPEG, BMP or TIFF images. Received: no images{others}."
+            )
     return [LabeledFile(path, one.name) for one, paths in files.items() for path in paths]
+
+
+def _hint_at_layout(folder: Path, classes: Sequence[Path]) -> str:
+    """Say what a folder is where it has not two class folders."""
+    if len(classes) == 1 and len(_list_folders(classes[0])) > 1:
+        return f"; those are in {classes[0]}"
+    if len(classes) > 2:
+        return "; classifiers are for two classes, so merge or leave out some"
+    is_class = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return "; the images lie in this very folder" if is_class and not classes else ""
 
 
 def _list_folders(folder: Path) -> list[Path]:

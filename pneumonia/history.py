@@ -1,19 +1,25 @@
-"""What a journal says of the trials of a search, for a search that goes on."""
+"""What a journal says of a search and its trials, kept up with while the search runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import yaml  # type: ignore[import-untyped]
 
-from pneumonia import journal
+from pneumonia import cursor, journal
 from pneumonia.checkpoint import Metrics
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.cursor import Cursor
+from pneumonia.journal import Event
 
 CONFIG = "config.yaml"
+BUDGET = (
+    *("tuner.max_trials", "tuner.hyperband_iterations"),
+    *("budget.seconds", "budget.trials", "budget.epochs"),
+)
+"""What may grow while all else of a search stays the same."""
 
 
 @dataclass(slots=True)
@@ -22,25 +28,34 @@ class Past:
 
     Attributes:
         values: Its arguments, as they were recorded.
+        number: Its number within the search, from 1.
         parent: The trial that it goes on from, or None.
+        source: The trial of another search that it was taken over from, or None.
         epochs: The metrics of its own epochs, by execution.
-        reached: The epoch that an execution has come to, counted from the very beginning.
+        reached: The epoch that an execution has come to, counted from the very beginning; of a
+            promoted trial at first that of the trial it goes on from.
         ended: The event that ended it, or None.
     """
 
     values: dict[str, Any]
+    number: int = 0
     parent: str | None = None
+    source: str | None = None
     epochs: dict[int, list[Metrics]] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
-    ended: dict[str, Any] | None = None
+    ended: Event | None = None
 
     def count(self, execution: int) -> int:
         """Return how many epochs of an execution are recorded."""
         return len(self.epochs.get(execution, ()))
 
+    def lacks(self, execution: int, epoch: int) -> bool:
+        """Tell whether an epoch is the trial's own and not recorded yet."""
+        return epoch > self.reached.get(execution, 0)
+
     def add(self, execution: int, epoch: int, metrics: Metrics) -> None:
         """Add an epoch; one that a crash made the trial repeat counts once."""
-        if epoch > self.reached.get(execution, 0):
+        if self.lacks(execution, epoch):
             self.reached[execution] = epoch
             self.epochs.setdefault(execution, []).append(metrics)
 
@@ -52,12 +67,36 @@ class History:
     Attributes:
         started: The first event, or None where there is none yet.
         trials: The trials by their id, in the order in which they started.
-        is_completed: Whether the search has come to its end.
+        params: Its configuration by dotted path, with the budget that it was given last.
+        is_completed: Whether the search has come to its end, and was given no more budget since.
+        completions: How often it has come to its end.
     """
 
-    started: dict[str, Any] | None = None
+    started: Event | None = None
+    params: dict[str, Any] = field(default_factory=dict)
     trials: dict[str, Past] = field(default_factory=dict)
     is_completed: bool = False
+    completions: int = 0
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event of the journal."""
+        match event["kind"]:
+            case "search_started":
+                self.started = self.started or event
+                self.params = {**event.get("params", {}), **self.params}
+            case "search_extended":
+                self.params |= event["params"]
+                self.is_completed = False
+            case "trial_started":
+                self.trials.setdefault(event["trial_id"], self._begun(event))
+            case "epoch_ended":
+                past = self.trials[event["trial_id"]]
+                past.add(event["execution"], event["epoch"], event["metrics"])
+            case "trial_ended":
+                self.trials[event["trial_id"]].ended = event
+            case "search_ended":
+                self.is_completed = event["status"] == "completed"
+                self.completions += self.is_completed
 
     def curve(self, trial_id: str, execution: int = 0) -> tuple[Metrics, ...]:
         """Return the metrics of all the epochs of a trial, those before its promotions first."""
@@ -65,77 +104,81 @@ class History:
         before = self.curve(past.parent, execution) if past.parent else ()
         return (*before, *past.epochs.get(execution, ()))
 
+    def _begun(self, event: Event) -> Past:
+        tags = event["tags"]
+        parent = tags.get("promoted_from")
+        start = dict(self.trials[parent].reached) if parent in self.trials else {}
+        number, source = event.get("number", 0), tags.get("taken_over_from")
+        return Past(event["values"], number, parent, source, reached=start)
+
 
 def read(folder: Path) -> History:
     """Return what the journal in a search's folder says."""
     history = History()
     for event in journal.read(folder):
-        match event["kind"]:
-            case "search_started":
-                history.started = history.started or event
-            case "trial_started":
-                past = Past(event["values"], event["tags"].get("promoted_from"))
-                history.trials.setdefault(event["trial_id"], past)
-            case "epoch_ended":
-                past = history.trials[event["trial_id"]]
-                past.add(event["execution"], event["epoch"], event["metrics"])
-            case "trial_ended":
-                history.trials[event["trial_id"]].ended = event
-            case "search_ended":
-                history.is_completed = event["status"] == "completed"
+        history.apply(event)
     return history
 
 
-def resumed(cfg: DictConfig, overrides: Sequence[str]) -> tuple[Path, DictConfig, dict[str, str]]:
-    """Return folder, configuration and choices of the search to go on with.
+def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:
+    """Return the folder of a search.
 
     Args:
-        cfg: The configuration of the command, whose `resume` names the search.
-        overrides: The command's overrides; those of tracking and executor count.
-
-    Raises:
-        ConfigError: Where there is no such search.
-    """
-    try:
-        folder = find(str(cfg.resume), Path("outputs"))
-    except FileNotFoundError as error:
-        expected = "`last`, or the id of a search under outputs that has not completed"
-        raise ConfigError("resume", expected, cfg.resume) from error
-    own = OmegaConf.load(folder / CONFIG)
-    if not isinstance(own, DictConfig):
-        raise UserError(f"{folder / CONFIG} is not the configuration of a search.")
-    for override in overrides:
-        path = override.lstrip("+~").partition("=")[0]
-        if path.split(".")[0] in ("tracking", "executor"):
-            OmegaConf.update(own, path, OmegaConf.select(cfg, path), merge=False)
-    choices = (read(folder).started or {}).get("choices", {})
-    return folder, own, dict(choices)
-
-
-def find(name: str, outputs: Path) -> Path:
-    """Return the folder of a search by its id, or of the `last` one that has not completed.
+        name: The id of the search or of its run, or `last`: the last one that has something left to
+            do, be it only to send to MLflow; the last one of all where none has.
+        outputs: Where searches are.
+        overrides: What is given beside it. For a fork, or with more budget, any search has
+            something left to do.
 
     Raises:
         FileNotFoundError: Where there is none.
     """
-    paths = outputs.glob(f"**/{journal.NAME}")
-    folders = sorted((path.parent for path in paths), key=lambda folder: _started(folder))
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    is_any = not keys.isdisjoint((*BUDGET, "resume.fork"))
+    folders = (path.parent for path in outputs.glob(f"**/{journal.NAME}"))
+    known = [folder for folder in folders if (folder / CONFIG).exists()]
+    known.sort(key=_time, reverse=True)
     if name != "last":
-        folders = [folder for folder in folders if _is_named(folder, name)]
+        found = next((folder for folder in known if name in _names(folder)), None)
     else:
-        folders = [folder for folder in folders if not read(folder).is_completed]
-    if not folders:
+        unfinished = (folder for folder in known if is_any or not is_over(folder))
+        found = next(unfinished, known[0] if known else None)
+    if found is None:
         raise FileNotFoundError(name)
-    return folders[-1]
+    return found
 
 
-def _started(folder: Path) -> int:
+def choices(folder: Path) -> dict[str, str]:
+    """Return the option of each config group; Hydra knows them before the search has begun."""
     first = next(journal.read(folder), None)
-    return int(first["time"]) if first else 0
+    if first is not None:
+        return dict(first.get("choices", {}))
+    file = folder / ".hydra" / "hydra.yaml"
+    if not file.exists():
+        return {}
+    chosen = yaml.safe_load(file.read_text())["hydra"]["runtime"]["choices"]
+    return {str(group): str(option) for group, option in chosen.items() if option is not None}
 
 
-def _is_named(folder: Path, name: str) -> bool:
-    from pneumonia.tracking import search_run_id
+def is_over(folder: Path) -> bool:
+    """Tell whether a search has come to its end, and MLflow has taken all of it."""
+    count = sum(1 for _ in journal.read(folder))
+    path = folder / cursor.NAME
+    if not path.exists() or not read(folder).is_completed:
+        return False
+    sent = Cursor.read(path)
+    return sent.next >= count and not sent.is_open
 
+
+def _time(folder: Path) -> int:
+    """Return when a search began, in milliseconds since 1970."""
     first = next(journal.read(folder), None)
-    return first is not None and name in (first["search_id"], search_run_id(folder))
+    return int(first["time"] if first else (folder / journal.NAME).stat().st_mtime_ns // 10**6)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    first = next(journal.read(folder), None)
+    if first is not None:
+        yield first["search_id"]
+        path = folder / cursor.NAME
+        yield (Cursor.read(path).run_id or "") if path.exists() else ""

@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pneumonia.errors import DataError
+from pneumonia.errors import ConfigError, DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MIN_SIDE = 8
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 1_000_000_000
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -92,12 +93,17 @@ class FileSource:
             An array (n, H, W, C) where all have one size, a list of n arrays otherwise.
 
         Raises:
-            DataError: Where a file has gone or its content is damaged.
+            ConfigError: Where a file has gone or its content is damaged.
         """
         paths = [self._paths[index] for index in indices]
-        # Pillow decodes without holding the interpreter's lock.
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            images = list(pool.map(lambda path: decode(path, channels=self._channels), paths))
+        try:
+            # Pillow decodes without holding the interpreter's lock.
+            with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+                images = list(pool.map(lambda path: decode(path, channels=self._channels), paths))
+        except DataError as error:
+            path, _, reason = str(error).partition(": ")
+            expected = "image files that can be decoded"
+            raise ConfigError("dataset.path", expected, path, reason.rstrip(".")) from error
         if images and len({image.shape for image in images}) == 1:
             return np.stack(images)
         return images
@@ -115,10 +121,11 @@ def read_header(path: Path) -> Header:
             raise DataError(f"{path}: not a file.")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            sha256 = hashlib.file_digest(file, "sha256").digest()
             image = _open(path, file)
             if not _is_whole(file, image):
                 image.load()
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").digest()
             return Header(image.mode not in _GREY_MODES, sha256)
     except _FAULTS as error:
         raise _explain(path, error) from error
@@ -147,6 +154,8 @@ def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
 
 
 def _open(path: Path, file: BinaryIO) -> Image.Image:
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path}: larger than {MAX_BYTES:,} bytes.")
     file.seek(0)
     image = Image.open(file, formats=_FORMATS)
     width, height = image.size

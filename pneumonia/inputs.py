@@ -79,7 +79,7 @@ class Inputs:
     val_labels: Array
 
 
-_parts: Kept[Parts] = Kept(2)
+_parts: Kept[Parts] = Kept(4)
 _feeds: Kept[Feed] = Kept(12)
 
 
@@ -130,6 +130,14 @@ def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
 
     key = [split.digest, built.frozen.digest, config["features"]]
     return _feeds.get(key, make) if settings.is_kept else make()
+
+
+def positive_share(labels: Array, rule: Any) -> float:
+    """Return the share of positives among labels (n,), weighted as training weights the classes.
+
+    It is the prevalence that trained probabilities are for: a half where classes are balanced.
+    """
+    return float(np.average(labels, weights=_class_weights(labels, rule)))
 
 
 def cache_settings(config: Config) -> features.Settings:

@@ -25,6 +25,9 @@ from pneumonia.resampling import (
     resample,
 )
 
+DECIDED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1")
+"""The metrics that depend on the threshold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -148,7 +148,7 @@ class Oracle:
                 # KerasTuner ends a search when it finds no new values, before any promotion.
                 first = rounds[0]
                 return [Round(first.bracket, 0, int(size), first.start, first.epochs)]
-            return _capped(rounds, self._tuner.get("max_trials"))
+            return capped(rounds, self._tuner.get("max_trials"))
         trials = min(self._tuner["max_trials"] or math.inf, self._space.size())
         most = 0 if math.isinf(trials) else int(trials)
         return [Round(None, 0, most, 0, self._tuner["max_epochs"])]
@@ -214,12 +214,13 @@ def _hyperband_rounds(oracle: keras_tuner.oracles.HyperbandOracle) -> list[Round
     return rounds * int(oracle.hyperband_iterations)
 
 
-def _capped(rounds: list[Round], most: int | None) -> list[Round]:
+def capped(rounds: list[Round], most: int | None) -> list[Round]:
+    """Return rounds with so many trials at the most, those that come first."""
     if most is None:
         return rounds
     result = []
     for item in rounds:
-        trials = min(item.trials, most)
+        trials = min(item.trials or most, most)  # 0 is unknown
         most -= trials
         if trials:
             result.append(Round(item.bracket, item.round, trials, item.start, item.epochs))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, DataError
 
 CLASS_NAMES = ("normal", "pneumonia")
 
@@ -56,8 +56,7 @@ def phantom(
         seed: Another seed gives other images; 0 or more.
 
     Raises:
-        ConfigError: For a value out of its range.
-        DataError: Where a split is so small that it has one class only.
+        ConfigError: For a value out of its range, or a split so small that it has one class only.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     for name, count in counts.items():
@@ -70,7 +69,14 @@ def phantom(
     for number, (name, count) in enumerate(counts.items()):
         labels = _deal_labels(count, positive_fraction)
         images = _draw_all(labels, image_size, difficulty, key=(seed, number))
-        splits.append(build_split(name, ArraySource(images), labels=labels))
+        try:
+            splits.append(build_split(name, ArraySource(images), labels=labels))
+        except DataError as error:
+            expected = f"a share with images of both classes in {count} of {name}"
+            reason = str(error).rstrip(".")
+            raise ConfigError(
+                "dataset.positive_fraction", expected, positive_fraction, reason
+            ) from error
     source = f"generated chest phantoms, {image_size} x {image_size}, seed {seed}"
     return build_data("phantom", splits, class_names=CLASS_NAMES, source=source)
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from pneumonia import startup
 from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
-from pneumonia.errors import DataError
+from pneumonia.errors import ConfigError, DataError
 
 NAME = "pneumonia_mnist"
 REACH_SECONDS = 6.0
@@ -32,7 +32,7 @@ READ_SECONDS = 20.0
 
 _BY_HAND = (
     "Pass dataset.manual_dir=<folder with {filename}>, fetched by hand from {url}, "
-    "or dataset=phantom, which needs nothing."
+    "or dataset=phantom, which needs nothing"
 )
 
 
@@ -49,7 +49,8 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
             by default, as in TFDS. Not looked at where the dataset is prepared.
 
     Raises:
-        DataError: Where the dataset can be neither read nor prepared; it says what to do.
+        ConfigError: Where the dataset can be neither read nor prepared; it says what to do.
+        DataError: Where the file to prepare it from is another one.
     """
     with _quiet():
         import tensorflow_datasets as tfds
@@ -65,8 +66,23 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
                     if not builder.is_prepared():
                         _prepare(builder, root, manual_dir)
         except OSError as error:
-            raise DataError(f"dataset.data_dir: {root} cannot be used ({error}).") from error
+            reason = f"It cannot be used: {error}"
+            expected = "a folder for prepared datasets"
+            raise ConfigError("dataset.data_dir", expected, str(root), reason) from error
         return _read(builder)
+
+
+def is_prepared(data_dir: str | None) -> bool:
+    """Tell whether the dataset can be read without fetching or preparing it; nothing is written.
+
+    Args:
+        data_dir: Where prepared datasets are; TFDS' own place if None.
+    """
+    with _quiet():
+        import tensorflow_datasets as tfds
+
+        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
+        return bool(_build(root).is_prepared())
 
 
 def _build(root: Path) -> Any:
@@ -77,7 +93,7 @@ def _build(root: Path) -> Any:
     try:
         return tfds.builder(NAME, data_dir=root)
     except (ParseError, ValueError) as error:
-        raise DataError(f"{root / NAME}: damaged. Delete this folder and start again.") from error
+        raise _damaged(root / NAME) from error
 
 
 def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
@@ -85,7 +101,7 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
 
     folder = Path(builder.data_path)
     if folder.exists():
-        raise DataError(f"{folder}: not a whole dataset. Delete this folder and start again.")
+        raise _damaged(folder)
     file = _find_file(builder, root, manual_dir)
     download_config = tfds.download.DownloadConfig(manual_dir=file.parent, try_download_gcs=False)
     startup.start()
@@ -100,21 +116,21 @@ def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
     file = folder / str(expected.filename)
     if not file.is_file():
         if manual_dir:
-            raise DataError(f"dataset.manual_dir: no {expected.filename} in {folder}. {by_hand}")
+            wanted = f"a folder with {expected.filename}"
+            raise ConfigError("dataset.manual_dir", wanted, str(folder), by_hand)
         try:
             fetch(url, file)
         except OSError as error:
-            raise DataError(
-                f"{NAME}: not prepared in {root}, and {urlsplit(url).hostname} cannot be reached "
-                f"({error}). {by_hand}"
-            ) from error
+            wanted = f"{NAME} prepared there, or {urlsplit(url).hostname} within reach"
+            reason = f"The host cannot be reached ({error}). {by_hand}"
+            raise ConfigError("dataset.data_dir", wanted, str(root), reason) from error
     size = file.stat().st_size
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 != expected.checksum:
         raise DataError(
-            f"{file}: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
-            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}"
+            f"`{file}`: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
+            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}."
         )
     return file
 
@@ -177,9 +193,9 @@ def _read(builder: Any) -> ImageData:
         try:
             examples = tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1))
         except (OSError, ValueError, tf.errors.OpError) as error:
-            raise _damaged(builder) from error
+            raise _damaged(Path(builder.data_path)) from error
         if len(examples["label"]) != builder.info.splits[name].num_examples:
-            raise _damaged(builder)
+            raise _damaged(Path(builder.data_path))
         images = ArraySource(np.ascontiguousarray(examples["image"]))
         splits.append(build_split(name, images, labels=examples["label"]))
     class_names = [name.lower() for name in builder.info.features["label"].names]
@@ -187,8 +203,9 @@ def _read(builder: Any) -> ImageData:
     return build_data(NAME, splits, class_names=class_names, source=source)
 
 
-def _damaged(builder: Any) -> DataError:
-    return DataError(f"{builder.data_path}: damaged. Delete this folder and start again.")
+def _damaged(folder: Path) -> ConfigError:
+    reason = "It is damaged. Delete this folder and start again"
+    return ConfigError("dataset.data_dir", f"a whole {NAME} in it", str(folder), reason)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -21,25 +23,25 @@ LIBRARIES = (
     "mlflow",
     "numpy",
     "scikit-learn",
+    "scipy",
 )
+MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
+"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
 
 
 def provenance() -> dict[str, str]:
-    """Return tags for what ran: `git_commit`, `python`, `version.<library>`, `machine`, `command`.
+    """Return tags for what ran.
 
-    A checkout with changes has `+changes` behind its commit; outside a checkout there is none. User
-    and password of a URI are left out of the command.
+    They are `git_commit`, `code`, `python`, `version.<library>`, `machine`, `command`. A checkout
+    with changes has `+changes` behind its commit; outside a checkout there is none. User and
+    password of a URI are left out of the command.
     """
-    found = {
+    found = versions(LIBRARIES) | {
+        "code": code(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "command": _without_passwords(shlex.join(["pneumonia", *sys.argv[1:]])),
+        "command": without_passwords(shlex.join(["pneumonia", *sys.argv[1:]])),
     }
-    for library in LIBRARIES:
-        try:
-            found[f"version.{library}"] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
     # An installed package may lie in the virtual environment of another project's checkout.
     is_ours = _git("ls-files", Path(__file__).name)
     if is_ours and (commit := _git("rev-parse", "HEAD")):
@@ -47,7 +49,30 @@ def provenance() -> dict[str, str]:
     return found
 
 
-def _without_passwords(text: str) -> str:
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the libraries that are installed, by `version.<library>`."""
+    found = {}
+    for library in libraries:
+        try:
+            found[f"version.{library}"] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code() -> str:
+    """Return a digest of this package's sources, 12 hexadecimal digits.
+
+    A commit says less: one that changes a text changes no result, and what is not committed may.
+    """
+    state = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()[:12]
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the user and password of every URI in it."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 

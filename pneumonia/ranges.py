@@ -220,6 +220,11 @@ def _sweep(path: str, text: str) -> ChoiceSweep | RangeSweep | IntervalSweep:
         raise ConfigError(path, EXPECTED, text, f"Hydra's parser says: {cause}") from error
     if not isinstance(sweep, ChoiceSweep | RangeSweep | IntervalSweep):
         raise ConfigError(path, EXPECTED, text)
+    if getattr(sweep, "simple_form", False) and not text.lstrip().startswith("sort"):
+        # Hydra takes int(16, 64) for the two values, where most would mean all between.
+        inner = text.partition("(")[2].rpartition(")")[0]
+        hint = f"Did you mean int(interval({inner})), or choice({inner})?"
+        raise ConfigError(path, EXPECTED, text, hint)
     if getattr(sweep, "shuffle", False):
         raise ConfigError(path, "values in a fixed order", text, "Leave out shuffle")
     return sweep

@@ -2,91 +2,76 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from pneumonia import targets
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a value must be.
-
-    Attributes:
-        expected: A noun phrase for messages.
-        accepts: Says whether a value is right.
-    """
-
-    expected: str
-    accepts: Callable[[object], bool]
-
-    def __or__(self, other: Check) -> Check:
-        return Check(
-            f"{self.expected.replace(' or ', ', ')} or {other.expected}",
-            lambda value: self.accepts(value) or other.accepts(value),
-        )
-
-
-def integer(low: int, high: int | None = None) -> Check:
-    """Return the check for an integer from `low` to `high`, both included."""
-    if high is not None:
-        expected = f"an integer from {low} to {high}"
-    else:
-        expected = "a positive integer" if low == 1 else f"an integer of at least {low}"
-    return Check(expected, lambda value: _is_integer(value) and low <= value <= (high or math.inf))  # type: ignore[operator]
-
-
-def number(
-    low: float, high: float = math.inf, *, with_low: bool = True, with_high: bool = True
-) -> Check:
-    """Return the check for a finite number between two, which may count or not."""
-
-    def accepts(value: object) -> bool:
-        if not _is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
-            return False
-        above = value >= low if with_low else value > low  # type: ignore[operator]
-        return above and (value <= high if with_high else value < high)  # type: ignore[operator]
-
-    if high == math.inf:
-        expected = f"a number of at least {low:g}" if with_low else f"a number above {low:g}"
-    else:
-        expected = f"a number from {low:g} to {'' if with_high else 'below '}{high:g}"
-    return Check(expected, accepts)
-
-
-def one_of(*values: str) -> Check:
-    """Return the check for one of some texts."""
-    *most, last = values
-    return Check(f"{', '.join(most)} or {last}" if most else last, lambda value: value in values)
-
-
-TEXT = Check("a text", lambda value: isinstance(value, str) and value.strip() != "")
-NULL = Check("null", lambda value: value is None)
-BOOLEAN = Check("true or false", lambda value: isinstance(value, bool))
-SCALAR = Check(
-    "a number, text, true, false or null",
-    lambda value: value is None or isinstance(value, str | int | float),
+from pneumonia.checks import (
+    ANY,
+    BOOLEAN,
+    FRACTION,
+    NULL,
+    POSITIVE,
+    SCALAR,
+    TEXT,
+    Check,
+    integer,
+    is_integer,
+    is_number,
+    named,
+    number,
+    one_of,
+    path,
 )
-ANY = Check("anything", lambda value: True)
-POSITIVE = number(0, with_low=False)
-FRACTION = number(0, 1)
-EXISTING = Check(
-    "a path that exists",
+
+
+def _activations() -> list[str]:
+    return [
+        name
+        for name in targets.names("keras.activations")
+        if name not in ("deserialize", "get", "serialize")
+    ]
+
+
+def _networks() -> list[str]:
+    return [name for name in targets.names("keras.applications") if name[0].isupper()]
+
+
+@cache
+def optimizers() -> tuple[str, ...]:
+    """List the optimizers of Keras that need nothing but a learning rate, in lower case."""
+    module, found = "keras.optimizers", []
+    for name in targets.names(module):
+        if name[0].isupper() and name != "Optimizer":
+            signature = targets.inspect("optimizer.name", f"{module}.{name}")
+            if signature and "learning_rate" in signature.types:
+                found.append(name.lower())
+    return tuple(found)
+
+
+EXISTING = path("a path that exists", Path.exists)
+FOLDER = path("an existing folder", Path.is_dir)
+# Not yet there, or a folder.
+PLACE = path("a folder", lambda path: path.is_dir() or not path.exists())
+WEIGHTS = path(
+    "an existing file of weights (.weights.h5, .h5, .keras)", Path.is_file, ".h5", ".keras"
+)
+_STORES = r"(https?|(postgresql|mysql|mssql)(\+\w+)?)://[^/]|sqlite:///.|databricks\b"
+URI = Check(
+    "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...)",
+    lambda value: isinstance(value, str) and bool(re.match(_STORES, value)),
+)
+ACTIVATION = named("the name of a Keras activation", _activations)
+CLASS_NAMES = Check(
+    "two different texts in a list, the negative class first",
     lambda value: (
-        isinstance(value, str)
-        and value != ""
-        and ("://" in value or Path(value).expanduser().exists())
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(name, str) and name.strip() for name in value)
+        and value[0] != value[1]
     ),
-)
-FILE = Check(
-    "a file that exists",
-    lambda value: isinstance(value, str) and Path(value).expanduser().is_file(),
-)
-ACTIVATION = Check(
-    "the name of a Keras activation",
-    lambda value: isinstance(value, str) and value in targets.names("keras.activations"),
 )
 CLASS_WEIGHT = Check(
     "{0: weight, 1: weight}",
@@ -97,20 +82,35 @@ CLASS_WEIGHT = Check(
     ),
 )
 SEED = integer(0, 2**31 - 1)
+MOST_PIXELS = 4096
+"""A side of more pixels is a typing error: one batch would not fit into any memory."""
 
 KEYS: dict[str, Check] = {
     "seed": SEED,
-    "resume": TEXT | NULL,
+    "resume.search": TEXT | NULL,
+    "resume.fork": BOOLEAN,
+    "plan": BOOLEAN,
+    "progress": one_of("auto", "live", "plain") | BOOLEAN,
+    "budget.seconds": POSITIVE | NULL,
+    "budget.trials": integer(1) | NULL,
+    "budget.epochs": integer(1) | NULL,
     "objective.name": TEXT,
     "objective.direction": one_of("max", "min"),
-    "features.folder": TEXT,
+    "features.folder": PLACE,
     "features.max_gb": POSITIVE,
     "features.dtype": one_of("float32", "float16"),
     "features.precision": one_of("float32", "bfloat16"),
     "features.cache": BOOLEAN,
+    "threshold.rule": FRACTION | one_of("youden", "sensitivity", "cost"),
+    "threshold.target": number(0, 1, with_low=False),
+    "threshold.false_negative_cost": POSITIVE,
+    "threshold.false_positive_cost": POSITIVE,
+    "threshold.prevalence": number(0, 1, with_low=False, with_high=False) | NULL,
+    "threshold.calibrate": BOOLEAN,
     "dataset.path": EXISTING | NULL,
-    "dataset.data_dir": TEXT | NULL,
-    "dataset.manual_dir": EXISTING | NULL,
+    "dataset.data_dir": PLACE | NULL,
+    "dataset.manual_dir": FOLDER | NULL,
+    "dataset.class_names": CLASS_NAMES | NULL,
     "augment.views": integer(1) | one_of("online"),
     "augment.flip": BOOLEAN,
     "augment.rotation": number(0, 180),
@@ -119,8 +119,8 @@ KEYS: dict[str, Check] = {
     "augment.shift": FRACTION,
     "augment.brightness": FRACTION,
     "augment.contrast": FRACTION,
-    "model.image_size": integer(1),
-    "model.weights": one_of("imagenet") | NULL | FILE,
+    "model.image_size": integer(1, MOST_PIXELS),
+    "model.weights": one_of("imagenet") | NULL | WEIGHTS,
     "model.layer": TEXT | NULL,
     "model.pooling": one_of("avg", "max", "flatten"),
     "model.trainable": BOOLEAN | Check("the name of a layer", TEXT.accepts),
@@ -129,7 +129,7 @@ KEYS: dict[str, Check] = {
     "model.filters": integer(1),
     "model.growth": integer(1),
     "model.kernel_size": integer(1),
-    "model.channels": Check("1 or 3", lambda value: _is_integer(value) and value in (1, 3)),
+    "model.channels": Check("1 or 3", lambda value: is_integer(value) and value in (1, 3)),
     "dense.units": integer(1),
     "dense.dropout": number(0, 1, with_high=False),
     "dense.activation": ACTIVATION,
@@ -163,10 +163,11 @@ KEYS: dict[str, Check] = {
     "training.early_stopping.patience": integer(1),
     "training.early_stopping.min_delta": number(0),
     "training.executions_per_trial": integer(1),
+    "training.max_seconds": POSITIVE | NULL,
     "training.retrain": BOOLEAN,
     "training.tensorboard": BOOLEAN,
     "training.jit": BOOLEAN | one_of("auto"),
-    "tracking.uri": TEXT | NULL,
+    "tracking.uri": URI | NULL,
     "tracking.experiment": TEXT,
     "tracking.log_models": one_of("all", "best", "none"),
     "tracking.artifacts": TEXT | NULL,
@@ -180,9 +181,11 @@ KEYS: dict[str, Check] = {
 _SHARE = number(0, 1, with_high=False)
 
 BY_TARGET: dict[str, dict[str, Check]] = {
-    "pneumonia.datasets.npz": {"dataset.path": EXISTING},
+    "pneumonia.datasets.npz": {
+        "dataset.path": path("an .npz file in MedMNIST's format that exists", Path.exists)
+    },
     "pneumonia.datasets.image_folder": {
-        "dataset.path": EXISTING,
+        "dataset.path": path("a folder with images in two classes that exists", Path.exists),
         "dataset.val_fraction": _SHARE,
         "dataset.test_fraction": _SHARE,
         "dataset.seed": SEED,
@@ -194,36 +197,28 @@ BY_TARGET: dict[str, dict[str, Check]] = {
         "dataset.difficulty": FRACTION,
         "dataset.seed": SEED,
     },
-    "pneumonia.backbones.efficientnet_lite0": {"model.image_size": integer(32)},
-    "pneumonia.backbones.inception_v3": {"model.image_size": integer(75)},
+    "pneumonia.backbones.efficientnet_lite0": {"model.image_size": integer(32, MOST_PIXELS)},
+    "pneumonia.backbones.inception_v3": {"model.image_size": integer(75, MOST_PIXELS)},
     "pneumonia.backbones.keras_application": {
-        "model.name": Check(
-            "the name of a network of keras.applications",
-            lambda value: (
-                isinstance(value, str)
-                and value[:1].isupper()
-                and value in targets.names("keras.applications")
-            ),
-        )
+        "model.name": named("the name of a network of keras.applications", _networks)
     },
+    "pneumonia.backbones.cnn": {"model.weights": NULL | WEIGHTS},
     "pneumonia.executors.local": {
         "executor.workers": Check(
-            "1, with executor=local", lambda value: _is_integer(value) and value == 1
+            "1, with executor=local", lambda value: is_integer(value) and value == 1
         )
     },
     "pneumonia.optimizers.by_name": {
-        "optimizer.name": Check(
-            "the name of an optimizer of Keras",
-            lambda value: (
-                isinstance(value, str)
-                and value.lower() in map(str.lower, targets.names("keras.optimizers"))
-            ),
-        )
+        "optimizer.name": named("the name of an optimizer of Keras", optimizers, any_case=True)
     },
 }
 """The checks of keys that depend on the target of their section."""
 
-CLOSED = ("objective", "features", "training", "training.early_stopping", "tracking")
+CLOSED = (
+    *("objective", "budget", "features", "training", "training.early_stopping", "tracking"),
+    "threshold",
+    "resume",
+)
 """Mappings that hold nothing but the keys above and mappings named in `SECTIONS`."""
 
 SECTIONS = {
@@ -242,8 +237,8 @@ GIVEN = {"augment": ("image_size", "seed")}
 """Arguments without a default that the program gives, not the config."""
 
 _BY_TYPE = {
-    "int": Check("an integer", lambda value: _is_integer(value)),
-    "float": Check("a number", lambda value: _is_number(value)),
+    "int": Check("an integer", lambda value: is_integer(value)),
+    "float": Check("a number", lambda value: is_number(value)),
     "str": Check("a text", lambda value: isinstance(value, str)),
     "bool": BOOLEAN,
     "None": NULL,
@@ -271,9 +266,17 @@ def check_of(path: str, target: object = None, annotation: str = "") -> Check:
     return SCALAR if path.startswith("optimizer.") else ANY
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_whole(path: str) -> bool:
+    """Say whether a key holds whole numbers only."""
+    return path in KEYS and KEYS[path].is_whole
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def accepts(path: str, numbers: Sequence[str]) -> bool:
+    """Say whether numbers, given as text, are all right for a key."""
+    values = [float(text) if "." in text else int(text or 0) for text in numbers]
+    return path not in KEYS or all(map(KEYS[path].accepts, values))
+
+
+def takes_list(path: str) -> bool:
+    """Say whether a key holds a list."""
+    return path in KEYS and KEYS[path].accepts(["a", "b"])

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from pneumonia import account, history, inputs, report, trial, winner
+from pneumonia import (
+    account,
+    history,
+    presets,
+    replay,
+    report,
+    reporting,
+    shell,
+    startup,
+    trial,
+    winner,
+)
+from pneumonia import plan as planning
 from pneumonia.account import Ended
+from pneumonia.bounds import Bounds
+from pneumonia.budget import BudgetSpent
 from pneumonia.building import build
 from pneumonia.config import flatten
 from pneumonia.data import ImageData
+from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
+from pneumonia.rehearsal import rehearse
+from pneumonia.replay import Fork
+from pneumonia.resumption import Job
 from pneumonia.space import Space, collapse, find
+from pneumonia.storage import StorageError
 from pneumonia.tensorboard import Logs
-from pneumonia.tracking import Settings, Tracker, redact
+from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
 
 
-def run(cfg: DictConfig, folder: Path, *, choices: Mapping[str, str], settings: Settings) -> None:
+def run(job: Job, journal: Journal, *, settings: Settings) -> None:
     """Run a search, or one training where nothing is left to search; or go on with one.
 
     Args:
-        cfg: The composed and checked configuration, with its ranges.
-        folder: Where its files go.
-        choices: The option of each config group.
+        job: What to run, checked.
+        journal: Its journal, which no other process has open.
         settings: Where it is tracked.
 
     Raises:
         UserError: For what the user can mend.
     """
-    if history.read(folder).is_completed:
-        with Tracker(folder, settings):
-            return
-    search = Search(cfg, folder, choices)
-    with Tracker(folder, settings) as tracker:
-        search.notify = tracker.notify
+    search = Search(job, journal, settings)
+    with search.bounds.interruption, Tracker(job.folder, settings):
         search.run()
 
 
@@ -59,22 +73,26 @@ class Search:
     It must not know how a trial trains, nor where its results are tracked.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, choices: Mapping[str, str]) -> None:
-        self.cfg, self.folder, self.choices = cfg, folder, choices
-        self.objective = _plain(cfg.objective)
-        tuner = _plain(cfg.tuner)
-        self.space: Space = find(cfg)
+    def __init__(self, job: Job, journal: Journal, settings: Settings) -> None:
+        self.cfg, self.folder, self.choices = job.cfg, job.folder, job.choices
+        self.objective = _plain(job.cfg.objective)
+        tuner = _plain(job.cfg.tuner)
+        self.space: Space = find(job.cfg)
         self.oracle = Oracle(self.space, tuner, self.objective)
-        self.executor = build(_plain(cfg.executor), "executor")
-        self.most_failures: int = tuner["max_consecutive_failures"]
-        self.past = history.read(folder)
-        self.journal = Journal(folder)
-        self.progress = Progress(self.objective["name"], self.objective["direction"])
+        self.executor = build(_plain(job.cfg.executor), "executor")
+        self.journal = journal
+        self.past = history.read(job.folder)
+        most, limits = tuner["max_consecutive_failures"], job.cfg.get("budget") or {}
+        self.bounds = Bounds(limits, most_failures=most, journal=journal, past=self.past)
+        self.fork = Fork(job.origin, settings, self.past) if job.origin else None
+        form = job.cfg.get("progress", "auto")
+        self.progress = Progress(self.objective["name"], self.objective["direction"], form=form)
         self.ended: list[Ended] = []
+        self.stopped: list[Ended] = []  # by the budget, before its end: it may go on
         self.expected = 0
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
-        self.notify: Callable[[], None] = lambda: None
+        self.load: Load | None = None
 
     def run(self) -> None:
         """Run all the trials and what follows them."""
@@ -83,129 +101,125 @@ class Search:
                 data = self._prepare()
                 self._run_trials(data)
                 shown = self._finish(data)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             self._end("interrupted", reason="interrupted by the user")
-            raise
+            raise self.bounds.explain(error) from None
         except Exception as error:
-            self._end("failed", reason=f"{type(error).__name__}: {error}")
+            found = self.bounds.explain(error)
+            with contextlib.suppress(StorageError):  # the disk may take no more of the journal
+                self._end("failed", reason=f"{type(found).__name__}: {found}")
+            if found is not error:
+                raise found from error
             raise
-        finally:
-            self.journal.close()
         report.show(*shown)
 
     def _prepare(self) -> ImageData:
         """Build what the first trials need, so that what all would fail at stops the search."""
-        config = collapse(self.cfg, self.space.start())
         self.progress.phase("reading the images")
-        data = load_data(config)
-        inputs.prepare(config, report=self._report)
+        data = load_data(collapse(self.cfg, self.space.start()))
+        rehearse(self.cfg, self.space, report=self._report)
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
 
     def _run_trials(self, data: ImageData) -> None:
         began = time.monotonic()
         if self.past.started is None:
-            self._save_config()
-            self.journal.append(
+            self._tell(
                 "search_started",
-                search_id=uuid.uuid4().hex[:12],
+                # With a letter first, no id reads as a number on the command line.
+                search_id=f"s{uuid.uuid4().hex[:11]}",
                 direction=self.objective["direction"],
                 artifacts=[history.CONFIG],
-                **account.beginning(data, self.choices, flatten(self.cfg)),
+                **account.beginning(
+                    data,
+                    self.choices,
+                    flatten(self.cfg),
+                    source=self.fork.source if self.fork else None,
+                ),
             )
-            self.notify()
-        rounds = self.oracle.plan()
-        start = collapse(self.cfg, self.space.start())
-        executions = int(start["training"]["executions_per_trial"])
-        epochs = sum(item.trials * (item.epochs - item.start) for item in rounds)
-        trials = sum(item.trials for item in rounds)
-        self.progress.message(self._prospect(data, trials, epochs * executions))
+        plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
+        self.progress.message(account.prospect(data, self.choices, plan=plan, folder=self.folder))
         if shortfall := self.oracle.shortfall():
             self.progress.message(shortfall)
-        self.progress.start(trials, epochs * executions)
-        self.expected = trials
+        if self.fork:
+            self.progress.message(self.fork.opening())
+        self.progress.start(plan.trials, plan.epochs)
+        self.expected = plan.trials
+        startup.foresee()
         while (proposal := self.oracle.propose()) is not None:
-            replayed = self._replayed(proposal)
-            ended = replayed or self._run_trial(proposal)
+            config = collapse(self.cfg, proposal.values)
+            replayed = replay.answer(self.past, proposal, config)
+            if replayed is not None:
+                account.show_replayed(self.progress, replayed, self.objective["name"])
+            if replayed is None and self.bounds.is_spent(self.ended):
+                break
+            ended = replayed or self._take_over(proposal, config)
+            ended = ended or self._run_trial(proposal, config)
+            if ended is None:
+                break
             self.ended.append(ended)
             self.oracle.tell(proposal.trial_id, ended.score, step=ended.best_epoch)
             if replayed is None:
                 # While it replays, the search does not yet know which states are needed.
                 self._drop_states()
-            self._check_failures()
+            self.bounds.check_failures(self.ended)
+        if self.fork:
+            self.progress.message(self.fork.closing())
         self.seconds["trials"] = time.monotonic() - began
 
-    def _save_config(self) -> None:
-        """Write the configuration that a resumed search reads, without a password."""
-        cfg = self.cfg.copy()
-        if cfg.tracking.uri is not None:
-            cfg.tracking.uri = redact(cfg.tracking.uri)
-        OmegaConf.save(cfg, self.folder / history.CONFIG)
-
-    def _prospect(self, data: ImageData, trials: int, epochs: int) -> str:
-        largest = collapse(self.cfg, self.space.largest())
-        return account.prospect(
-            data,
-            self.choices,
-            trials=trials,
-            epochs=epochs,
-            is_search=len(self.space) > 0,
-            classifier_bytes=trial.classifier_bytes(largest),
-            log_models=str(self.cfg.tracking.log_models),
-            folder=self.folder,
-        )
-
-    def _replayed(self, proposal: Proposal) -> Ended | None:
-        """Return a trial that the journal knows the end of."""
-        past = self.past.trials.get(proposal.trial_id)
-        if past is None:
+    def _take_over(self, proposal: Proposal, config: Config) -> Ended | None:
+        """Record a trial that the search this one was forked from has finished."""
+        found = self.fork.find(proposal, config) if self.fork else None
+        if self.fork is None or found is None:
             return None
-        config = collapse(self.cfg, proposal.values)
-        if past.values != json.loads(json.dumps(account.arguments(config, proposal))):
-            raise UserError(
-                f"Trial {proposal.trial_id} of this search had other values when it ran. The "
-                "search cannot be resumed with this version of the program or its libraries."
-            )
-        if past.ended is None:
-            return None
-        if past.ended["status"] == "FAILED":
-            return Ended(proposal, config, Failure(past.ended["reason"], past.ended["traceback"]))
-        metrics = dict(past.ended["metrics"])
-        outcome = Result(
-            score=past.ended["score"],
-            best_epoch=int(metrics.pop("best_epoch")),
-            metrics=metrics,
-            history=self.past.curve(proposal.trial_id),
-            seconds=past.ended["seconds"],
-            classifier=past.ended["classifier"],
-        )
+        account.show_trial(self.progress, proposal, config, self.expected)
+        source = f"{self.fork.origin.search_id}/{found.trial_id}"
+        self._begin_trial(proposal, config, taken_over_from=source)
+        for execution, curve in found.curves.items():
+            for epoch, metrics in enumerate(curve, start=1):
+                self._add_epoch(proposal.trial_id, execution, epoch, metrics)
+        name = self.fork.bring(found, proposal.trial_id, self.folder)
+        outcome = found.result(name if self.cfg.tracking.log_models != "none" else None)
+        self._record(proposal, outcome)
         return Ended(proposal, config, outcome)
 
-    def _run_trial(self, proposal: Proposal) -> Ended:
-        config = collapse(self.cfg, proposal.values)
-        trial_id = proposal.trial_id
-        past = self.past.trials.get(trial_id)
-        if past is None:
-            self.journal.append(
+    def _begin_trial(self, proposal: Proposal, config: Config, **tags: str) -> None:
+        """Record that a trial begins, unless it began in a process that was killed."""
+        if proposal.trial_id not in self.past.trials:
+            self._tell(
                 "trial_started",
-                trial_id=trial_id,
+                trial_id=proposal.trial_id,
                 number=proposal.number,
                 name=f"trial {proposal.number}",
                 values=account.arguments(config, proposal),
-                tags=proposal.tags,
+                tags=proposal.tags | tags,
             )
-            self.notify()
-        expected = max(self.expected, proposal.number)
-        self.progress.trial(proposal.number, expected, proposal.values)
 
+    def _add_epoch(
+        self, trial_id: str, execution: int, epoch: int, metrics: Mapping[str, float]
+    ) -> bool:
+        """Record an epoch, unless a process that was killed has; return whether it is new."""
+        if not self.past.trials[trial_id].lacks(execution, epoch):
+            return False
+        fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
+        self._tell("epoch_ended", trial_id=trial_id, **fields)
+        return True
+
+    def _run_trial(self, proposal: Proposal, config: Config) -> Ended | None:
+        """Run a trial; return None where the budget has stopped it."""
+        trial_id = proposal.trial_id
+        self._begin_trial(proposal, config)
+        account.show_trial(self.progress, proposal, config, self.expected)
+
+        start = dict(self.past.trials[proposal.parent].reached) if proposal.parent else {}
         logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
-            if past is None or epoch > past.reached.get(execution, 0):
-                fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
-                self.journal.append("epoch_ended", trial_id=trial_id, **fields)
-                self.notify()
-            self.progress.epoch(epoch, proposal.epochs, metrics)
+            if epoch <= start.get(execution, 0):
+                return  # the trial that this one goes on from has it
+            if self._add_epoch(trial_id, execution, epoch, metrics):
+                self.bounds.count_epoch()
+                self.progress.epoch(epoch, proposal.epochs, metrics)
             if logs is not None:
                 logs.write(execution, epoch, metrics)
 
@@ -217,30 +231,34 @@ class Search:
             parent=proposal.parent,
             keeps_classifier=self.cfg.tracking.log_models != "none",
         )
-        outcome = self.executor.run(task, on_epoch=on_epoch, report=self._report)
-        if logs is not None:
-            logs.close()
+        try:
+            outcome = self.executor.run(
+                task,
+                on_epoch=on_epoch,
+                report=self._report,
+                between_epochs=self.bounds.between_epochs,
+            )
+        except BudgetSpent:
+            self._set_aside(proposal, task)
+            return None
+        finally:
+            if logs is not None:
+                logs.close()
         self._record(proposal, outcome)
         return Ended(proposal, config, outcome)
 
+    def _set_aside(self, proposal: Proposal, task: Task) -> None:
+        """Let a trial that the budget has stopped be the winner, by its best epoch so far."""
+        self.bounds.is_spent(self.ended)
+        outcome = trial.so_far(task)
+        if outcome is not None:
+            reached = replace(proposal, epochs=len(outcome.history))
+            self.stopped.append(Ended(reached, task.config, outcome))
+
     def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        failed = isinstance(outcome, Failure)
-        fields: Config = {"status": "FAILED" if failed else "COMPLETED", "reason": "",
-                          "traceback": "", "score": None, "metrics": {}, "classifier": None,
-                          "seconds": 0.0}  # fmt: skip
-        if isinstance(outcome, Failure):
-            fields |= {"reason": outcome.reason, "traceback": outcome.traceback}
-            self.progress.trial_end(None, failure=outcome.reason)
-        else:
-            fields |= {
-                "score": outcome.score,
-                "metrics": outcome.metrics | {"best_epoch": outcome.best_epoch},
-                "classifier": outcome.classifier,
-                "seconds": outcome.seconds,
-            }
-            self.progress.trial_end(outcome.score)
-        self.journal.append("trial_ended", trial_id=proposal.trial_id, **fields)
-        self.notify()
+        fields = account.ending(outcome)
+        self.progress.trial_end(fields["score"], failure=fields["reason"])
+        self._tell("trial_ended", trial_id=proposal.trial_id, **fields)
 
     def _drop_states(self) -> None:
         """Remove the states of trials that can neither win nor be gone on with."""
@@ -251,20 +269,9 @@ class Search:
             if path.stem not in kept:
                 path.unlink()
 
-    def _check_failures(self) -> None:
-        """Stop where too many trials failed one after the other."""
-        last = self.ended[-self.most_failures :]
-        failures = [one.outcome for one in last if isinstance(one.outcome, Failure)]
-        if len(failures) == self.most_failures:
-            reasons = "\n".join(f"  {failure.reason}" for failure in failures)
-            raise UserError(
-                f"{len(failures)} trials failed one after the other, so the search has stopped "
-                f"(`tuner.max_consecutive_failures`). They failed with:\n{reasons}"
-            )
-
     def _ranked(self) -> list[Ended]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
-        scored = [ended for ended in self.ended if ended.score is not None]
+        scored = [ended for ended in (*self.ended, *self.stopped) if ended.score is not None]
         sign = -1.0 if self.objective["direction"] == "max" else 1.0
         return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
 
@@ -279,46 +286,47 @@ class Search:
         best = winner.crown(
             first.proposal.trial_id,
             first.config,
+            number=first.proposal.number,
             epochs=first.proposal.epochs,
             best_epoch=first.best_epoch,
             score=first.score or 0.0,
             folder=self.folder,
             report=self._report,
         )
-        classifier = self._classifier(first, best)
+        own = first.outcome.classifier if isinstance(first.outcome, Result) else None
+        classifier = winner.keep_classifier(best, self.folder, own=own)
+        self.load = lambda: trial.assemble(best.config, best.weights)
         curves = [ended.curve() for ended in account.distinct(ranked)[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
         preset = winner.write_preset(best, self.choices, self.folder)
         rows = [ended.row() for ended in ranked]
         name = self.objective["name"]
+        scores = account.scores_table(best, evaluation)
         self.seconds["evaluation"] = time.monotonic() - began
         self._end(
             "completed",
             winner=best.trial_id,
             metrics=self._metrics(best, evaluation),
-            artifacts=[preset.name, *evaluation.pictures],
+            artifacts=[preset.name, history.CONFIG, *evaluation.files],
             classifier=classifier,
+            reason=self.bounds.note,
             description=report.description(
-                rows, evaluation.scores, objective=name, facts=account.facts(data, self.folder)
+                rows, scores, objective=name, facts=account.facts(data, self.folder)
             ),
         )
-        shutil.rmtree(self.folder / "trials", ignore_errors=True)
-        failed = len(self.ended) - len(ranked)
-        prefix, ui = account.commands()
+        if not self.bounds.note:
+            shutil.rmtree(self.folder / "trials", ignore_errors=True)
+        failed = sum(ended.score is None for ended in self.ended)
+        prefix, ui = shell.commands()
         return (
             report.best_table(rows, objective=name, failed=failed),
-            report.scores_table(evaluation.scores),
-            report.next_commands(winner.shown(preset), prefix=prefix, ui=ui),
+            scores,
+            report.next_commands(
+                shell.shown(preset), prefix=prefix, ui=ui, options=presets.options(self.choices)
+            ),
+            f"The report, for a browser: {shell.shown(self.folder / reporting.NAME)}\n",
+            *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
-
-    def _classifier(self, ended: Ended, best: Winner) -> str:
-        """Return the file of the final classifier: the trial's own where that is the same."""
-        outcome = ended.outcome
-        own = outcome.classifier if isinstance(outcome, Result) else None
-        if own and not ended.config["training"]["retrain"]:
-            return own
-        trial.write_classifier(best.config, best.weights, self.folder / "classifier.keras")
-        return "classifier.keras"
 
     def _metrics(self, best: Winner, evaluation: Evaluation) -> dict[str, float]:
         results = [one.outcome for one in self.ended if isinstance(one.outcome, Result)]
@@ -326,20 +334,30 @@ class Search:
             self.objective["name"]: best.score,
             "trials": len(self.ended),
             "failed_trials": len(self.ended) - len(results),
-            "epochs": sum(past.count(0) for past in history.read(self.folder).trials.values()),
+            "epochs": sum(past.count(0) for past in self.past.trials.values()),
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,
-            **evaluation.scores.flat("test_"),
+            "threshold": best.decision.threshold,
+            "temperature": best.decision.temperature,
+            **evaluation.metrics(),
         }
 
     def _end(self, status: str, **fields: Any) -> None:
         empty: Config = {"winner": None, "classifier": None, "reason": "", "description": ""}
         empty |= {"metrics": {}, "artifacts": []}
-        if self.past.started is not None or self.journal.count:
-            self.journal.append("search_ended", status=status, **{**empty, **fields})
-            self.notify()
+        if self.past.started is not None:
+            ending = {"status": status, "extension": self.past.completions, **empty, **fields}
+            ending["artifacts"] += reporting.attempt(
+                self.folder, ending, load=self.load, say=self.progress.message
+            )
+            self._tell("search_ended", **ending)
+
+    def _tell(self, kind: str, /, **fields: Any) -> None:
+        """Record an event."""
+        self.past.apply(self.journal.append(kind, **fields))
 
     def _report(self, text: str, done: int, total: int) -> None:
+        self.bounds.interruption.check()
         self.progress.phase(f"{text} {done}/{total}")
 
 

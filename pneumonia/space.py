@@ -197,7 +197,11 @@ def _resolve(tree: Tree) -> Tree:
     except OmegaConfBaseException as error:
         cause = str(error).splitlines()[0].rstrip(".")
         key = str(error.full_key or "config")
-        raw = dict(_walk(tree, "")).get(key, "???")
+        raws = dict(_walk(tree, ""))
+        raw = raws.get(key, "???")
+        # The key that is wrong, not another one that follows it.
+        while (name := str(raw)[2:-1]) in raws and raw == f"${{{name}}}":
+            key, raw = name, raws.pop(name)
         raise ConfigError(key, "a value that can be resolved", raw, cause) from error
     return resolved  # type: ignore[return-value]
 

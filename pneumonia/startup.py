@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
 
 _STDERR = 2
 
 
+@cache
 def start() -> None:
     """Import TensorFlow and Keras; the first call takes seconds, further ones nothing."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,6 +29,24 @@ def start() -> None:
         tf.get_logger().setLevel("ERROR")
         tf.config.experimental.enable_op_determinism()
         tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
+    # A million objects that live as long as the process: looking through them for garbage takes
+    # time all along, and more than a second at the end.
+    gc.freeze()
+    atexit.register(gc.freeze)
+
+
+def foresee() -> None:
+    """Import what the end of a search needs, in a thread, while its trials train.
+
+    Training leaves Python to others most of the time; the imports take two seconds.
+    """
+
+    def load() -> None:
+        for name in ("pneumonia.plots", "sklearn.tree", "plotly.offline"):
+            with suppress(ImportError):  # told where it is needed
+                import_module(name)
+
+    threading.Thread(target=load, name="imports", daemon=True).start()
 
 
 @contextmanager

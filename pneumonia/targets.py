@@ -55,7 +55,8 @@ def inspect(key: str, target: object) -> Signature | None:
     if not isinstance(target, str) or not all(map(str.isidentifier, target.split("."))):
         raise ConfigError(key, "the dotted path of a function or class", target)
     if "." not in target:
-        raise ConfigError(key, "the dotted path of a function or class: module.name", target)
+        hint = f"Options are chosen by {key.split('.')[0]}=<option>"
+        raise ConfigError(key, "the dotted path of a function or class: module.name", target, hint)
     found = _find(key, target, target, 0)
     if found is None:
         return None
@@ -83,7 +84,10 @@ def _find(key: str, target: str, path: str, hops: int) -> _Definition | None:
     module = ".".join(target.split(".")[: -len(names)])
     public = [name for name in (*definitions, *imports) if not name.startswith("_")]
     lowered = {name.lower(): name for name in public}
-    near = difflib.get_close_matches(names[0], public, n=1, cutoff=0.8) or [
+    is_last = len(names) == 1
+    near = [lowered[names[0].lower()]] if is_last and names[0].lower() in lowered else []
+    near = near or difflib.get_close_matches(names[0], public, n=1, cutoff=0.8)
+    near = near or [
         lowered[name]
         for name in difflib.get_close_matches(names[0].lower(), lowered, n=1, cutoff=0.5)
     ]
@@ -101,17 +105,23 @@ def _locate(key: str, target: str, path: str) -> tuple[Path | None, list[str]]:
     if spec is None:
         raise ConfigError(key, "something that can be imported", target, f"No module {first}")
     folders = list(spec.submodule_search_locations or ())
-    if not folders or spec.origin is None:
+    if not folders:
         return _source(spec.origin), names
-    folder, file = Path(folders[0]), Path(spec.origin)
+    # A package without an __init__.py has no file: it may be any folder beside the program.
+    folder, file = Path(folders[0]), Path(spec.origin) if spec.origin else None
     while names:
         if (folder / names[0] / "__init__.py").is_file():
             folder = folder / names.pop(0)
             file = folder / "__init__.py"
         elif (folder / f"{names[0]}.py").is_file():
             return folder / f"{names[0]}.py", names[1:]
+        elif file is None and (folder / names[0]).is_dir():
+            folder = folder / names.pop(0)
         else:
             break
+    if file is None:
+        missing = path.removesuffix("." + ".".join(names[1:])) if names[1:] else path
+        raise ConfigError(key, "something that can be imported", target, f"No module {missing}")
     return _source(str(file)), names
 
 

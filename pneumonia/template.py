@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import mmap
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import keras
 import numpy as np
 
-from pneumonia import classifier
+from pneumonia import classifier, metadata
 
 Array = np.ndarray[Any, Any]
 
@@ -50,34 +52,96 @@ class Template:
             for variable, value in zip(trained, values, strict=True):
                 variable.assign(value)
         self._config = json.loads(members.pop(_CONFIG))
-        self._weights, self._names = _without(members.pop(_WEIGHTS), len(values))
-        self._others = members
+        self._metadata = members.pop(metadata.NAME)
+        weights, self._names = _without(members.pop(_WEIGHTS), len(values))
+        # Without a name, it is gone with the process, however that ends.
+        self._shared = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
+        with zipfile.ZipFile(self._shared, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+            archive.writestr(_WEIGHTS, weights)
+        self._shared.flush()
 
-    def write(self, path: Path, head: keras.Model, weights: Sequence[Array]) -> None:
+    def write(
+        self,
+        path: Path,
+        head: keras.Model,
+        weights: Sequence[Array],
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write a classifier, at once or not at all.
 
         Args:
             path: The file, ending in `.keras`.
             head: The head, of the same layers as the template's but of any sizes.
             weights: The values of the trained variables, in the template's order.
+            facts: What the file says of the classifier beside that, if anything.
         """
         described = keras.saving.serialize_keras_object(head)
         config = json.dumps(_with_head(self._config, described))
-        buffer = io.BytesIO(self._weights)
-        with h5py.File(buffer, "r+") as file:
-            for name, value in zip(self._names, weights, strict=True):
-                file.create_dataset(name, data=value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+        part = path.with_name(f".{path.stem}.part")
         try:
-            with zipfile.ZipFile(part, "w") as archive:
-                for name, content in self._others.items():
-                    archive.writestr(name, content)
+            # The system copies what is the same in its cache, faster than a program writes it.
+            self._shared.seek(0)
+            shutil.copyfile(f"/dev/fd/{self._shared.fileno()}", part)
+            with zipfile.ZipFile(part, "a") as archive:
+                _add(archive, dict(zip(self._names, weights, strict=True)))
                 archive.writestr(_CONFIG, config)
-                archive.writestr(_WEIGHTS, buffer.getbuffer())
+                told = self._metadata if facts is None else metadata.merge(self._metadata, facts)
+                archive.writestr(metadata.NAME, told)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+class _Tail(io.RawIOBase):
+    """A file from an offset on, as a file."""
+
+    def __init__(self, file: IO[bytes], offset: int) -> None:
+        self._file, self._offset = file, offset
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        offset = self._offset if whence == io.SEEK_SET else 0
+        return self._file.seek(position + offset, whence) - self._offset
+
+    def tell(self) -> int:
+        return self._file.tell() - self._offset
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def write(self, content: Any) -> int:
+        return self._file.write(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        end = self.tell() if size is None else size
+        return self._file.truncate(end + self._offset) - self._offset
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _add(archive: zipfile.ZipFile, values: dict[str, Array]) -> None:
+    """Add datasets to the weights, which are the last member of an archive and not compressed."""
+    member, file = archive.getinfo(_WEIGHTS), archive.fp
+    if file is None:
+        raise ValueError("The archive is closed.")
+    header = member.FileHeader()
+    begin = member.header_offset + len(header)
+    file.truncate(archive.start_dir)
+    with h5py.File(_Tail(file, begin), "r+") as weights:
+        for name, value in values.items():
+            weights.create_dataset(name, data=value)
+    end = file.seek(0, io.SEEK_END)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        member.CRC = zlib.crc32(memoryview(content)[begin:end])
+    member.file_size = member.compress_size = end - begin
+    file.seek(member.header_offset)
+    file.write(member.FileHeader())
+    archive.start_dir = end  # where the next member and then the directory go
 
 
 def _mark(number: int) -> float:

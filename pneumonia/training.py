@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from pneumonia import engine
 from pneumonia.building import build
@@ -20,12 +23,51 @@ from pneumonia.seeding import SHUFFLE, generator
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Tell = Callable[[int, Metrics], None]
+Offer = Callable[[Callable[[], Progress]], object]
 
 _CHUNK_BYTES = 64 * 2**20
 
 
 class DivergedError(Exception):
-    """A training whose loss is no longer a number."""
+    """A training whose loss or objective is no longer a number."""
+
+
+class TooSlowError(Exception):
+    """A training that takes longer than `training.max_seconds`."""
+
+
+class Limit:
+    """Owns the time that a trial may train, from now on, and what else may stop it.
+
+    Args:
+        max_seconds: The seconds; None for no limit.
+        between_epochs: Called before every epoch; what it raises stops the training there.
+    """
+
+    def __init__(
+        self, max_seconds: float | None = None, between_epochs: Callable[[], None] = lambda: None
+    ) -> None:
+        self._max_seconds, self._between_epochs = max_seconds, between_epochs
+        self._began = time.monotonic()
+
+    def check(self, done: int, epochs: int, *, has_trained: bool) -> None:
+        """Stop before an epoch where the training must not go on.
+
+        Args:
+            done: The epochs trained.
+            epochs: The epochs to train.
+            has_trained: Whether any of them were trained just now: one always is.
+
+        Raises:
+            TooSlowError: Where it has taken longer than it may.
+        """
+        self._between_epochs()
+        seconds = time.monotonic() - self._began
+        if self._max_seconds is not None and has_trained and seconds > self._max_seconds:
+            raise TooSlowError(
+                f"The training was stopped after {seconds:.1f} s, at epoch {done} of {epochs}: "
+                f"`training.max_seconds` is {self._max_seconds:g}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +79,14 @@ class Training:
         inputs: What it trains on and is measured by.
         config: The whole configuration of the trial.
         seed: The seed of this training: of its order and its dropout.
+        limit: What may stop it between two epochs.
     """
 
     model: keras.Model
     inputs: Inputs
     config: Config
     seed: int
+    limit: Limit = field(default_factory=Limit)
 
 
 def start(model: keras.Model, config: Config, seed: int) -> engine.Program:
@@ -55,7 +99,22 @@ def start(model: keras.Model, config: Config, seed: int) -> engine.Program:
     return program
 
 
-def train(training: Training, epochs: int, *, begin: Progress | None, tell: Tell) -> Progress:
+def build_metrics(config: Config) -> dict[str, Any]:
+    """Return the metrics of a configuration by name, as `measure` takes them."""
+    return {
+        name: build(section, f"training.metrics.{name}")
+        for name, section in config["training"]["metrics"].items()
+    }
+
+
+def train(
+    training: Training,
+    epochs: int,
+    *,
+    begin: Progress | None,
+    tell: Tell,
+    offer: Offer = lambda make: None,
+) -> Progress:
     """Train up to an epoch.
 
     Args:
@@ -63,9 +122,11 @@ def train(training: Training, epochs: int, *, begin: Progress | None, tell: Tell
         epochs: The epoch up to which it is trained, counted from the very beginning.
         begin: How far it has come already.
         tell: Called after every epoch with its number, from 1, and its metrics.
+        offer: Called before that with a function that returns how far it has come.
 
     Raises:
-        DivergedError: Where the loss is not a number.
+        DivergedError: Where the loss or the objective is not a number.
+        TooSlowError: Where it takes longer than it may.
     """
     config = training.config
     program = start(training.model, config, training.seed)
@@ -74,19 +135,17 @@ def train(training: Training, epochs: int, *, begin: Progress | None, tell: Tell
     if begin is not None:
         program.resume(engine.State(begin.model, begin.optimizer))
         history, best = list(begin.history), begin.best
-    metrics = {
-        name: build(section, f"training.metrics.{name}")
-        for name, section in config["training"]["metrics"].items()
-    }
+    metrics, begun = build_metrics(config), len(history)
     val = read_all(training.inputs.val)
     while len(history) < epochs and not is_stopped(history, config):
+        training.limit.check(len(history), epochs, has_trained=len(history) > begun)
         epoch = len(history) + 1
         history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
         if best_epoch(history, config["objective"]) == epoch:
             best = program.weights()
+        offer(partial(_progress, program, best, history))
         tell(epoch, history[-1])
-    state = program.state()
-    return Progress(state.model, state.optimizer, best, tuple(history))
+    return _progress(program, best, history)
 
 
 def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
@@ -135,12 +194,19 @@ def _signed(metrics: Metrics, objective: Config) -> float:
     return value if objective["direction"] == "max" else -value
 
 
+def _progress(
+    program: engine.Program, best: tuple[Array, ...], history: Sequence[Metrics]
+) -> Progress:
+    state = program.state()
+    return Progress(state.model, state.optimizer, best, tuple(history))
+
+
 def _run_epoch(
     training: Training,
     program: engine.Program,
     epoch: int,
     *,
-    val: Array,
+    val: Array | tf.Tensor,
     metrics: dict[str, Any],
 ) -> Metrics:
     inputs = training.inputs
@@ -152,12 +218,18 @@ def _run_epoch(
     predicted = program.predict(val)
     measured = measure(metrics, inputs.val_labels, predicted)
     val_loss = program.loss(inputs.val_labels, predicted)
-    return {
+    result = {
         "loss": loss,
         **trained,
         "val_loss": val_loss,
         **{f"val_{name}": value for name, value in measured.items()},
     }
+    # An accuracy is a number even where the predictions are none; the loss of val then is not.
+    for name in ("val_loss", training.config["objective"]["name"]):
+        if not math.isfinite(result[name]):
+            text = f"its {name} is {result[name]} in epoch {epoch}"
+            raise DivergedError(f"The training diverged: {text}.")
+    return result
 
 
 def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chunk]:
@@ -171,15 +243,15 @@ def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chu
     # Keras divides by the size of the batch, so the samples of a short one count for more here.
     weights[-1] *= batch / real
     weights[-1, real:] = 0.0
+    labels, whole = inputs.train_labels[indices].astype(np.float32), inputs.train.whole()
+    if whole is not None:
+        yield engine.Chunk(whole, indices.astype(np.int32), labels, weights, steps)
+        return
     most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(shape)))
     per_chunk = -(-steps // -(-steps // most))
+    places = np.arange(per_chunk * batch, dtype=np.int32).reshape(per_chunk, batch)
     for start in range(0, steps, per_chunk):
         count = min(per_chunk, steps - start)
         rows = np.resize(np.arange(start, start + count), per_chunk)
         x = inputs.train.read(epoch, indices[rows].reshape(-1))
-        yield engine.Chunk(
-            x.reshape(per_chunk, batch, *shape),
-            inputs.train_labels[indices[rows]].astype(np.float32),
-            weights[rows],
-            count,
-        )
+        yield engine.Chunk(x, places, labels[rows], weights[rows], count)

@@ -7,22 +7,23 @@ machine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from pneumonia import checkpoint, classifier, engine, training
+from pneumonia import checkpoint, classifier, decision, engine, metadata, storage, training
 from pneumonia.building import build
-from pneumonia.checkpoint import Metrics, Progress
+from pneumonia.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import Parts, parts, prepare
-from pneumonia.loading import Kept
+from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
+from pneumonia.loading import Kept, load_data
 from pneumonia.template import Template
-from pneumonia.training import Training
+from pneumonia.training import Limit, Training
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -81,49 +82,84 @@ def state_path(folder: str | Path, trial_id: str) -> Path:
     return Path(folder) / "trials" / f"{trial_id}.zip"
 
 
-def run(task: Task, *, on_epoch: OnEpoch, report: Report) -> Result:
+def run(
+    task: Task,
+    *,
+    on_epoch: OnEpoch,
+    report: Report,
+    between_epochs: Callable[[], None] = lambda: None,
+) -> Result:
     """Train a trial up to its epoch.
 
     Args:
         task: What to train.
         on_epoch: Called after every epoch with execution (from 0), epoch (from 1) and metrics.
         report: Called with a text, how much is done and how much there is to do.
+        between_epochs: Called before every epoch; what it raises stops the training there.
 
     Raises:
         UserError: Where the configuration cannot be built.
-        DivergedError: Where the loss is not a number.
+        DivergedError: Where the loss or the objective is not a number.
+        TooSlowError: Where the training takes longer than it may.
     """
     started = time.monotonic()
-    config = task.config
-    inputs = prepare(config, report=report)
-    earlier = checkpoint.load(state_path(task.folder, task.parent)) if task.parent else ()
-    done: list[Progress] = []
-    for execution in range(config["training"]["executions_per_trial"]):
-        begin = earlier[execution] if earlier else None
-
-        def tell(epoch: int, metrics: Metrics, execution: int = execution) -> None:
-            on_epoch(execution, epoch, metrics)
-
-        model = _model(config, execution)
-        one = Training(model, inputs, config, config["seed"] + execution)
-        done.append(training.train(one, task.epochs, begin=begin, tell=tell))
+    kept = Checkpoints(state_path(task.folder, task.trial_id))
+    between = between_epochs
+    try:
+        trained = _train(task, kept, on_epoch=on_epoch, report=report, between_epochs=between)
+    except Exception as error:
+        if storage.explain(error) is None:
+            kept.drop()  # what has failed does not go on
+        raise
     if task.keeps_state:
-        checkpoint.save(state_path(task.folder, task.trial_id), done)
-    return _result(task, done, model, started=started)
+        kept.finish(trained[0])
+    else:
+        kept.drop()
+    return _result(task, *trained, started=started)
 
 
-def best_weights(task_folder: str | Path, trial_id: str, config: Config) -> tuple[Array, ...]:
-    """Return the weights of a trial's best execution after its best epoch."""
-    executions = checkpoint.load(state_path(task_folder, trial_id))
-    return executions[_best_execution(executions, config["objective"])].best
+def so_far(task: Task) -> Result | None:
+    """Return what has come of a trial that was stopped, by its best epoch so far, or None."""
+    done = checkpoint.find(state_path(task.folder, task.trial_id))
+    if not done:
+        return None
+    task = replace(task, keeps_classifier=False)
+    return _result(task, done, None, None, started=time.monotonic())
 
 
-def retrain(config: Config, epochs: int, *, report: Report) -> tuple[Array, ...]:
-    """Train on train and val together for a number of epochs; return the weights after the last."""
+def rehearse(config: Config, labels: Array, probabilities: Array) -> None:
+    """Build what a trial trains, and measure probabilities by its metrics, without training.
+
+    Raises:
+        UserError: Where the configuration cannot be built.
+    """
+    training.start(_model(config, 0), config, config["seed"])
+    training.measure(training.build_metrics(config), labels, probabilities)
+
+
+def best_weights(task: Task, *, report: Report) -> tuple[Array, ...]:
+    """Return the weights of a trial's best execution after its best epoch.
+
+    Where its state is missing or damaged, the trial is trained again, to the same weights.
+    """
+    executions = checkpoint.find(state_path(task.folder, task.trial_id))
+    if not executions:
+        executions, *_ = _train(task, None, on_epoch=lambda *_: None, report=report)
+    return executions[_best_execution(executions, task.config["objective"])].best
+
+
+def retrain(
+    config: Config, epochs: int, *, temperature: float, report: Report
+) -> tuple[Array, ...]:
+    """Train on train and val together for a number of epochs; return the weights after the last.
+
+    Their logits are divided by the temperature.
+    """
     inputs = prepare(config, report=report, joined=True)
     stopless = {**config, "training": {**config["training"], "early_stopping": None}}
     one = Training(_model(stopless, 0), inputs, stopless, config["seed"])
-    return training.train(one, epochs, begin=None, tell=lambda *_: None).model
+    weights = training.train(one, epochs, begin=None, tell=lambda *_: None).model
+    return decision.fold(one.model, weights, temperature)
 
 
 def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
@@ -133,8 +169,39 @@ def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
     return program.predict(read_all(feed))
 
 
+def assemble(config: Config, weights: tuple[Array, ...]) -> keras.Model:
+    """Return the classifier with these weights, in memory.
+
+    Args:
+        config: The whole configuration of the trial.
+        weights: The values of the trained variables.
+    """
+    model = _model(config, 0)
+    return _assemble(config, model, weights)
+
+
+def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
+    built = parts(config)
+    for variable, value in zip(engine.variables(model), weights, strict=True):
+        variable.assign(value)
+    head = model.get_layer("head")
+    return classifier.assemble(built.backbone, head, image_size=built.frozen.image_size)
+
+
+def decide(config: Config, weights: tuple[Array, ...], *, report: Report) -> Decided:
+    """Return how a model with these weights decides, by what it predicts for val."""
+    split, model = load_data(config).val, _model(config, 0)
+    feed = plain_feed(config, split, report=report)
+    return decision.decide(model, weights, val=feed, labels=split.labels, config=config)
+
+
 def write_classifier(
-    config: Config, weights: tuple[Array, ...], path: Path, *, model: keras.Model | None = None
+    config: Config,
+    weights: tuple[Array, ...],
+    path: Path,
+    *,
+    facts: Mapping[str, Any],
+    model: keras.Model | None = None,
 ) -> None:
     """Assemble the classifier with these weights and write it to a `.keras` file.
 
@@ -142,6 +209,7 @@ def write_classifier(
         config: The whole configuration of the trial.
         weights: The values of the trained variables.
         path: The file.
+        facts: What the file says of the classifier: `Decision.facts`.
         model: What was trained, if it is at hand; its weights do not matter.
     """
     model, built = model or _model(config, 0), parts(config)
@@ -158,30 +226,95 @@ def write_classifier(
     layers = [(type(layer).__name__, layer.name) for layer in head.layers]
     template = _templates.get([config["model"], config["seed"], layers], make)
     if template is not None:
-        template.write(path, head, weights)
+        template.write(path, head, weights, facts)
         return
-    for variable, value in zip(engine.variables(model), weights, strict=True):
-        variable.assign(value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    classifier.save(classifier.assemble(built.backbone, head, image_size=size), path)
+    classifier.save(_assemble(config, model, weights), path)
+    metadata.write(path, facts)
 
 
-def classifier_bytes(config: Config) -> int:
-    """Return about how large the file of a trial's classifier is."""
-    model, built = _model(config, 0), parts(config)
-    head = model.get_layer("head")
-    return 4 * int(built.backbone.count_params() + head.count_params())
+def _train(
+    task: Task,
+    kept: Checkpoints | None,
+    *,
+    on_epoch: OnEpoch,
+    report: Report,
+    between_epochs: Callable[[], None] = lambda: None,
+) -> tuple[tuple[Progress, ...], keras.Model, Inputs]:
+    """Train all the executions of a trial, each from where it stopped.
+
+    Args:
+        task: What to train.
+        kept: Where its state is kept on the way, if at all.
+        on_epoch: As `run` takes it.
+        report: As `run` takes it.
+        between_epochs: As `run` takes it.
+
+    Returns:
+        How far the executions have come, the model of the last one, and what it was trained on.
+    """
+    config = task.config
+    inputs = prepare(config, report=report)
+    earlier = checkpoint.find(state_path(task.folder, task.parent)) if task.parent else ()
+    left = checkpoint.find(state_path(task.folder, task.trial_id)) if kept else ()
+    done: list[Progress] = []
+    latest: list[Callable[[], Progress]] = []  # of the execution that is trained
+    max_seconds = config["training"].get("max_seconds") if kept else None
+
+    def pause() -> None:
+        try:
+            between_epochs()
+        except BaseException:
+            if kept is not None and (done or latest):
+                kept.write([*done, *(make() for make in latest)])
+            raise
+
+    limit = Limit(max_seconds, pause)
+    for execution in range(config["training"]["executions_per_trial"]):
+        begin = next(
+            (found[execution] for found in (left, earlier) if execution < len(found)), None
+        )
+
+        def tell(epoch: int, metrics: Metrics, execution: int = execution) -> None:
+            on_epoch(execution, epoch, metrics)
+
+        def offer(make: Callable[[], Progress]) -> None:
+            latest[:] = [make]
+            if kept is not None:
+                kept.offer(lambda: [*done, make()])
+
+        # What the process that was killed had no time to tell.
+        known = left[execution].history if execution < len(left) else ()
+        for epoch, metrics in enumerate(known, start=1):
+            tell(epoch, metrics)
+        model = _model(config, execution)
+        one = Training(model, inputs, config, config["seed"] + execution, limit)
+        done.append(training.train(one, task.epochs, begin=begin, tell=tell, offer=offer))
+        latest.clear()
+    return tuple(done), model, inputs
 
 
-def _result(task: Task, done: list[Progress], model: keras.Model, *, started: float) -> Result:
+def _result(
+    task: Task,
+    done: tuple[Progress, ...],
+    model: keras.Model | None,
+    inputs: Inputs | None,
+    *,
+    started: float,
+) -> Result:
     objective = task.config["objective"]
     best = done[_best_execution(done, objective)]
     number = training.best_epoch(best.history, objective)
     scores = [_best_value(progress, objective) for progress in done]
     name = None
-    if task.keeps_classifier:
+    if task.keeps_classifier and model and inputs:
         name = f"classifiers/{task.trial_id}.keras"
-        write_classifier(task.config, best.best, Path(task.folder) / name, model=model)
+        made = decision.decide(
+            model, best.best, val=inputs.val, labels=inputs.val_labels, config=task.config
+        )
+        facts = made.decision.facts(load_data(task.config).class_names)
+        path = Path(task.folder) / name
+        write_classifier(task.config, made.weights, path, facts=facts, model=model)
     return Result(
         score=float(np.mean(scores)),
         best_epoch=number,
@@ -196,7 +329,7 @@ def _best_value(progress: Progress, objective: Config) -> float:
     return progress.history[training.best_epoch(progress.history, objective) - 1][objective["name"]]
 
 
-def _best_execution(executions: list[Progress] | tuple[Progress, ...], objective: Config) -> int:
+def _best_execution(executions: tuple[Progress, ...], objective: Config) -> int:
     values = [_best_value(progress, objective) for progress in executions]
     return int(np.argmax(values) if objective["direction"] == "max" else np.argmin(values))
 

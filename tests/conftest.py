@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+if TYPE_CHECKING:
+    import keras
+    from samples import Project
+
+ROOT = Path(__file__).parents[1]
 PNEUMONIA_MNIST = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
 
 
@@ -18,3 +27,58 @@ def pneumonia_mnist() -> Path:
     if not PNEUMONIA_MNIST.exists():
         pytest.skip("needs pneumoniamnist.npz in ../shared/data")
     return PNEUMONIA_MNIST
+
+
+Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def spawn() -> Spawn:
+    """Return a function that runs a module of ours in a process of its own, in a folder."""
+
+    def run(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        own = ("HYDRA_FULL_ERROR", "MLFLOW_TRACKING_URI", "TF_CPP_MIN_LOG_LEVEL")
+        inherited = {name: value for name, value in os.environ.items() if name not in own}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=folder,
+            env={**inherited, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model() -> keras.Model:
+    """Return a classifier of images of 32 pixels a side."""
+    from samples import make_model
+
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def project(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a folder with a store of two searches, the classifier of both being `model`."""
+    from samples import make_project
+
+    return make_project(model, tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Return the project, its folder being the current one."""
+    monkeypatch.chdir(project.folder)
+    return project
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow runs already; for the tests of other modules it should stay as it is."""
+    from pneumonia import startup
+
+    monkeypatch.setattr(startup, "start", lambda: None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pneumonia import checkpoint
-from pneumonia.checkpoint import Progress
+from pneumonia.checkpoint import Checkpoints, Progress
 
 
 def progress(seed: int = 0, count: int = 12) -> Progress:
@@ -63,3 +63,80 @@ def test_a_missing_or_damaged_file_is_not_taken_for_a_checkpoint(tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(zipfile.BadZipFile):
         checkpoint.load(path)
+
+
+def test_every_damage_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "0000.zip"
+    checkpoint.save(path, [progress(1, 3)])
+    good, content = checkpoint.find(path), path.read_bytes()
+    rng = np.random.default_rng(1)
+    for _ in range(1500):
+        damaged = bytearray(content)
+        position = int(rng.integers(len(damaged)))
+        damaged[position] ^= 1 << int(rng.integers(8))
+        if rng.random() < 0.3:
+            del damaged[position:]
+        path.write_bytes(damaged)
+        found = checkpoint.find(path)
+        # What was hit may not matter, such as a date; otherwise there is nothing.
+        assert not found or repr(found) == repr(good)
+
+
+def test_what_a_killed_process_left_half_written_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "0000.zip"
+    path.with_name("0000.zip.part").write_bytes(b"half")
+    checkpoint.save(path, [progress()])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def offer(clock: Clock, checkpoints: Checkpoints, *, epoch: float, writing: float) -> bool:
+    """Offer the state after an epoch of some seconds, whose writing takes some."""
+    clock.now += epoch
+
+    def make() -> list[Progress]:
+        clock.now += writing
+        return [progress(0, 2)]
+
+    return checkpoints.offer(make)
+
+
+def test_slow_epochs_are_all_written(tmp_path: Path) -> None:
+    clock = Clock()
+    checkpoints = Checkpoints(tmp_path / "0000.zip", clock=clock)
+    assert all(offer(clock, checkpoints, epoch=1.5, writing=1.2) for _ in range(5))
+
+
+@pytest.mark.parametrize(("epoch", "writing"), [(0.1, 0.002), (0.05, 0.01), (0.9, 0.5)])
+def test_the_writing_of_fast_epochs_takes_little_time(
+    epoch: float, writing: float, tmp_path: Path
+) -> None:
+    clock = Clock()
+    checkpoints = Checkpoints(tmp_path / "0000.zip", clock=clock)
+    written = [offer(clock, checkpoints, epoch=epoch, writing=writing) for _ in range(400)]
+    assert written[0]
+    assert sum(written[1:]) * writing <= 0.03 * clock.now
+    # And no more is lost than forty times what a writing takes.
+    gaps = np.diff(np.flatnonzero(written))
+    assert gaps.max() * epoch <= 40 * writing + epoch
+
+
+def test_the_end_is_written_once(tmp_path: Path) -> None:
+    path, clock = tmp_path / "0000.zip", Clock()
+    checkpoints = Checkpoints(path, clock=clock)
+    done = [progress(0, 2)]
+    assert offer(clock, checkpoints, epoch=2, writing=0)
+    path.unlink()
+    checkpoints.finish(done)  # it was written after the last epoch
+    assert not path.exists()
+    checkpoints.finish([*done, *done])  # an execution that had nothing left to train
+    assert len(checkpoint.load(path)) == 2
+    checkpoints.drop()
+    assert list(tmp_path.iterdir()) == []

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made import finished
 from omegaconf import DictConfig
 
-from pneumonia import cli, composing
+from pneumonia import cli, composing, presets
 from pneumonia.errors import DataError
+from pneumonia.journal import Journal
+from pneumonia.resumption import Job
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    return subprocess.run(
-        [sys.executable, "-m", "pneumonia", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+@pytest.fixture
+def run(spawn: Any) -> Any:
+    """Return the command as a function of its arguments and a folder, in a process of its own."""
+    return functools.partial(spawn, "pneumonia")
 
 
 @pytest.fixture
@@ -54,11 +51,14 @@ class Search:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[DictConfig, Path]] = []
+        self.choices: list[dict[str, str]] = []
         self.error: BaseException | None = None
 
-    def run(self, cfg: DictConfig, folder: Path, **told: Any) -> None:
-        assert told.keys() == {"choices", "settings"}
-        self.jobs.append((cfg, folder))
+    def run(self, job: Job, journal: Journal, **told: Any) -> None:
+        assert told.keys() == {"settings"}
+        assert (journal.path.parent, journal.count) == (job.folder, 0)
+        self.jobs.append((job.cfg, job.folder))
+        self.choices.append(dict(job.choices))
         if self.error:
             raise self.error
 
@@ -71,7 +71,10 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setitem(sys.modules, "pneumonia.search", fake)
     monkeypatch.setattr(pneumonia, "search", fake, raising=False)
     # Both take seconds, and have tests of their own.
-    monkeypatch.setattr("pneumonia.tracking.check", lambda settings: None)
+    done: Future[None] = Future()
+    done.set_result(None)
+    monkeypatch.setattr("pneumonia.tracking.prepare", lambda: None)
+    monkeypatch.setattr("pneumonia.tracking.check", lambda settings: done)
     monkeypatch.setattr("pneumonia.startup.start", lambda: None)
     monkeypatch.setattr("pneumonia.loading.load_data", lambda config: None)
     return fake
@@ -88,12 +91,12 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
         (["experiment=nothing.yaml"], ["`experiment`: expected", "nothing.yaml"]),
         (["--config-dir", "nothing"], ["`--config-dir`: expected an existing folder"]),
         (["--config-name", "other"], ["`--config-name`: expected no other main config"]),
-        (["--nothing"], ["unrecognized arguments: --nothing"]),
+        (["--nothing"], ["`--nothing`: expected an option, see --help. Received: '--nothing'"]),
     ],
     ids=lambda value: " ".join(value),
 )
 def test_a_mistake_ends_in_a_message_and_leaves_nothing(
-    arguments: list[str], fragments: list[str], tmp_path: Path
+    arguments: list[str], fragments: list[str], tmp_path: Path, run: Any
 ) -> None:
     ran = run(*arguments, folder=tmp_path)
     assert ran.returncode == 2
@@ -103,7 +106,7 @@ def test_a_mistake_ends_in_a_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_quick_and_names_every_option(tmp_path: Path) -> None:
+def test_help_is_quick_and_names_every_option(tmp_path: Path, run: Any) -> None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -142,7 +145,7 @@ def test_version(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("pneumonia ")
 
 
-def test_info(tmp_path: Path) -> None:
+def test_info(tmp_path: Path, run: Any) -> None:
     ran = run("--info", "defaults", "model=cnn", folder=tmp_path)
     assert ran.returncode == 0
     assert "model/cnn" in ran.stdout
@@ -157,7 +160,7 @@ def test_one_job(main: Any, search: Search, tmp_path: Path) -> None:
     assert folder.parent.parent == tmp_path / "outputs"
     assert str(os.getpid()) in folder.name
     assert (folder / ".hydra" / "config.yaml").is_file()
-    assert [path.name for path in folder.iterdir()] == [".hydra"]
+    assert {path.name for path in folder.iterdir()} == {".hydra", "config.yaml", "journal.jsonl"}
     assert Path.cwd() == tmp_path
 
 
@@ -170,6 +173,20 @@ def test_multirun(main: Any, search: Search) -> None:
         ("RandomSearchOracle", 128),
     ]
     assert len({folder for _, folder in search.jobs}) == 4
+
+
+def test_a_multirun_ends_with_a_page_that_compares(
+    main: Any,
+    search: Search,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(search, "run", lambda job, journal, **told: finished(job.folder))
+    assert main("-m", "seed=1,2") == 0
+    (path,) = (tmp_path / "outputs").rglob("report.html")
+    assert {child.name for child in path.parent.iterdir()} >= {"0", "1", "multirun.yaml"}
+    assert f"The searches compared: {path.relative_to(tmp_path)}" in capsys.readouterr().out
 
 
 def test_a_quoted_range_is_one_search(main: Any, search: Search) -> None:
@@ -218,6 +235,44 @@ def test_options_of_a_folder(main: Any, search: Search, tmp_path: Path) -> None:
     (tmp_path / "mine" / "dense" / "tiny.yaml").write_text(text)
     assert main("--config-dir", "mine", "dense=tiny") == 0
     assert search.jobs[0][0].dense.units == 8
+
+
+@pytest.mark.parametrize("folder", ["mine", "my options"])
+def test_the_folder_of_options_is_remembered(main: Any, search: Search, folder: str) -> None:
+    Path(folder, "dense").mkdir(parents=True)
+    text = "_target_: pneumonia.heads.dense\nunits: 8\ndropout: 0.5\n"
+    Path(folder, "dense", "tiny.yaml").write_text(text)
+    assert main("--config-dir", folder, "dense=tiny") == 0
+    assert main("dense.units=8") == 0
+    first, second = search.choices
+    assert presets.options(first) == f"--config-dir {shlex.quote(folder)} "
+    assert presets.options(second) == ""
+
+
+def test_paths_need_no_quotes_of_their_own(main: Any, search: Search) -> None:
+    for name in ("röntgen bilder (neu)", "it's", "a&b;c"):
+        Path(name).mkdir()
+        assert main("dataset=image_folder", f"dataset.path={name}") == 0
+        assert search.jobs[-1][0].dataset.path == name
+    pattern = r"dataset.patient_pattern=^(p\d+)_'x'"
+    assert main("dataset=image_folder", "dataset.path=it's", pattern) == 0
+    assert search.jobs[-1][0].dataset.patient_pattern == r"^(p\d+)_'x'"
+
+
+def test_passwords_stay_out_of_what_hydra_writes(main: Any, search: Search, tmp_path: Path) -> None:
+    uri = "tracking.uri=postgresql://anna:s3cret@host/mlflow"
+    assert main(uri) == 0
+    assert main("-m", uri, "seed=1,2") == 0
+    assert [cfg.tracking.uri.count("s3cret") for cfg, _ in search.jobs] == [1, 1, 1]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} > {".hydra", "0", "1"}
+    assert not [path for path in files if b"s3cret" in path.read_bytes()]
+
+
+def test_a_folder_that_cannot_be_made(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("outputs").touch()
+    assert main() == 2
+    assert "`hydra.run.dir`: expected a folder that can be made" in capsys.readouterr().err
 
 
 def test_conditions_on_the_command_line(main: Any, search: Search) -> None:

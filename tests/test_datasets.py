@@ -13,7 +13,7 @@ from PIL import Image
 
 from pneumonia.data import ImageData
 from pneumonia.datasets import image_folder, npz
-from pneumonia.errors import ConfigError, DataError
+from pneumonia.errors import ConfigError
 
 Arrays = dict[str, Any]
 
@@ -80,25 +80,38 @@ def test_npz_reads_the_official_file(pneumonia_mnist: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"val_images": None}, "none of the name val_images"),
+        ({"val_images": None}, "It lacks val_images; it holds test_images, "),
         ({"train_labels": np.arange(6)[:, None]}, "6 classes; this is a multi-class task"),
         ({"train_labels": np.zeros((6, 14), int)}, "14 per image; this is a multi-label task"),
         ({"test_labels": np.zeros((6, 1), int)}, "'test': expected images of both classes"),
         ({"test_labels": np.zeros((5, 1), int)}, r"shape \(6,\)"),
-        ({"train_images": np.zeros((6, 28, 28), np.float32)}, "Received: float32"),
+        ({"train_images": np.full((6, 28, 28), 0.5)}, r"float64 from 0 to 1; \(255 \* images\)"),
+        ({"train_images": np.full((6, 28, 28), 9.0)}, "Received: float64"),
+        ({"train_images": np.zeros((6, 28, 28), np.uint16)}, "Received: uint16"),
+        ({"train_images": np.zeros((6, 3, 28, 28), np.uint8)}, r"images.transpose\(0, 2, 3, 1\)"),
+        ({"train_images": np.zeros((6, 784), np.uint8)}, r"Received: \(6, 784\)"),
+        ({"train_labels": np.eye(2, dtype=int)[[0, 1] * 3]}, r"one-hot rows: labels.argmax"),
+        ({"train_labels": np.array([1, 2] * 3)}, "labels 0 and 1. Received: 1, 2"),
+        ({"train_labels": np.array([0.0, 1.0] * 3)}, "integers 0 and 1. Received: float64"),
+        ({"train_labels": np.array(["a", "b"] * 3)}, "integers 0 and 1. Received: <U1"),
+        ({"train_labels": np.uint8(1)}, r"Received: \(\)"),
+        ({"train_labels": np.array([{}] * 6, dtype=object)}, "a pickle, which is never loaded"),
         ({"train_images": np.zeros((6, 28, 28, 28), np.uint8)}, r"Received: \(6, 28, 28, 28\)"),
         ({"train_images": np.zeros((6, 28, 28, 3), np.uint8)}, "3 in train, 1 in val"),
         ({"train_images": np.zeros((6, 4, 4), np.uint8)}, "Received: 4 x 4"),
         ({"train_images": np.zeros((0, 28, 28), np.uint8)}, "'train': expected images"),
-        ({"train_images": np.array([{}] * 6, dtype=object)}, "not a whole .npz file"),
+        ({"train_images": np.array([{}] * 6, dtype=object)}, "a pickle, which is never loaded"),
     ],
 )
 def test_npz_of_another_task_is_refused(tmp_path: Path, change: Arrays, message: str) -> None:
     content = {key: value for key, value in (arrays() | change).items() if value is not None}
     np.savez(tmp_path / "a.npz", **content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         npz(path=str(tmp_path / "a.npz"))
-    assert str(caught.value).startswith(str(tmp_path / "a.npz"))
+    assert str(caught.value).startswith(
+        "`dataset.path`: expected an .npz file in MedMNIST's format"
+    )
+    assert f"Received: {str(tmp_path / 'a.npz')!r}. " in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0, 100, -10, -1000])
@@ -106,18 +119,8 @@ def test_npz_that_is_cut_off_is_refused(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, **arrays())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"not a whole \.npz file"):
+    with pytest.raises(ConfigError, match="an empty file" if kept == 0 else "cut off or damaged"):
         npz(path=str(path))
-
-
-def test_npz_that_is_no_npz_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros(3))
-    (tmp_path / "b.npz").write_text("hello")
-    for name, message in (("a.npy", "a single array"), ("b.npz", "not a whole"), ("c", "no such")):
-        with pytest.raises(DataError, match=message):
-            npz(path=str(tmp_path / name))
-    with pytest.raises(DataError, match="not a whole"):
-        npz(path=str(tmp_path))
 
 
 @pytest.mark.parametrize("source", [npz, image_folder])
@@ -206,6 +209,38 @@ def test_a_patient_stays_in_one_split(tmp_path: Path, seed: int) -> None:
     assert abs(len(data.test) - 0.2 * total) < 8
 
 
+def test_patients_in_two_given_splits_are_counted(tmp_path: Path) -> None:
+    people = {"train": (1, 2, 3, 4), "val": (4, 5), "test": (1, 4, 6)}
+    value = 0
+    for split, numbers in people.items():
+        for class_name in ("NORMAL", "PNEUMONIA"):
+            for number in numbers:
+                value += 1
+                save_image(tmp_path / split / class_name / f"person{number}_{value}.png", value)
+            save_image(tmp_path / split / class_name / "unnamed.png", value + 500)
+    pattern = r"person(\d+)_"
+    data = image_folder(path=str(tmp_path), patient_pattern=pattern)
+    assert data.shared_patients == {"train/val": 1, "train/test": 2, "val/test": 1}
+    assert image_folder(path=str(tmp_path)).shared_patients == {}
+    with pytest.raises(ConfigError, match="No file name matches"):
+        image_folder(path=str(tmp_path), patient_pattern=r"patient(\d+)")
+    with pytest.raises(ConfigError, match="It has no group"):
+        image_folder(path=str(tmp_path), patient_pattern="person")
+
+
+def test_patients_that_are_kept_together_are_shared_by_none(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "test"), count=20)
+    data = image_folder(path=str(tmp_path), patient_pattern=r"(\d\d)\.png")
+    assert data.shared_patients["train/val"] == 0
+    assert data.shared_patients["train/test"] > 10
+
+
+def test_classes_that_are_numbers(tmp_path: Path) -> None:
+    for n in range(8):
+        save_image(tmp_path / str(n % 2) / f"{n}.png", n)
+    assert image_folder(path=str(tmp_path), positive=0).class_names == ("1", "0")
+
+
 @pytest.mark.parametrize(
     ("folders", "positive", "expected"),
     [
@@ -254,27 +289,39 @@ def test_arguments_that_do_not_fit_are_named(tmp_path: Path, arguments: Arrays, 
     ("files", "message"),
     [
         ([], "expected two class folders. Received: none"),
-        (["a.png"], "expected two class folders. Received: none"),
+        (["a.png"], "Received: none; the images lie in this very folder"),
         (["NORMAL/a.png"], r"expected two class folders. Received: \['NORMAL'\]"),
         (["a/1.png", "b/1.png", "c/1.png"], r"Received: \['a', 'b', 'c'\]"),
-        (["train/a/1.png", "train/b/1.png", "validation/a/1.png"], r"\['validation'\]"),
+        (
+            ["train/a/1.png", "train/b/1.png", "validation/a/1.png"],
+            "'validation'; rename it to val",
+        ),
+        (["train/a/1.png", "train/b/1.png", "more/a/1.png"], "Received: 'more'"),
+        (["train/a/1.png", "train/b/1.png", "Train/a/1.png"], "at most one of a kind"),
+        (["training/a/1.png", "testing/a/1.png"], "'testing'; rename it to test"),
+        (["val/a/1.png", "test/a/1.png"], "expected a folder train"),
+        (["x/a/1.png", "x/b/1.png"], "those are in .*/x"),
+        (["a/1.png", "b/1.jp2"], "no images, but files of the kind .jp2"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"], "the same in all"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/x.txt"], "val/b: expected PNG"),
         (["train/a/x.txt", "train/b/x.txt"], "no images"),
         (["train/a/1.png", "train/b/x.txt"], "no images"),
-        (["a/1.png", "b/1.png"], "expected images"),
+        (
+            ["a/1.png", "b/1.png"],
+            "at least 3 images to divide into train, val and test. Received: 1",
+        ),
     ],
 )
 def test_another_layout_is_refused(tmp_path: Path, files: list[str], message: str) -> None:
     for number, name in enumerate(files):
         save_image((tmp_path / name).with_suffix(".png"), number)
         (tmp_path / name).with_suffix(".png").rename(tmp_path / name)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ConfigError, match=message):
         image_folder(path=str(tmp_path))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a folder\. Received: .*/nowhere"):
+    with pytest.raises(ConfigError, match=r"Received: '.*/nowhere'\. There is no such folder"):
         image_folder(path=str(tmp_path / "nowhere"))
 
 
@@ -283,13 +330,16 @@ def test_all_files_that_cannot_be_used_are_counted_and_a_few_named(tmp_path: Pat
     for n in range(7):
         (tmp_path / "val" / "NORMAL" / f"bad{n}.png").write_bytes(b"x" * n)
     save_image(tmp_path / "test" / "NORMAL" / "tiny.png", 1, size=(2, 1))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ConfigError) as caught:
         image_folder(path=str(tmp_path))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "8 of 32 image files cannot be used:"
+    assert lines[0].startswith(
+        "`dataset.path`: expected a folder with images in two classes. Recei"
+    )
+    assert lines[0].endswith("8 of 32 files cannot be used:")
     assert lines[1].endswith("bad0.png: an empty file.")
     assert len(lines) == 7
-    assert lines[-1].strip() == "and 3 more"
+    assert lines[-1].strip() == "and 3 more."
 
 
 def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
@@ -314,7 +364,7 @@ def test_links_that_lead_out_of_the_folder_are_refused(tmp_path: Path, kind: str
     if kind == "class folder":
         save_image(root / "test" / "PNEUMONIA" / "a.png", 1)
     link.symlink_to(target)
-    with pytest.raises(DataError, match=rf"Symbolic links: .*{link.name}"):
+    with pytest.raises(ConfigError, match=rf"Symbolic links: .*{link.name}"):
         image_folder(path=str(root))
 
 

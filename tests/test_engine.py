@@ -45,7 +45,7 @@ def chunks(
     for start in (0, half):
         rows = np.resize(np.arange(start, min(start + half, steps)), half)
         count = min(half, steps - start)
-        yield engine.Chunk(x[indices[rows]], y[indices[rows]], weight[rows], count)
+        yield engine.Chunk(x, indices[rows].astype(np.int32), y[indices[rows]], weight[rows], count)
 
 
 def train(
@@ -128,13 +128,14 @@ def test_dropout_drops_its_share_and_only_in_training(jit: bool) -> None:
         model, keras.optimizers.SGD(0.0), loss=keras.losses.MeanSquaredError(), jit=jit
     )
     program.start(model, learning_rate=0.0, seed=1)
-    x = np.ones((2, BATCH, 4000), np.float32)
+    x = np.ones((BATCH, 4000), np.float32)
+    index = np.tile(np.arange(BATCH, dtype=np.int32), (2, 1))
     ones = np.ones((2, BATCH), np.float32)
-    _, outputs = program.train([engine.Chunk(x, ones, ones, 2)])
+    _, outputs = program.train([engine.Chunk(x, index, ones, ones, 2)])
     assert outputs.mean() == pytest.approx(1.0, abs=0.01)
     assert outputs.std() == pytest.approx(np.sqrt(0.3 / 0.7 / 4000), rel=0.5)
     assert not np.array_equal(outputs[0], outputs[1])
-    np.testing.assert_allclose(program.predict(x[0]), np.ones(BATCH), atol=1e-5)
+    np.testing.assert_allclose(program.predict(x), np.ones(BATCH), atol=1e-5)
 
 
 def test_convolutions_are_not_compiled_by_xla() -> None:

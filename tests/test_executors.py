@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_trial import config
 
 from pneumonia.building import build
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure, LocalExecutor, local, ray
+from pneumonia.storage import StorageError
 from pneumonia.trial import Result, Task
 
 
@@ -31,11 +35,12 @@ def test_a_trial_that_works_gives_its_result(tmp_path: Path) -> None:
 
 def test_a_trial_that_breaks_gives_reason_and_traceback(tmp_path: Path) -> None:
     cfg = task(tmp_path).config
-    outcome = run(Task("0001", cfg, 2, str(tmp_path), parent="gone"))
+    (tmp_path / "trials").write_text("a file where a folder belongs")
+    outcome = run(Task("0001", cfg, 2, str(tmp_path)))
     assert isinstance(outcome, Failure)
-    assert outcome.reason.startswith("FileNotFoundError: ")
+    assert outcome.reason.startswith(("FileExistsError: ", "NotADirectoryError: "))
     assert "\n" not in outcome.reason
-    assert "gone.zip" in outcome.reason
+    assert "trials" in outcome.reason
     assert outcome.traceback.startswith("Traceback")
     assert "checkpoint.py" in outcome.traceback
 
@@ -65,6 +70,81 @@ def test_a_training_that_diverges_needs_no_traceback(tmp_path: Path) -> None:
     assert isinstance(outcome, Failure)
     assert "diverged" in outcome.reason
     assert outcome.traceback == ""
+
+
+def undefined(labels: Any, probabilities: Any) -> float:
+    """A metric that is never defined, as a user may write one."""
+    return float("nan")
+
+
+def test_an_objective_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    metric = {"_target_": f"{__name__}.undefined", "_partial_": True}
+    one.config["training"]["metrics"]["odd"] = metric
+    one.config["objective"]["name"] = "val_odd"
+    outcome = run(one)
+    assert outcome == Failure("The training diverged: its val_odd is nan in epoch 1.", "")
+
+
+def test_predictions_that_are_no_numbers_are_a_failure_whatever_the_objective(
+    tmp_path: Path,
+) -> None:
+    # One step of an epoch: its loss is that of the first weights, and a number.
+    one = task(tmp_path, training__batch_size=120, dense__activation="linear")
+    one.config["optimizer"] = {"_target_": "keras.optimizers.SGD", "learning_rate": 1e38}
+    one.config["objective"]["name"] = "val_accuracy"
+    outcome = run(one)
+    assert isinstance(outcome, Failure)
+    assert outcome.reason == "The training diverged: its val_loss is nan in epoch 1."
+
+
+def test_a_trial_that_takes_too_long_says_how_long_it_took(tmp_path: Path) -> None:
+    one = task(tmp_path, training__max_seconds=0.05)
+    outcome = run(Task("0000", one.config, 500, str(tmp_path)))
+    assert isinstance(outcome, Failure)
+    assert re.fullmatch(
+        r"The training was stopped after \d+\.\d s, at epoch [1-9]\d* of 500: "
+        r"`training\.max_seconds` is 0\.05\.",
+        outcome.reason,
+    )
+    enough = Task("0000", one.config, 1, str(tmp_path), keeps_classifier=False)
+    assert isinstance(run(enough), Result)  # nothing is lost by stopping after the last epoch
+
+
+def greedy(labels: Any, probabilities: Any) -> float:
+    """A metric that wants more memory than there is."""
+    return float(np.empty(2**50).sum())
+
+
+def test_a_trial_that_runs_out_of_memory_is_a_failure(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    one.config["training"]["metrics"]["greedy"] = {
+        "_target_": f"{__name__}.greedy",
+        "_partial_": True,
+    }
+    outcome = run(one)
+    assert isinstance(outcome, Failure)
+    assert outcome.reason.startswith("MemoryError: Unable to allocate 8.00 PiB")
+    assert "in greedy" in outcome.traceback
+
+
+@pytest.mark.slow  # TensorFlow tries for ten seconds
+def test_a_trial_too_large_for_tensorflow_is_a_failure(tmp_path: Path) -> None:
+    outcome = run(task(tmp_path, dense__units=10**14))
+    assert isinstance(outcome, Failure)
+    assert outcome.reason.startswith("ResourceExhaustedError: ")
+    assert "Traceback" in outcome.traceback
+    assert isinstance(run(task(tmp_path)), Result)  # the next one has its memory
+
+
+def test_a_full_disk_is_no_failure_of_a_trial(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="File too large"):
+            run(task(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_values_that_cannot_be_built_are_a_failure_without_traceback(tmp_path: Path) -> None:

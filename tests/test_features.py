@@ -164,3 +164,22 @@ print(json.dumps(count.images))
     ]
     counts = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert sum(counts) == 2
+
+
+def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left = tmp_path / f"once-{gone.pid}-abc"
+    left.mkdir()
+    (left / "features.npy").write_bytes(b"half")
+    count, part = Counter(), frozen()
+    once = settings(tmp_path, is_kept=False)
+    features.compute(DATA.val, part, view=None, settings=once, report=count)
+    assert list(tmp_path.iterdir()) == []
+    features.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    entry = next(tmp_path.glob("*.npy"))
+    files = sorted(tmp_path.iterdir())
+    entry.with_suffix(".json").unlink()
+    entry.with_suffix(".part").write_bytes(b"half")
+    features.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    assert sorted(tmp_path.iterdir()) == files

@@ -72,6 +72,11 @@ def test_contract(name: str) -> None:
     np.testing.assert_array_equal(other.read(1, indices), first)
     is_constant = name in ("one view", "images", "computed")
     assert np.array_equal(first, later) == is_constant
+    # What stays the same may be had as a whole, and is the same as what is read.
+    whole = feed.whole()
+    assert (whole is not None) == is_constant
+    if whole is not None:
+        np.testing.assert_array_equal(whole.numpy()[indices], first)
 
 
 @pytest.mark.parametrize("name", ["online", "online computed", "images"])
@@ -113,6 +118,9 @@ def test_what_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = plain()
     np.testing.assert_array_equal(feed.read(1, np.array([5, 40])), expected)
     assert feed._kept is None
+    assert feed.whole() is None
+    monkeypatch.setattr(feeds, "_WHOLE_BYTES", 100)
+    assert StoredFeed(views(1), 1).whole() is None
 
 
 def test_joined_feeds_follow_each_other() -> None:

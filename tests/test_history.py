@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pneumonia import cursor, history
+from pneumonia import cursor, history, journal
 from pneumonia.cursor import Cursor
 from pneumonia.journal import Journal
 
@@ -18,6 +20,14 @@ def begin(folder: Path, search_id: str = "s1", status: str | None = None) -> Non
         one.append("search_started", search_id=search_id)
         if status:
             one.append("search_ended", status=status)
+    (folder / history.CONFIG).write_text("")
+
+
+def send(folder: Path, run_id: str, *, left: int = 0, is_open: bool = False) -> None:
+    """Note that MLflow has taken all events of a journal, but some."""
+    count = sum(1 for _ in journal.read(folder))
+    sent = Cursor("sqlite:///somewhere", next=count - left, run_id=run_id, is_open=is_open)
+    sent.save(folder / cursor.NAME)
 
 
 def start(one: Journal, trial_id: str, parent: str | None = None) -> None:
@@ -95,21 +105,50 @@ def test_finds_the_last_one_that_has_not_completed(tmp_path: Path) -> None:
     begin(tmp_path / "day" / "b", "first")
     begin(tmp_path / "sweep" / "0" / "a", "second", "interrupted")
     begin(tmp_path / "day" / "c", "third", "completed")
+    send(tmp_path / "day" / "c", "0")
     (tmp_path / "day" / "empty").mkdir()
     (tmp_path / "day" / "empty" / "journal.jsonl").write_text("")
+    os.utime(tmp_path / "day" / "empty" / "journal.jsonl", (9, 9))
     # Times are in milliseconds, and these searches began within one.
     for number, name in enumerate(["day/b", "sweep/0/a", "day/c"]):
         path = tmp_path / name / "journal.jsonl"
         events = [json.loads(line) | {"time": number} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(event) + "\n" for event in events))
     assert history.find("last", tmp_path) == tmp_path / "sweep" / "0" / "a"
+    # Whatever is the last one can be forked, or given more budget.
+    for more in ("resume.fork=true", "tuner.max_trials=9", "+tuner.hyperband_iterations=2"):
+        assert history.find("last", tmp_path, overrides=[more]) == tmp_path / "day" / "c"
+    (tmp_path / "day" / "empty" / history.CONFIG).write_text("")  # killed before it began
+    assert history.find("last", tmp_path) == tmp_path / "day" / "empty"
+
+
+@pytest.mark.parametrize(("left", "is_open"), [(1, False), (0, True)])
+def test_a_search_that_mlflow_has_not_wholly_taken_is_not_over(
+    left: int, is_open: bool, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        begin(tmp_path / name, name, "completed")
+        send(tmp_path / name, name)
+        time.sleep(0.002)  # journals tell milliseconds
+    assert history.find("last", tmp_path) == tmp_path / "b"
+    send(tmp_path / "a", "a", left=left, is_open=is_open)
+    assert history.find("last", tmp_path) == tmp_path / "a"
+
+
+def test_more_budget_opens_a_search_that_has_completed(tmp_path: Path) -> None:
+    begin(tmp_path, status="completed")
+    with closing(Journal(tmp_path)) as one:
+        one.append("search_extended", params={"tuner.max_trials": 8})
+        start(one, "0000")
+    found = history.read(tmp_path)
+    assert (found.is_completed, found.completions) == (False, 1)
+    assert found.params == {"tuner.max_trials": 8}
 
 
 def test_finds_a_search_by_its_id_and_by_its_run(tmp_path: Path) -> None:
     begin(tmp_path / "a", "first")
     begin(tmp_path / "b", "second", "completed")
-    sent = Cursor("sqlite:///somewhere", run_id="0a1b2c")
-    sent.save(tmp_path / "a" / cursor.NAME)
+    send(tmp_path / "a", "0a1b2c")
     assert history.find("first", tmp_path) == tmp_path / "a"
     assert history.find("0a1b2c", tmp_path) == tmp_path / "a"
     assert history.find("second", tmp_path) == tmp_path / "b"

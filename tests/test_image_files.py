@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumonia.errors import DataError
+from pneumonia.errors import ConfigError, DataError
 from pneumonia.image_files import FileSource, decode, read_header
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))  # 16 x 24, grey
@@ -52,6 +52,15 @@ def test_content_counts_not_the_name(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RAMP).rename(tmp_path / "a.jpg")
     read_header(path)
     assert np.array_equal(decode(path, channels=1)[..., 0], RAMP)
+
+
+def test_a_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", RAMP)
+    with path.open("r+b") as file:
+        file.truncate(1_000_000_001)  # with holes: it takes no space
+    for read in (read_header, lambda path: decode(path, channels=1)):
+        with pytest.raises(DataError, match="larger than 1,000,000,000 bytes"):
+            read(path)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -158,7 +167,7 @@ def test_damage_inside_is_found_when_the_image_is_read(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     read_header(path)
-    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+    with pytest.raises(ConfigError, match=r"`dataset\.path`: .*a\.png'\. cannot be decoded"):
         FileSource([path], channels=1).read(np.array([0]))
 
 
@@ -190,5 +199,5 @@ def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RAMP)
     source = FileSource([path], channels=1)
     path.unlink()
-    with pytest.raises(DataError, match=r"a\.png: no such file"):
+    with pytest.raises(ConfigError, match=r"`dataset\.path`: .*a\.png'\. no such file"):
         source.read(np.array([0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,54 @@ def test_one_process_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
     process.communicate("x", timeout=30)
     write(tmp_path, "b")
     assert kinds(tmp_path) == ["search_started", "b"]
+
+
+# Writes until the file may not grow, then again when it may.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from pneumonia.errors import UserError
+from pneumonia.journal import Journal
+one = Journal(Path(sys.argv[1]))
+one.append("a")
+resource.setrlimit(resource.RLIMIT_FSIZE, (one.path.stat().st_size + 90, resource.RLIM_INFINITY))
+for _ in range(2):
+    try:
+        one.append("b", text="x" * 100)
+    except UserError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+one.append("c")
+"""
+
+
+def test_a_full_disk_is_a_clear_error_and_spoils_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / NAME}: File too large.\n" * 2
+    events = [(event["n"], event["kind"]) for event in journal.read(tmp_path)]
+    assert events == [(0, "a"), (1, "c")]
+
+
+def test_time_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hour = 3600 * 10**9
+    now = time.time_ns()
+    for clock in (now, now - hour, now + hour, now - hour):
+        monkeypatch.setattr(time, "time_ns", lambda clock=clock: clock)
+        write(tmp_path, "a")
+        write(tmp_path, "b")  # in another process, as it were
+    times = [event["time"] for event in journal.read(tmp_path)]
+    assert times == sorted(times)
+    assert times[0] == times[3] == now // 10**6
+    assert times[4] == times[-1] == (now + hour) // 10**6
+
+
+def test_elapsed_time_counts_on_over_processes_without_the_time_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.0, 103.0, 7.0, 8.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    write(tmp_path, "a", "b")
+    write(tmp_path, "c")
+    assert [event["seconds_elapsed"] for event in journal.read(tmp_path)] == [1.0, 3.0, 4.5]

@@ -63,6 +63,7 @@ def test_wheel_holds_the_package_with_its_conf_and_nothing_else(installed: Insta
     expected = {f"pneumonia/{path.name}" for path in (ROOT / "pneumonia").glob("*.py")}
     expected |= {f"pneumonia/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     expected |= {"pneumonia/py.typed"}
+    expected |= {f"pneumonia/templates/page.{kind}" for kind in ("html", "css", "js")}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -87,7 +88,7 @@ def test_imports_come_from_the_wheel(installed: Installed) -> None:
     assert version in installed.wheel.name
 
 
-@pytest.mark.parametrize("command", ["pneumonia", "pneumonia-predict"])
+@pytest.mark.parametrize("command", ["pneumonia", "pneumonia-predict", "pneumonia-report"])
 def test_help(command: str, installed: Installed) -> None:
     ran = installed.run(command, "--help")
     assert (ran.returncode, ran.stderr) == (0, "")

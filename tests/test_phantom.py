@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pneumonia.data import ImageData, Split
-from pneumonia.errors import ConfigError, DataError
+from pneumonia.errors import ConfigError
 from pneumonia.phantom import phantom
 
 
@@ -90,7 +90,7 @@ def test_values_out_of_range_are_named(key: str, value: Any) -> None:
 
 
 def test_a_split_too_small_for_both_classes_is_refused() -> None:
-    with pytest.raises(DataError, match="both classes"):
+    with pytest.raises(ConfigError, match="both classes"):
         phantom(train=4, val=4, test=4, image_size=32, positive_fraction=0.1)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pneumonia.datasets import npz, pneumonia_mnist
-from pneumonia.errors import DataError
+from pneumonia.errors import UserError
 from pneumonia.prepared import fetch
 
 FILE = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
@@ -123,21 +123,21 @@ def test_a_damaged_prepared_dataset_is_named(data_dir: Path, tmp_path: Path, nam
     shutil.copytree(data_dir / PREPARED, tmp_path / PREPARED)
     damaged = tmp_path / PREPARED / name
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    with pytest.raises(DataError, match=f"{PREPARED.parent}.*Delete this folder"):
+    with pytest.raises(UserError, match=f"{PREPARED.parent}.*Delete this folder"):
         pneumonia_mnist(data_dir=str(tmp_path))
 
 
 def test_a_half_copied_prepared_dataset_is_named(tmp_path: Path) -> None:
     (tmp_path / PREPARED).mkdir(parents=True)
     (tmp_path / PREPARED / "features.json").touch()
-    with pytest.raises(DataError, match="Delete this folder"):
+    with pytest.raises(UserError, match="Delete this folder"):
         pneumonia_mnist(data_dir=str(tmp_path))
 
 
 @pytest.mark.usefixtures("offline")
 def test_without_file_and_network_the_error_says_what_to_do(tmp_path: Path) -> None:
     start = time.perf_counter()
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         pneumonia_mnist(data_dir=str(tmp_path))
     assert time.perf_counter() - start < 10
     for hint in ("dataset.manual_dir=<folder with pneumoniamnist.npz>", "dataset=phantom", "https"):
@@ -146,14 +146,16 @@ def test_without_file_and_network_the_error_says_what_to_do(tmp_path: Path) -> N
 
 
 def test_a_manual_dir_without_the_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset\.manual_dir: no pneumoniamnist\.npz in "):
+    with pytest.raises(
+        UserError, match=r"`dataset\.manual_dir`: expected a folder with pneumoniamnist\.npz"
+    ):
         pneumonia_mnist(data_dir=str(tmp_path), manual_dir=str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not the official file"])
 def test_a_file_with_another_checksum_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pneumoniamnist.npz").write_bytes(content)
-    with pytest.raises(DataError, match=f"pneumoniamnist.npz: .*Received: {len(content)} bytes"):
+    with pytest.raises(UserError, match=f"pneumoniamnist.npz`: .*Received: {len(content)} bytes"):
         pneumonia_mnist(data_dir=str(tmp_path / "data"), manual_dir=str(tmp_path))
     assert not (tmp_path / "data" / PREPARED).exists()
 
@@ -161,13 +163,13 @@ def test_a_file_with_another_checksum_is_named(tmp_path: Path, content: bytes) -
 @needs_file
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "pneumoniamnist.npz").write_bytes(FILE.read_bytes()[:1_000_000])
-    with pytest.raises(DataError, match="Received: 1000000 bytes"):
+    with pytest.raises(UserError, match="Received: 1000000 bytes"):
         pneumonia_mnist(data_dir=str(tmp_path / "data"), manual_dir=str(tmp_path))
 
 
 def test_a_data_dir_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"dataset\.data_dir: "):
+    with pytest.raises(UserError, match=r"`dataset\.data_dir`: "):
         pneumonia_mnist(data_dir=str(tmp_path / "file"))
 
 

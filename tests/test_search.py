@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import os
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from chaos import moments
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pneumonia import classifier, cli, journal, tracking
+from pneumonia import classifier, cli, journal, metadata, tracking
 from pneumonia.config import flatten
 from pneumonia.journal import NAME, Event
-from pneumonia.metrics import roc_auc
+from pneumonia.metrics import balanced_accuracy, roc_auc
 from pneumonia.mlflow_setup import prepare_environment
 from pneumonia.phantom import phantom
 from pneumonia.space import GROUPS
@@ -55,6 +57,11 @@ PICTURES = (
     *("calibration", "confusion_matrix", "errors"),
     *("learning_curves", "precision_recall", "roc"),
 )
+
+SECRETS = {
+    name: f"hush-{name}"
+    for name in ("AWS_SECRET_ACCESS_KEY", "API_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+}
 
 # Kills itself, as the system would, after an epoch of a promoted trial; before, some events are
 # sent to MLflow.
@@ -178,7 +185,7 @@ def start(project: Path, *arguments: str, code: str = "") -> subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, *how, *arguments],
         cwd=project,
-        env={**inherited, "PYTHONPATH": str(ROOT)},
+        env={**inherited, **SECRETS, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -192,13 +199,18 @@ def finish(process: subprocess.Popen[str], project: Path) -> Ran:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
-    """The search, and the same one killed, in two processes at the same time."""
+    """The search, and the same one killed in a trial and again in its evaluation, side by side."""
     folders = [tmp_path_factory.mktemp(name) / "project" for name in ("whole", "killed")]
     processes = [
         start(folder, *SEARCH, code=code)
         for folder, code in zip(folders, ("", KILLED), strict=True)
     ]
-    whole, killed = (finish(p, folder) for p, folder in zip(processes, folders, strict=True))
+    killed = finish(processes[1], folders[1])
+    sign, text = moments.ENDINGS[0]
+    moment = moments.Moment("evaluation", text, sign, with_companion=True)
+    with start(folders[1], "resume=last") as again:
+        assert moments.kill(again, folders[1], moment), finish(again, folders[1]).stderr
+    whole = finish(processes[0], folders[0])
     assert (whole.status, killed.status) == (0, -signal.SIGKILL), whole.stderr + killed.stderr
     return whole, killed
 
@@ -217,7 +229,8 @@ def killed(both: tuple[Ran, Ran]) -> Ran:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables: making one takes two seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking.check(tracking.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+    settings = tracking.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
+    tracking.check(settings).result()
     return path
 
 
@@ -276,7 +289,7 @@ def test_standard_error_is_the_progress_and_nothing_else(ran: Ran) -> None:
     assert sum(line.startswith("trial ") for line in lines) == count
     known = (
         *("trial ", "reading the images", "features of ", "phantom: 120 train, 60 val, 60 test"),
-        *(f"hyperband over efficientnet_lite0: {count} trials", "classifiers take up to"),
+        *(f"hyperband over efficientnet_lite0: {count} trials", "takes up to", "results go to"),
         *("evaluating the winner",),
     )
     assert [line for line in lines if not line.startswith(known)] == []
@@ -287,10 +300,46 @@ def test_folder_holds_what_is_to_be_kept(ran: Ran) -> None:
     names = {name for name in names if not name.startswith((".hydra", "tensorboard"))}
     assert names == {
         *("best.yaml", "config.yaml", "journal.jsonl", "tracking.json", "plots", "classifiers"),
+        "report.html",
+        "predictions.csv",
         *(f"plots/{name}.png" for name in PICTURES),
         ran.end["classifier"],
     }
     assert {path.name for path in ran.project.iterdir()} == {"outputs", "mlruns"}
+
+
+def test_predictions_of_the_winner(ran: Ran) -> None:
+    data = phantom(train=120, val=60, test=60, image_size=32)
+    with (ran.folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["split", "name", "label", "probability"]
+    model = classifier.load(ran.folder / ran.end["classifier"])
+    for split, key in ((data.val, "val_auc"), (data.test, "test_auc")):
+        own = [row for row in rows if row["split"] == split.name]
+        assert [row["name"] for row in own] == list(split.names)
+        assert [int(row["label"]) for row in own] == split.labels.tolist()
+        given = np.array([row["probability"] for row in own], np.float32)
+        assert roc_auc(split.labels, given) == ran.end["metrics"][key]
+        served = model.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
+        np.testing.assert_allclose(given, served, atol=1e-5)
+
+
+def test_the_threshold_is_in_the_file_the_journal_and_the_registry(ran: Ran) -> None:
+    facts = metadata.read(ran.folder / ran.end["classifier"])
+    assert facts["class_names"] == ["normal", "pneumonia"]
+    assert (facts["rule"], facts["threshold"], facts["temperature"]) == ("fixed", 0.5, 1.0)
+    metrics = ran.end["metrics"]
+    assert (metrics["threshold"], metrics["temperature"]) == (0.5, 1.0)
+    assert metrics["test_at_threshold_sensitivity"] == metrics["test_sensitivity"]
+    assert ran.store.champion().tags["threshold"] == "0.5"
+    described = Path(ran.store.champion().source.removeprefix("file://")) / "MLmodel"
+    assert yaml.safe_load(described.read_text())["metadata"] == {"pneumonia": facts}
+
+
+def test_nothing_of_the_environment_is_written(ran: Ran) -> None:
+    files = [path for path in ran.project.rglob("*") if path.is_file()]
+    assert ran.project / "mlruns" / "mlflow.db" in files
+    assert [path for path in files if b"hush-" in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -366,10 +415,16 @@ def test_parent_run(ran: Ran) -> None:
 def test_parent_artifacts_and_datasets(ran: Ran) -> None:
     store, parent = ran.store, ran.parent
     pictures = {f"plots/{name}.png" for name in PICTURES}
-    assert store.files(parent) == {"best.yaml", "config.yaml", "plots"}
+    assert store.files(parent) == {
+        "best.yaml",
+        "config.yaml",
+        "plots",
+        "predictions.csv",
+        "report.html",
+    }
     assert store.files(parent, "plots") == pictures
     folder = Path(parent.info.artifact_uri.removeprefix("file://"))
-    for name in ("best.yaml", "config.yaml", *pictures):
+    for name in ("best.yaml", "config.yaml", "predictions.csv", *pictures):
         assert (folder / name).read_bytes() == (ran.folder / name).read_bytes()
     found = {row.tags[0].value: row.dataset for row in parent.inputs.dataset_inputs}
     data = phantom(train=120, val=60, test=60, image_size=32)
@@ -530,7 +585,7 @@ def test_a_killed_search_goes_on_to_the_same_end(
     ran: Ran, killed: Ran, command: Callable[..., Ran]
 ) -> None:
     before = killed.events
-    assert 0 < len(killed.of("trial_ended")) < len(ran.of("trial_ended"))
+    assert len(killed.of("trial_ended")) == len(ran.of("trial_ended"))
     project = killed.project
     resumed = command(project, "resume=last")
     assert resumed.status == 0, resumed.stderr
@@ -575,10 +630,14 @@ def test_no_range_is_one_training_and_leaves_nothing_to_go_on_with(
     assert len(ran.of("epoch_ended")) == started["values"]["epochs"] == 2
     assert ran.end["winner"] == ended["trial_id"]
     assert ran.store.champion().run_id == ran.parent.info.run_id
-    for which in ("last", "nothing"):
-        refused = here("resume=" + which)
-        assert refused.status == 2
-        assert "`resume`: expected" in refused.stderr
+    refused = here("resume=nothing")
+    assert refused.status == 2
+    assert "`resume`: expected" in refused.stderr
+    before = ran.events
+    again = here("resume=last")
+    assert again.status == 0
+    assert "is complete. More: resume=last tuner.max_trials" in again.stderr
+    assert again.events == before
     assert searches(ran.project) == [ran.folder]
 
 
@@ -592,6 +651,73 @@ def test_a_completed_search_only_sends_what_mlflow_has_not_taken(here: Callable[
     assert ran.events == before
     assert ran.parent.info.status == "FINISHED"
     assert ran.parent.data.metrics["test_auc"] == pytest.approx(ran.end["metrics"]["test_auc"])
+
+
+WIDE = 'dense.dropout="choice(0.1, 0.2, 0.3)"'
+
+
+def test_more_budget_and_then_a_fork(
+    here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    from pneumonia import trial
+
+    run = trial.run
+
+    def counted(task: trial.Task, **options: Any) -> trial.Result:
+        trained.append(task.trial_id)
+        return run(task, **options)
+
+    monkeypatch.setattr(trial, "run", counted)
+    whole = here(*GRID, WIDE, "tuner.max_trials=3")
+    ran = here(*GRID, WIDE, "tuner.max_trials=2")
+    name, trained[:] = ran.events[0]["search_id"], []
+    refused = here(f"resume={name}", "dense.units=9", "tuner.max_trials=1")
+    assert refused.status == 2
+    assert "\n  dense.units: 8 → 9\n" in refused.stderr
+    assert "\n  tuner.max_trials: 2 → 1\n" in refused.stderr
+
+    more = here("resume=last", "tuner.max_trials=3")
+    assert (more.status, more.folder, trained) == (0, ran.folder, ["2"]), more.stderr
+    assert scores(more) == scores(whole)
+    assert more.end["winner"] == whole.end["winner"]
+    assert_same_weights(more, whole)
+    assert len(more.children) == 3
+    assert (more.parent.info.status, more.parent.data.metrics["trials"]) == ("FINISHED", 3)
+    assert more.store.champion().run_id == more.parent.info.run_id
+    # The final classifier, too, is that of the last end.
+    (model,) = more.children[more.end["winner"]].outputs.model_outputs
+    assert more.store.champion_id() == model.model_id
+    assert not (more.folder / "trials").exists()
+
+    before = {path: path.read_bytes() for path in ran.folder.rglob("*") if path.is_file()}
+    fork = here("resume=last", "resume.fork=true", 'dense.dropout="choice(0.3, 0.4, 0.1)"')
+    assert (fork.status, trained) == (0, ["2", "1"]), fork.stderr
+    assert fork.folder not in (ran.folder, whole.folder)
+    others = {values["dense.dropout"]: (score, at) for _, values, score, at in scores(whole)}
+    found = {values["dense.dropout"]: (score, at) for _, values, score, at in scores(fork)}
+    assert list(found) == [0.3, 0.4, 0.1]
+    assert (found[0.3], found[0.1]) == (others[0.3], others[0.1])
+    assert f"fork of {name}: 3 of its 3 finished trials can be taken over" in fork.stderr
+    assert f"taken over from {name}: 2 finished trials\n  not trial 2: this search" in fork.stderr
+    tags = [event["tags"].get("taken_over_from") for event in fork.of("trial_started")]
+    assert tags == [f"{name}/2", None, f"{name}/0"]
+    assert fork.parent.data.tags["forked_from"] == name
+    for child in fork.children.values():
+        assert child.info.status == "FINISHED"
+        assert len(child.outputs.model_outputs) == 1
+        assert fork.store.steps(child, "val_auc") == [1, 2]
+    assert_nothing_repeats_or_runs(fork.store)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def scores(ran: Ran) -> list[tuple[Any, ...]]:
+    """Return what the trials of a search came to."""
+    values = {event["trial_id"]: event["values"] for event in ran.of("trial_started")}
+    return [
+        (event["trial_id"], values[event["trial_id"]], event["score"], event["metrics"])
+        for event in ran.of("trial_ended")
+    ]
 
 
 def test_a_failed_trial_is_told_and_the_search_goes_on(here: Callable[..., Ran]) -> None:
@@ -610,12 +736,15 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(here: Callable[..., Ran])
     assert ran.parent.info.status == "FINISHED"
 
 
-def test_a_wrong_value_in_a_choice_fails_its_trials_only(here: Callable[..., Ran]) -> None:
-    ran = here(*GRID, 'model.layer="choice(block2b_add, nothing)"')
-    assert ran.status == 0
-    ended = ran.of("trial_ended")
-    assert [event["status"] for event in ended] == ["COMPLETED", "FAILED"]
-    assert "`model.layer`" in ended[1]["reason"]
+def test_a_wrong_value_in_a_choice_is_told_before_the_first_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*GRID, 'model.layer="choice(block2b_add, nothing)"']
+    monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
+    assert cli.main() == 2
+    assert "`model.layer`: expected the name of a layer" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_search_is_tracked_where_it_was(here: Callable[..., Ran], tmp_path: Path) -> None:
@@ -685,7 +814,9 @@ def test_retraining_gives_another_classifier_which_is_the_champion(
     here: Callable[..., Ran],
 ) -> None:
     network = ("model=cnn", "model.layer=null", "model.blocks=1", "model.filters=8")
-    ran = here(*TRAIN, *network, "augment=blog", "augment.views=online", "training.retrain=true")
+    decided = ("threshold.rule=youden", "threshold.calibrate=true")
+    again = ("augment=blog", "augment.views=online", "training.retrain=true")
+    ran = here(*TRAIN, *network, *again, *decided)
     assert ran.status == 0
     store = ran.store
     (trial,) = ran.children.values()
@@ -705,6 +836,18 @@ def test_retraining_gives_another_classifier_which_is_the_champion(
     given = other.predict(split.images.read(np.arange(60)), verbose=0)[:, 0]
     metrics = ran.parent.data.metrics
     assert roc_auc(split.labels, given) == pytest.approx(metrics["test_auc"], abs=1e-6)
+    # Temperature and threshold are those of the trial, which val was held out from.
+    facts, known = (
+        metadata.read(Path(path.removeprefix("file://")) / "data" / "model.keras") for path in paths
+    )
+    assert facts == known
+    assert facts["temperature"] == metrics["temperature"] != 1
+    assert store.champion().tags["threshold"] == json.dumps(facts["threshold"])
+    at = balanced_accuracy(split.labels, given, threshold=facts["threshold"])
+    assert at == pytest.approx(metrics["test_at_threshold_balanced_accuracy"])
+    for text in (f"above {facts['threshold']:.4g}", "The classifier's own threshold is", "divided"):
+        assert text in ran.stdout
+    assert "before it was trained on val" in " ".join(ran.stdout.split())
 
 
 def assert_one_model_is_left(ran: Ran) -> None:

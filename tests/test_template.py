@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def test_writes_trained_layers_of_the_backbone_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         loaded.predict(IMAGES, verbose=0), whole.predict(IMAGES, verbose=0), atol=1e-6
     )
+
+
+def test_leaves_nothing_for_a_killed_process_to_leave_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    _, head, whole = parts()
+    template = Template(whole, head.weights)
+    for name in ("a.keras", "b.keras"):
+        template.write(tmp_path / name, head, [weight.numpy() for weight in head.weights])
+        np.testing.assert_array_equal(
+            classifier.load(tmp_path / name).predict(IMAGES, verbose=0),
+            whole.predict(IMAGES, verbose=0),
+        )
+        assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_refuses_variables_that_are_not_in_the_file() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pneumonia import checkpoint, classifier, inputs, loading, metrics, training, trial
+from pneumonia import checkpoint, classifier, engine, inputs, loading, metrics, training, trial
 from pneumonia.checkpoint import Progress
 from pneumonia.errors import ConfigError
 from pneumonia.training import DivergedError, Training
@@ -55,6 +57,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "image_size": 32,
             "seed": 1,
         },
+        "threshold": {"rule": 0.5, "prevalence": None, "calibrate": False},
         "augment": {"_target_": "pneumonia.augment.none", "views": 1},
         "model": models[model],
         "dense": {
@@ -131,6 +134,98 @@ def test_promoted_equals_straight_bit_for_bit(
     assert_same(state(tmp_path, "promoted"), state(tmp_path, "straight"))
 
 
+class Spy:
+    """Counts the epochs that are trained, and breaks off after one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained = 0
+        train = engine.Program.train
+
+        def counted(program: engine.Program, chunks: Any) -> Any:
+            self.trained += 1
+            return train(program, chunks)
+
+        monkeypatch.setattr(engine.Program, "train", counted)
+
+    def run(self, task: Task, *, until: int | None = None) -> tuple[list[tuple[int, int]], int]:
+        """Run a trial; return the epochs that it told of, and how many it trained."""
+        told: list[tuple[int, int]] = []
+        before = self.trained
+
+        def on_epoch(execution: int, epoch: int, metrics: checkpoint.Metrics) -> None:
+            if self.trained - before == until:
+                raise KeyboardInterrupt
+            told.append((execution, epoch))
+
+        with contextlib.suppress(KeyboardInterrupt):
+            trial.run(task, on_epoch=on_epoch, report=lambda *_: None)
+        return told, self.trained - before
+
+
+@pytest.mark.parametrize("model", ["features", "fine"])
+def test_a_trial_broken_off_goes_on_from_its_last_epoch(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_SHARE", math.inf)  # after every epoch, however fast
+    cfg = config(tmp_path, model, training__executions_per_trial=2)
+    run(cfg, tmp_path, 2, "parent")
+    run(cfg, tmp_path, 5, "whole", parent="parent")
+    broken = Task("broken", cfg, 5, str(tmp_path), "parent", keeps_classifier=False)
+    spy = Spy(monkeypatch)
+    # It has no time to tell of the epoch after which it ends.
+    assert spy.run(broken, until=2) == ([(0, 3)], 2)
+    assert len(list((tmp_path / "trials").iterdir())) == 3
+    told, trained = spy.run(broken, until=3)
+    assert (told[2:], trained) == ([(0, 3), (0, 4), (0, 5), (1, 3)], 3)
+    told, trained = spy.run(broken)
+    assert (told[-3:], trained) == ([(1, 3), (1, 4), (1, 5)], 1)
+    for one, other in zip(
+        *(checkpoint.load(trial.state_path(tmp_path, name)) for name in ("broken", "whole")),
+        strict=True,
+    ):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("damage", ["half", "flipped", "missing"])
+def test_a_damaged_state_is_found_and_made_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_SHARE", math.inf)
+    cfg = config(tmp_path)
+    run(cfg, tmp_path, 3, "parent")
+    run(cfg, tmp_path, 5, "whole", parent="parent")
+    spy = Spy(monkeypatch)
+    task = Task("0", cfg, 5, str(tmp_path), "parent", keeps_classifier=False)
+    spy.run(task, until=1)
+    for name in ("0", "parent"):
+        path = trial.state_path(tmp_path, name)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: len(content) // 2] if damage == "half" else content)
+        if damage == "missing":
+            path.unlink()
+    assert spy.run(task)[1] == 5
+    assert_same(state(tmp_path, "0"), state(tmp_path, "whole"))
+    best = trial.best_weights(task, report=lambda *_: None)
+    trial.state_path(tmp_path, "0").unlink()
+    for one, other in zip(best, trial.best_weights(task, report=lambda *_: None), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_trial_that_fails_leaves_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(execution: int, epoch: int, metrics: checkpoint.Metrics) -> None:
+        assert trial.state_path(tmp_path, "0").exists()
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        trial.run(
+            Task("0", config(tmp_path), 5, str(tmp_path)), on_epoch=fail, report=lambda *_: None
+        )
+    assert list((tmp_path / "trials").iterdir()) == []
+
+
 @pytest.mark.parametrize("model", ["features", "cnn"])
 def test_learns(model: str, tmp_path: Path) -> None:
     result = run(config(tmp_path, model, dense__dropout=0.0), tmp_path, 25)
@@ -152,7 +247,7 @@ def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: P
     split = loading.load_data(cfg).val
     expected = whole.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
     feed = inputs.plain_feed(cfg, split, report=lambda *_: None)
-    weights = trial.best_weights(tmp_path, "0", cfg)
+    weights = trial.best_weights(task, report=lambda *_: None)
     np.testing.assert_allclose(trial.predict(cfg, weights, feed), expected, atol=1e-5)
     # What was measured in training is what the classifier gives.
     auc = metrics.roc_auc(split.labels, expected)
@@ -172,6 +267,9 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
 
         def __len__(self) -> int:
             return len(data.train)
+
+        def whole(self) -> None:
+            """Give nothing: every reading goes through the backbone."""
 
         def read(self, epoch: int, indices: Any) -> Any:
             from pneumonia.features import View, digest, resize
@@ -206,11 +304,11 @@ def test_without_the_cache_the_same_result(tmp_path: Path) -> None:
         kept["augment"] = {**BLOG, "views": views}
         anew = config(tmp_path, features__cache=False)
         anew["augment"] = kept["augment"]
-        run(kept, tmp_path, 2, "kept")
+        run(kept, tmp_path, 2, f"kept-{views}")
         files = sorted((tmp_path / "features").iterdir())
-        run(anew, tmp_path, 2, "anew")
+        run(anew, tmp_path, 2, f"anew-{views}")
         assert sorted((tmp_path / "features").iterdir()) == files
-        assert_same(state(tmp_path, "kept"), state(tmp_path, "anew"))
+        assert_same(state(tmp_path, f"kept-{views}"), state(tmp_path, f"anew-{views}"))
 
 
 def test_same_seed_same_result_other_seed_other_result(tmp_path: Path) -> None:
@@ -272,7 +370,7 @@ def test_retraining_uses_train_and_val(tmp_path: Path) -> None:
     indices = np.array([0, 150, 5, 121])
     both = joined.train.read(1, indices)
     np.testing.assert_array_equal(both[1], joined.val.read(1, np.array([30]))[0])
-    weights = trial.retrain(cfg, 3, report=lambda *_: None)
+    weights = trial.retrain(cfg, 3, temperature=1.0, report=lambda *_: None)
     run(cfg, tmp_path, 3, "a")
     assert any(
         not np.array_equal(one, other)

@@ -259,6 +259,92 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
     return found
 
 
+WIDE, WIDE_UNITS, IMAGES = 37_632, 512, 4_708
+
+
+def _wide() -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(IMAGES) < 0.7).astype(np.float32)
+    return rng.random((IMAGES, WIDE), dtype=np.float32), labels
+
+
+def wide_keras(path: str) -> dict[str, Any]:
+    """Time an epoch of a head on flattened features by Keras' own `fit`."""
+    x, y = _wide()
+    model = _head(WIDE_UNITS, 0.1, 1e-4, WIDE)
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        model.fit(x, y, batch_size=BATCH, verbose=0)
+        took.append(time.monotonic() - began)
+    return {"epoch_seconds": min(took)}
+
+
+def wide_ours(path: str) -> dict[str, Any]:
+    """Time the same epoch by our engine."""
+    import keras
+    import tensorflow as tf
+
+    from pneumonia import engine, heads
+
+    x, y = _wide()
+    inputs = keras.Input((WIDE,))
+    head = heads.dense((WIDE,), units=WIDE_UNITS, dropout=0.1, activation="relu")
+    model = keras.Model(inputs, head(inputs))
+    optimizer = keras.optimizers.RMSprop(1e-4)
+    program = engine.program(model, optimizer, loss=keras.losses.BinaryCrossentropy())
+    program.start(model, learning_rate=1e-4, seed=1)
+    steps = -(-IMAGES // BATCH)
+    index = np.resize(np.arange(IMAGES, dtype=np.int32), (steps, BATCH))
+    weights = np.ones((steps, BATCH), np.float32)
+    chunk = engine.Chunk(tf.constant(x), index, y[index], weights, steps)
+    took = []
+    for _ in range(4):
+        began = time.monotonic()
+        program.train([chunk])
+        took.append(time.monotonic() - began)
+    return {"epoch_seconds": min(took)}
+
+
+def wide_limit(path: str) -> dict[str, Any]:
+    """Time the parts of a step of that epoch, each alone."""
+    import tensorflow as tf
+
+    shape = (WIDE, WIDE_UNITS)
+    w, v = tf.Variable(tf.zeros(shape)), tf.Variable(tf.ones(shape))
+    g = tf.random.normal(shape)
+    x, dz = tf.random.normal((BATCH, WIDE)), tf.random.normal((BATCH, WIDE_UNITS))
+
+    @tf.function(jit_compile=True)
+    def copy() -> None:
+        w.assign(g + 1.0)
+
+    @tf.function(jit_compile=True)
+    def update() -> None:
+        v.assign(0.9 * v + 0.1 * g * g)
+        w.assign_sub(1e-4 * g * tf.math.rsqrt(v + 1e-7))
+
+    @tf.function(jit_compile=True)
+    def products() -> tf.Tensor:
+        return tf.matmul(x, w), tf.matmul(x, dz, transpose_a=True)
+
+    def milliseconds(function: Any, times: int = 20) -> float:
+        function()
+        began = time.monotonic()
+        for _ in range(times):
+            function()
+        return 1000 * (time.monotonic() - began) / times
+
+    array = 4e-6 * WIDE * WIDE_UNITS  # MB
+    copied, updated = milliseconds(copy), milliseconds(update)
+    return {
+        "copy_gb_s": 2 * array / copied,
+        "update_ms": updated,
+        "update_gb_s": 5 * array / updated,
+        "products_ms": milliseconds(products),
+    }
+
+
 if __name__ == "__main__":
     what, source, *rest = sys.argv[1:]
     sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -17,14 +17,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from watch import Watch
+
 ROOT = Path(__file__).parents[2]
 RIVALS = Path(__file__).with_name("rivals.py")
+UNTRACKED = Path(__file__).with_name("untracked.py")
 SEARCH = [
     "model=inception_v3", "model.weights=null", "model.pooling=avg", "model.image_size=150",
     "dense.units=\"choice(128, 256, 512, 1024)\"",
@@ -44,6 +46,9 @@ CROWD = [
 ]  # fmt: skip
 
 
+PARTS = "answers,extraction,ours,study,rivals,tracking,wide,many,crowd"
+
+
 @dataclass
 class Run:
     """One run of our command: what it took, and the folder of its search."""
@@ -60,7 +65,9 @@ def main() -> None:
     """Run what is asked for and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("DATA", str(ROOT / "../shared/data")))
-    parser.add_argument("--only", default="answers,extraction,ours,study,rivals,many,crowd")
+    parser.add_argument(
+        "--only", default="answers,extraction,ours,study,rivals,tracking,wide,many,crowd"
+    )
     parser.add_argument("--page", default=str(ROOT / "docs/benchmarks.md"))
     options = parser.parse_args()
     data = Path(options.data).resolve()
@@ -89,6 +96,10 @@ class Bench:
             self.extraction()
         if "ours" in parts:
             self.searches("study" in parts, "rivals" in parts)
+        if "tracking" in parts:
+            self.tracking()
+        if "wide" in parts:
+            self.wide()
         if "many" in parts:
             self.many()
         if "crowd" in parts:
@@ -173,6 +184,47 @@ class Bench:
             "",
         ]  # fmt: skip
 
+    def tracking(self) -> None:
+        """Tell what the tracking costs a search whose features are cached."""
+        if not (self.folder / "outputs" / "features").exists():
+            self.ours(SEARCH)
+        took: dict[str, list[float]] = {"with": [], "without": []}
+        for _ in range(3):
+            for name, seconds in took.items():
+                untracked = [str(UNTRACKED)] if name == "without" else None
+                seconds.append(_searched(self.ours(SEARCH, program=untracked).events))
+        with_it, without = (statistics.median(seconds) for seconds in took.values())
+        self.table(
+            "What the tracking costs: the warm search above, three times each way, in turn",
+            ("", "seconds of the search (median)"),
+            [
+                ("with its 30 runs and models in MLflow", f"{with_it:.2f}"),
+                ("with nothing sent to MLflow", f"{without:.2f}"),
+                ("cost", f"{100 * (with_it / without - 1):.1f} %"),
+            ],
+        )
+
+    def wide(self) -> None:
+        """Time an epoch of a head on flattened features."""
+        rows = []
+        for name, what in {"stock Keras": "wide_keras", "this program": "wide_ours"}.items():
+            rows.append((name, self.rival(what)["epoch_seconds"]))
+        ratio = rows[0][1] / rows[1][1]
+        limit = self.rival("wide_limit")
+        self.table(
+            "An epoch of Dense(512) on 4,708 x 37,632 features, RMSprop",
+            ("", "seconds"),
+            [(name, f"{seconds:.2f}") for name, seconds in rows] + [("ratio", f"{ratio:.2f}")],
+        )
+        self.lines += [
+            f"What holds it: the optimizer's update moves five arrays of 77 MB in every step, "
+            f"{limit['update_ms']:.1f} ms at {limit['update_gb_s']:.0f} GB/s, where a plain copy "
+            f"reaches {limit['copy_gb_s']:.0f} GB/s; the two matrix products take "
+            f"{limit['products_ms']:.1f} ms. Over 147 steps that is "
+            f"{147 * (limit['update_ms'] + limit['products_ms']) / 1000:.1f} s.",
+            "",
+        ]
+
     def many(self) -> None:
         """Tell whether the cost of a trial grows with the number of trials before it."""
         run = self.ours(MANY)
@@ -206,14 +258,16 @@ class Bench:
             ],
         )
 
-    def ours(self, overrides: list[str], *, with_data: bool = True) -> Run:
-        """Run our command in the bench's folder."""
+    def ours(
+        self, overrides: list[str], *, with_data: bool = True, program: list[str] | None = None
+    ) -> Run:
+        """Run our command, or a program that runs it, in the bench's folder."""
         before = set(self.folder.glob("outputs/*/*"))
         began, clock = time.time(), time.monotonic()
         arguments = [f"dataset.manual_dir={self.data}"] if with_data else []
         arguments += overrides
         process = subprocess.Popen(
-            _command(arguments),
+            [sys.executable, *program, *arguments] if program else _command(arguments),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -262,41 +316,6 @@ class Bench:
         self.lines += [f"## {title}", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
 
 
-class Watch(threading.Thread):
-    """Watches a process: its memory, and how many trials have ended."""
-
-    def __init__(self, pid: int, folder: Path, before: set[Path]) -> None:
-        super().__init__(daemon=True)
-        self.pid, self.folder, self.before = pid, folder, before
-        self.peak_mb = 0.0
-        self.journal: Path | None = None
-        self.memory: list[tuple[int, float]] = []
-
-    def run(self) -> None:
-        """Look ten times a second until the process is gone."""
-        while True:
-            try:
-                status = Path(f"/proc/{self.pid}/status").read_text()
-            except OSError:
-                return
-            lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-            if "VmRSS" not in lines:
-                return
-            resident = int(lines["VmRSS"].split()[0]) / 1024
-            self.peak_mb = max(self.peak_mb, int(lines["VmHWM"].split()[0]) / 1024)
-            self._look_for_journal()
-            if self.journal is not None:
-                ended = self.journal.read_bytes().count(b'"kind": "trial_ended"')
-                self.memory.append((ended, resident))
-            time.sleep(0.1 if len(self.memory) < 100 else 0.5)
-
-    def _look_for_journal(self) -> None:
-        if self.journal is None:
-            for path in set(self.folder.glob("outputs/*/*")) - self.before:
-                if (path / "journal.jsonl").exists():
-                    self.journal = path / "journal.jsonl"
-
-
 def _ratios(seconds: float, cold: Run, warm: Run, *, digits: int = 1) -> tuple[str, str, str]:
     numbers = (seconds, seconds / cold.seconds, seconds / warm.seconds)
     whole, to_cold, to_warm = (f"{number:,.{digits}f}" for number in numbers)
@@ -327,6 +346,15 @@ def _trial_seconds(events: list[dict[str, Any]]) -> list[float]:
     """Return the seconds from the end of one trial to the end of the next."""
     ends = [event["time"] / 1000 for event in events if event["kind"] == "trial_ended"]
     return [late - early for early, late in itertools.pairwise(ends)]
+
+
+def _searched(events: list[dict[str, Any]]) -> float:
+    """Return the seconds from the start of a search to its end, evaluation included."""
+    first, last = (
+        next(event["time"] for event in events if event["kind"] == kind)
+        for kind in ("search_started", "search_ended")
+    )
+    return float(last - first) / 1000
 
 
 def _machine() -> list[str]:

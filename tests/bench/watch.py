@@ -1,0 +1,42 @@
+"""Watch a process from outside."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+
+class Watch(threading.Thread):
+    """Watches a process: its memory, and how many trials have ended."""
+
+    def __init__(self, pid: int, folder: Path, before: set[Path]) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.folder, self.before = pid, folder, before
+        self.peak_mb = 0.0
+        self.journal: Path | None = None
+        self.memory: list[tuple[int, float]] = []
+
+    def run(self) -> None:
+        """Look ten times a second until the process is gone."""
+        while True:
+            try:
+                status = Path(f"/proc/{self.pid}/status").read_text()
+            except OSError:
+                return
+            lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            if "VmRSS" not in lines:
+                return
+            resident = int(lines["VmRSS"].split()[0]) / 1024
+            self.peak_mb = max(self.peak_mb, int(lines["VmHWM"].split()[0]) / 1024)
+            self._look_for_journal()
+            if self.journal is not None:
+                ended = self.journal.read_bytes().count(b'"kind": "trial_ended"')
+                self.memory.append((ended, resident))
+            time.sleep(0.1 if len(self.memory) < 100 else 0.5)
+
+    def _look_for_journal(self) -> None:
+        if self.journal is None:
+            for path in set(self.folder.glob("outputs/*/*")) - self.before:
+                if (path / "journal.jsonl").exists():
+                    self.journal = path / "journal.jsonl"

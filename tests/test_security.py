@@ -1,0 +1,275 @@
+"""Files from outside run no code and lead nowhere; what is written holds no secrets."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from test_tracking import Server, empty_store, server  # noqa: F401
+
+from pneumonia import classifier, torch_weights, ui
+from pneumonia.errors import DataError, UserError
+
+ROOT = Path(__file__).parents[1]
+TRACE = "executed"
+
+
+def called(node: ast.AST) -> str:
+    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+
+
+def sources() -> list[tuple[str, ast.Module]]:
+    return [(path.name, ast.parse(path.read_text())) for path in (ROOT / "pneumonia").glob("*.py")]
+
+
+def test_the_program_loads_no_pickle_and_evaluates_no_text() -> None:
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            names = {one.name for one in node.names} if isinstance(node, ast.Import) else set()
+            assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"} or (
+                name == "torch_weights.py"
+            )
+            assert called(node) not in ("eval", "exec", "yaml.load", "pickle.load", "pickle.loads")
+
+
+def test_arrays_and_models_are_loaded_in_safe_mode_only() -> None:
+    counts = {"allow_pickle=False": 0, "safe_mode=True": 0}
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            last = called(node).rpartition(".")[2]
+            wanted = {"read_array": "allow_pickle=False", "load_model": "safe_mode=True"}.get(last)
+            wanted = "allow_pickle=False" if called(node) == "np.load" else wanted
+            if called(node) == "inference.load_model":
+                continue  # our own, which is looked at where it is
+            if wanted:
+                assert wanted in ast.unparse(node), name
+                counts[wanted] += 1
+    assert all(counts.values())
+
+
+def files() -> list[str]:
+    """Return what is in the current folder."""
+    return [path.name for path in Path().iterdir()]
+
+
+def gadget(module: str, name: str, how: str) -> bytes:
+    """Return a pickle that names something, by one of the ways that the format has."""
+    argument = f"X{chr(len(TRACE))}\0\0\0{TRACE}".encode()
+    if how == "global":
+        return f"c{module}\n{name}\n(".encode() + argument + b"tR."
+    if how == "stack":
+        names = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+        return b"\x80\x04" + names + b"\x93(" + argument + b"tR."
+    return b"(" + argument + f"i{module}\n{name}\n.".encode()
+
+
+@pytest.mark.parametrize("how", ["global", "stack", "inst"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("nt", "system"),
+        ("subprocess", "Popen"),
+        ("builtins", "eval"),
+        ("__builtin__", "exec"),
+        ("builtins", "__import__"),
+        ("builtins", "open"),
+        ("importlib", "import_module"),
+        ("runpy", "run_path"),
+        ("pty", "spawn"),
+        ("pickle", "loads"),
+        ("functools", "partial"),
+        ("operator", "attrgetter"),
+        ("torch", "load"),
+        ("torch.storage", "_load_from_bytes"),
+        ("torch._utils", "_rebuild_tensor_v2.__globals__"),
+        ("collections", "OrderedDict.__class__"),
+        ("numpy", "load"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("keras.src.saving.keras_saveable", "KerasSaveable._unpickle_model"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 3])
+def test_the_embedded_weights_are_read_without_running_what_they_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    name: str,
+    how: str,
+    place: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = [torch_weights.MAGIC_NUMBER, 1001, {"little_endian": True}, {}, []]
+    written = [pickle.dumps(part, 2) for part in parts]
+    written[place] = gadget(module, name, how)
+    Path("weights.pth").write_bytes(b"".join(written))
+    with pytest.raises(DataError, match="no part of a state dict"):
+        torch_weights.read("weights.pth")
+    assert files() == ["weights.pth"]
+
+
+def rewrite(path: Path, **changed: bytes) -> None:
+    """Put other members into a zip archive, or more of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | changed).items():
+            archive.writestr(name, content)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model file with one dense layer, alone in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.Input((2,)), keras.layers.Dense(1, activation="relu", name="only")]
+    keras.Sequential(layers).save("model.keras")
+    return Path("model.keras")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "argument"),
+    [
+        ("os", "system", f"touch {TRACE}"),
+        ("builtins", "eval", f"open('{TRACE}', 'w')"),
+        ("subprocess", "run", f"touch {TRACE}"),
+        ("keras.utils", "get_file", TRACE),
+        ("keras.config", "enable_unsafe_deserialization", ""),
+        ("keras.saving", "load_model", "other.keras"),
+    ],
+)
+def test_a_classifier_names_nothing_but_layers(
+    model: Path, module: str, name: str, argument: str
+) -> None:
+    with zipfile.ZipFile(model) as archive:
+        config = json.loads(archive.read("config.json"))
+    fields = {"module": module, "class_name": name, "registered_name": None, "config": argument}
+    layer = next(one for one in config["config"]["layers"] if one["config"].get("name") == "only")
+    for evil in (
+        fields,
+        fields | {"class_name": "function", "config": name, "registered_name": "function"},
+    ):
+        layer["config"]["activation"] = evil
+        rewrite(model, **{"config.json": json.dumps(config).encode()})
+        with pytest.raises((ValueError, TypeError)):
+            classifier.load(model)
+    assert files() == ["model.keras"]
+
+
+def test_members_of_a_classifier_stay_in_it(model: Path) -> None:
+    outside = {f"{'../' * depth}{TRACE}": b"text" for depth in (1, 2, 5)}
+    rewrite(model, **outside, **{f"{model.resolve().parent}/{TRACE}": b"", "assets/x": b""})
+    before = sorted(model.resolve().parent.parent.rglob(TRACE))
+    with pytest.warns(UserWarning, match="Skipping invalid path"):
+        classifier.load(model)
+    assert sorted(model.resolve().parent.parent.rglob(TRACE)) == before == []
+
+
+@pytest.mark.parametrize("kind", ["link", "external"])
+def test_weights_of_a_classifier_come_from_itself(model: Path, kind: str) -> None:
+    with zipfile.ZipFile(model) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File("other.h5", "w") as other:
+        other["a"] = np.zeros((2, 1), "f4")
+    with h5py.File(weights, "r+") as file:
+        found: list[str] = []
+        file.visit(found.append)
+        path = next(name for name in found if name.endswith("vars/0"))
+        del file[path]
+        if kind == "link":
+            file[path] = h5py.ExternalLink(str(Path("other.h5").resolve()), "/a")
+        else:
+            outside = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset(path, shape=(2, 1), dtype="f4", external=outside)
+    rewrite(model, **{"model.weights.h5": weights.getvalue()})
+    with pytest.raises(ValueError, match=r"[Nn]ot allowed|could not be loaded"):
+        classifier.load(model)
+
+
+def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def become(path: str, command: list[str]) -> NoReturn:
+        taken.extend(command)
+        raise SystemExit
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
+    monkeypatch.setattr(ui, "Store", lambda settings: type("Known", (), {"experiment_id": "1"}))
+    monkeypatch.setattr(os, "execv", become)
+    with pytest.raises(SystemExit):
+        ui.serve_ui(["--port", "5999"])
+    assert taken[taken.index("--host") + 1] == "127.0.0.1"
+    assert taken.count("--host") == 1
+
+
+def holding(place: Path, secret: str) -> list[Path]:
+    """Return the files that hold a text, databases and archives included."""
+    files = [path for path in place.rglob("*") if path.is_file()]
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_search_with_a_server_keeps_passwords_and_the_environment_to_itself(
+    server: Server,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    secrets = {
+        name: f"hush-{name.lower()}"
+        for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN_OTHER", "API_KEY", "PASSWORD")
+    }
+    address = server.uri.replace("://", "://anna:hush-password-of-anna@")
+    small = [f"dataset.{split}=40" for split in ("train", "val", "test")]
+    project = tmp_path / "project"
+    project.mkdir()
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "pneumonia", f"tracking.uri={address}", "dataset=phantom"),
+            *(*small, "dataset.image_size=32", "model=cnn", "model.blocks=1", "model.filters=2"),
+            *("dense.units=4", "dense.dropout=0", "optimizer.learning_rate=0.01"),
+            *("tuner.max_epochs=1", "training.tensorboard=true"),
+        ],
+        cwd=project,
+        env={**os.environ, **secrets, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "hush" not in ran.stdout + ran.stderr
+    assert holding(project, "127.0.0.1")
+    assert holding(tmp_path, "hush") == []
+
+
+def test_the_data_of_a_stranger_is_not_written_elsewhere(tmp_path: Path) -> None:
+    from pneumonia.datasets import npz
+
+    place = tmp_path / "data"
+    place.mkdir()
+    arrays: dict[str, Any] = {}
+    for split in ("train", "val", "test"):
+        images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+        arrays |= {f"{split}_images": images, f"{split}_labels": np.array([0, 1, 0, 1])}
+    np.savez(place / "some.npz", **arrays)
+    rewrite(place / "some.npz", **{"../outside.npy": b"x", "/tmp/outside.npy": b"x"})
+    npz(path=str(place / "some.npz"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "some.npz"]
+    (place / "some.npz").unlink()
+    with pytest.raises(UserError, match="no such file"):
+        npz(path=str(place / "some.npz"))
