@@ -12,6 +12,7 @@ import json
 import mmap
 import shutil
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ class Template:
         weights, self._names = _without(members.pop(_WEIGHTS), len(values))
         # Without a name, it is gone with the process, however that ends.
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
+        weakref.finalize(self, self._shared.close)
         with zipfile.ZipFile(self._shared, "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
