@@ -29,6 +29,12 @@ def pneumonia_mnist() -> Path:
     return PNEUMONIA_MNIST
 
 
+@pytest.fixture(autouse=True)
+def _no_store_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no store in the environment: MLflow puts the one that it was told last there."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -81,4 +87,3 @@ def started(monkeypatch: pytest.MonkeyPatch) -> None:
     from pneumonia import startup
 
     monkeypatch.setattr(startup, "start", lambda: None)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -100,7 +100,6 @@ def told(
 ) -> Callable[..., str]:
     """Return a function that runs the command in the project and returns what it prints."""
     monkeypatch.chdir(searched.project)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def tell(*arguments: str, status: int = 0) -> str:
         assert compare.main(arguments) == status
@@ -259,7 +258,6 @@ def test_without_a_store_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert compare.main([]) == 2
     assert "`tracking.uri`: expected an MLflow store that exists." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

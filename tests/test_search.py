@@ -241,7 +241,6 @@ def command(
     """Return the command as a function, in this process: it starts in no time."""
     # What the command leaves in a process that is its own.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
 
     def call(project: Path, *arguments: str) -> Ran:

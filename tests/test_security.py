@@ -208,7 +208,6 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
     monkeypatch.setattr(ui, "Store", lambda settings: type("Known", (), {"experiment_id": "1"}))
     monkeypatch.setattr(os, "execv", become)

@@ -53,7 +53,6 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a store of its own, in a project folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlruns").mkdir()
     shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
     return Settings()
@@ -697,7 +696,6 @@ def test_a_missing_store_is_built_once_by_parallel_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = "from pneumonia.tracking import *; check(Settings()).result()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error:::pneumonia", "-c", code]
@@ -743,11 +741,10 @@ def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: Setting
 
 
 @pytest.mark.parametrize("option", ["local", "server"])
-def test_the_config_group_holds_the_settings(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_group_holds_the_settings(option: str) -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with initialize_config_dir(str(ROOT / "conf" / "tracking"), version_base="1.3"):
         values = OmegaConf.to_container(compose(option), resolve=True)
     assert isinstance(values, dict)
@@ -767,7 +764,6 @@ def test_the_environment_names_the_store_unless_the_config_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert Settings().store_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert Settings().artifact_location == str(tmp_path / "mlruns/artifacts")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
@@ -793,7 +789,6 @@ def test_the_ui_says_when_there_is_nothing_to_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert serve_ui([]) == 2
     assert "make demo" in capsys.readouterr().err
 
