@@ -77,7 +77,7 @@ def local(*, workers: int = 1) -> LocalExecutor:
 
 
 def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
-    """Refuse: trials as Ray tasks are not there yet.
+    """Refuse: trials as Ray tasks are not there yet, and `conflicts` says so before.
 
     Args:
         workers: Trials at a time.
@@ -86,7 +86,4 @@ def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
     Raises:
         UserError: Always.
     """
-    raise UserError(
-        f"`executor`: expected local. Received: 'ray' (workers={workers}, address={address}). "
-        "Running trials as Ray tasks is planned, and not part of this version."
-    )
+    raise UserError(f"`executor`: expected local. Received: ray({workers=}, {address=}).")

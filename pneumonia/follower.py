@@ -137,7 +137,7 @@ class Follower:
                 while self._send_batch():
                     wait = PAUSE
                 if is_closing:
-                    self._connect().close(time.time_ns() // 1_000_000)
+                    self._connect().close(self._now())
                     self._cursor.save(self._path)
                     return
                 # A moment's events together cost less than one by one.
@@ -151,6 +151,11 @@ class Follower:
                 elif self._has_given_up(wait, error):
                     return
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _now(self) -> int:
+        """Return the time in milliseconds since 1970, not before what is told: clocks jump."""
+        told = max((int(event["time"]) for event in journal.read(self._folder)), default=0)
+        return max(told, time.time_ns() // 1_000_000)
 
     def _connect(self) -> Mirror:
         if self._mirror is None:

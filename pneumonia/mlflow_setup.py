@@ -129,7 +129,10 @@ def unreachable(uri: str, error: Exception) -> ConfigError:
     """Return the error for a store that cannot be used."""
     said = str(getattr(error, "reason", error)).strip().partition("\n")[0]
     reason = without_passwords(said)
-    hint = f"{reason}. Start the server, or track into this folder with `tracking=local`"
+    advice = "Start the server, or track into this folder with `tracking=local`"
+    if sqlite_path(uri) is not None:
+        advice = "Make its folder writable, or name another store with `tracking.uri=...`"
+    hint = f"{reason}. {advice}"
     return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)
 
 
@@ -158,7 +161,9 @@ def _check_database(path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("pragma schema_version").fetchone()
     except sqlite3.Error as error:
+        is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
         expected = "the file of a SQLite database"
+        expected += ", which no other program keeps for itself" if is_busy else ""
         raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
 
 

@@ -28,6 +28,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["dataset=mnist"], "`dataset`: expected one of"),
     (["optimizer=sdg"], "The nearest is optimizer=sgd"),
     (["executor=dask"], "`executor`: expected one of local, ray. Received: 'dask'"),
+    (["executor=ray"], "`executor`: expected local. Received: 'ray'. Running trials as Ray tasks"),
     (["experiment=blogg"], "The nearest is experiment=blog"),
     (["experiment=outputs/best"], "`experiment`: expected one of blog, "),
     (["experiment=nothing.yaml"], "a YAML file that exists. Received: 'nothing.yaml'"),

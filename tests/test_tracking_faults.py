@@ -67,9 +67,36 @@ def test_a_database_that_is_locked_at_the_start_is_one_clear_error(settings: Set
     began = time.monotonic()
     with closing(sqlite3.connect("mlruns/mlflow.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
-        with pytest.raises(ConfigError, match=r"`tracking\.uri`.*database is locked"):
+        with pytest.raises(
+            ConfigError, match=r"`tracking\.uri`.*no other program.*database is locked"
+        ):
             make_ready(settings)
     assert time.monotonic() - began < 20
+
+
+def test_a_folder_that_may_only_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlruns").write_text("a file, where the folder should be")
+    with pytest.raises(ConfigError, match="Make its folder writable") as caught:
+        make_ready(Settings())
+    assert "server" not in str(caught.value)
+
+
+def test_a_clock_that_was_put_back_ends_no_run_before_it_began(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    make_ready(settings)
+    future = time.time_ns() // 1_000_000 + 3_600_000
+    journal._time = future  # as if the clock had been an hour ahead
+    start_search(journal)
+    start_trial(journal, 1)
+    follower, told = follow(folder, settings)
+    assert follower.close() == 0, told
+    found = rows("select status, start_time, end_time from runs")
+    assert [status for status, *_ in found] == ["KILLED", "KILLED"]
+    assert all(future <= start <= end for _, start, end in found)
 
 
 def test_a_full_disk_under_mlflow_is_told_and_what_is_left_is_sent_later(
