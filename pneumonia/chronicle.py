@@ -28,6 +28,7 @@ from pneumonia.ranges import Range
 Array = np.ndarray[Any, Any]
 
 PREDICTIONS = "predictions.csv"
+EXPORT = "export.json"
 _MILLISECONDS = 1000.0
 
 
@@ -105,6 +106,7 @@ class Chronicle:
         config: The text of the composed config, with its ranges; empty where it is missing.
         predictions: By split, where the file is there.
         seconds: How long it took, pauses before it was resumed left out.
+        export: What `pneumonia-export` measured last of a classifier of this search, if anything.
     """
 
     folder: Path
@@ -117,6 +119,7 @@ class Chronicle:
     config: str = ""
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     seconds: float = 0.0
+    export: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -196,6 +199,7 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         config=text,
         predictions=read_predictions(folder / PREDICTIONS),
         seconds=clock.now,
+        export=_object(folder / EXPORT),
     )
     return replace(search, trials=tuple(_so_far(trial, search) for trial in search.trials))
 
@@ -300,6 +304,15 @@ def _parse(text: str) -> DictConfig | None:
     except (OmegaConfBaseException, ValueError, yaml.YAMLError):
         return None
     return cfg if text and isinstance(cfg, DictConfig) else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where there is none."""
+    try:
+        found = json.loads(_text(path) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _text(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia import arguments, terminal
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.shell import shown
 
 if TYPE_CHECKING:
     from pneumonia.inference import Classify, Image
@@ -32,6 +34,7 @@ TOLERANCE = 1e-4
 _KEYS = ("model", "format", "output", "tracking.uri")
 _REPEATS = 30
 _PHANTOMS = 16
+_OUTPUTS = Path("outputs")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
@@ -47,7 +50,8 @@ Keys:
   format=litert      LiteRT (TensorFlow Lite), of built-in operations alone: a raw uint8 image
                      (1, height, width, 1 or 3) of any size to its probability (1, 1)
   output=classifier.tflite
-                     the file; sizes, latencies and the comparison go to .json beside it
+                     the file; sizes, latencies and the comparison go to .json beside it, and
+                     into the report of the search where its folder is in outputs/ here
   tracking.uri=URI   the MLflow store; otherwise MLFLOW_TRACKING_URI, or mlruns/mlflow.db here
 
 Exit status: 0; 2 for a mistake in the command, or an export that is not the same.
@@ -136,8 +140,20 @@ def _run(options: Options) -> str:
     finally:
         part.unlink(missing_ok=True)
     beside = options.output.with_suffix(".json")
-    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return _summary(facts, options.output, beside)
+    text = json.dumps(facts, indent=2) + "\n"
+    beside.write_text(text, encoding="utf-8")
+    return _summary(facts, options.output, beside) + _report(model, text)
+
+
+def _report(model: FoundModel, text: str) -> str:
+    """Put what was measured into the report of the model's search; return what to say of it."""
+    from pneumonia import chronicle, reporting
+
+    folder = reporting.find_search(model.search_id, _OUTPUTS) if model.search_id else None
+    if folder is None:
+        return ""
+    (folder / chronicle.EXPORT).write_text(text, encoding="utf-8")
+    return f"The report: {shown(reporting.write(folder))}\n"
 
 
 def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> dict[str, Any]:
@@ -165,7 +181,7 @@ def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> 
             "classifier": _median_ms(lambda: classifier(first)),
             "export": _median_ms(lambda: export(first)),
         },
-        "threads": os.cpu_count(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
     }
 
 

@@ -135,6 +135,29 @@ def _shapes(shapes: Sequence[Sequence[int]] | None) -> str:
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
+def export(search: Chronicle) -> tuple[Section, ...]:
+    """Return the part on what `pneumonia-export` has written, if it has."""
+    facts = search.export
+    try:
+        height, width = facts["timed_shape"][1:3]
+        latency, size = facts["latency_ms"], {"classifier": facts["classifier_bytes"],
+                                              "export": facts["bytes"]}  # fmt: skip
+        rows = tuple(
+            (name, f"{size[key] / 1e6:.1f}", f"{latency[key]:.1f}")
+            for name, key in ((f"{facts['model']}", "classifier"), (str(facts["file"]), "export"))
+        )
+        text = (
+            f"As {facts['format']}: on {facts['images']:,} images its probabilities differ from "
+            f"the classifier's by at most {facts['largest_difference']:.1g}."
+        )
+        note = f"Median of one image of {width} by {height} pixels at a time, on {facts['machine']}"
+    except (KeyError, TypeError, ValueError):  # there is none, or another version's
+        return ()
+    header, is_number = ("file", "megabytes", "milliseconds per image"), (False, True, True)
+    table = Table("Sizes and latencies", header, rows, is_number, (f"{note}.",))
+    return (Section("export", "Export", (text,), tables=(table,)),)
+
+
 def provenance(search: Chronicle) -> Section:
     """Return the part on the configuration, the versions and the machine."""
     ranges = tuple((item.path, str(item)) for item in search.ranges)

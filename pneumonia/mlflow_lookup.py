@@ -22,7 +22,7 @@ from pneumonia.mlflow_setup import (
     sqlite_path,
     unreachable,
 )
-from pneumonia.mlflow_store import MODEL_NAME
+from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.tracking import fetch_classifier
 
 if TYPE_CHECKING:
@@ -48,12 +48,14 @@ class FoundModel:
         file: The `.keras` file.
         class_names: Negative, positive.
         threshold: Strictly above it, an image is positive.
+        search_id: The search that made it, where the store tells.
     """
 
     uri: str
     file: Path
     class_names: tuple[str, str] = ("negative", "positive")
     threshold: float = 0.5
+    search_id: str = ""
 
 
 def find_model(model: str, settings: Settings) -> FoundModel:
@@ -91,7 +93,8 @@ def find_model(model: str, settings: Settings) -> FoundModel:
     file = fetch_classifier(found, settings)
     if not file.is_file():
         raise ConfigError("model", _EXPECTED, model, "That is no classifier of this program")
-    return FoundModel(found, file, *_facts(found, _stated(file) | tags))
+    facts = _facts(found, _stated(file) | tags)
+    return FoundModel(found, file, *facts, search_id=tags.get(SEARCH_ID, ""))
 
 
 def _check_store(model: str, settings: Settings) -> None:

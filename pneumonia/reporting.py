@@ -96,6 +96,7 @@ def render(search: Chronicle, *, load: Load | None = None) -> str:
         *trial_sections.build(search),
         *score_sections.build(search, evaluated, load=load),
         fact_sections.data_card(search),
+        *fact_sections.export(search),
         trial_sections.times(search),
         trial_sections.failures(search),
         fact_sections.provenance(search),
@@ -128,6 +129,16 @@ def find_searches(folder: Path) -> list[Path]:
     """Return the folders of the searches in or below a folder that have begun, in their order."""
     found = {path.parent for path in folder.rglob(journal.NAME)}
     return sorted((one for one in found if next(journal.read(one), None)), key=_order)
+
+
+def find_search(search_id: str, folder: Path) -> Path | None:
+    """Return the folder of a search in or below a folder, None where it is not there."""
+    found = (one for one in find_searches(folder) if search_id == _id(one))
+    return next(found, None)
+
+
+def _id(folder: Path) -> str:
+    return str(next(journal.read(folder)).get("search_id"))
 
 
 def _order(folder: Path) -> tuple[int, str]:

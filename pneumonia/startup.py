@@ -64,7 +64,7 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(file.fileno(), _STDERR)
         try:
             yield
-        except BaseException:
+        except Exception:  # not an interruption, which has nothing to do with what was said
             os.dup2(kept, _STDERR)
             file.seek(0)
             os.write(_STDERR, file.read())

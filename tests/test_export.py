@@ -44,6 +44,13 @@ def test_the_champion_is_exported_and_measured(
     assert facts["largest_difference"] <= 1e-4
     assert min(facts["latency_ms"].values()) > 0
     assert {path.name for path in tmp_path.iterdir()} == {output.name, "champion.json", "scans"}
+    report = here.folder / "outputs" / "b" / "report.html"
+    assert f"The report: outputs/b/{report.name}" in said.out
+    page = report.read_text()
+    assert ">Sizes and latencies<" in page
+    assert f"{facts['latency_ms']['export']:.1f}" in page
+    report.unlink()
+    report.with_name("export.json").unlink()
     classify = litert.load(output)
     given = [float(classify(inference.decode(path)[None])[0]) for path in paths]
     np.testing.assert_allclose(given, expected(model, paths), atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -149,6 +150,22 @@ def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_pat
     search = chronicle.read(finished(tmp_path))
     search.started["params"]["threshold.rule"] = rule
     assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
+
+
+def test_an_export_is_told_with_sizes_and_latencies(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    assert 'id="export"' not in reporting.write(folder).read_text()
+    facts = {"model": "models:/a/1", "format": "litert", "file": "a.tflite", "bytes": 2_000_000,
+             "classifier_bytes": 9_000_000, "images": 16, "largest_difference": 2e-7,
+             "timed_shape": [1, 40, 30, 1], "latency_ms": {"classifier": 8.25, "export": 1.5},
+             "machine": "x86_64, 2 processors"}  # fmt: skip
+    (folder / "export.json").write_text(json.dumps(facts))
+    page = reporting.write(folder).read_text()
+    told = page[page.index('id="export"') :]
+    for text in ("a.tflite", "2.0", "9.0", "1.5", "8.2", "30 by 40 pixels", "at most 2e-07"):
+        assert text in told
+    (folder / "export.json").write_text("[]")
+    assert 'id="export"' not in reporting.write(folder).read_text()
 
 
 def test_an_old_search_without_predictions_says_so(tmp_path: Path) -> None:
