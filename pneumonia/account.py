@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import plots, report
+from pneumonia import plots, presets, report
 from pneumonia.config import flatten
 from pneumonia.data import ImageData, Split
 from pneumonia.executors import Failure
@@ -19,7 +19,7 @@ from pneumonia.oracle import Proposal
 from pneumonia.plan import Plan
 from pneumonia.progress import Progress
 from pneumonia.provenance import provenance, without_passwords
-from pneumonia.shell import shown
+from pneumonia.shell import commands, shown
 from pneumonia.space import GROUPS
 from pneumonia.trial import Result
 from pneumonia.winner import Evaluation, Winner
@@ -101,6 +101,14 @@ def distinct(ranked: Sequence[Ended]) -> list[Ended]:
 def arguments(config: Config, proposal: Proposal) -> Config:
     """Return every argument of a trial, pinned ones too, by its dotted path, and its epochs."""
     return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
+
+
+def what_next(preset: Path, choices: Mapping[str, str], *, page: Path) -> tuple[str, str]:
+    """Return the commands that come after a search, and where its report is."""
+    prefix, ui = commands()
+    options = presets.options(choices)
+    told = report.next_commands(shown(preset), prefix=prefix, ui=ui, options=options)
+    return told, f"The report, for a browser: {shown(page)}\n"
 
 
 def ending(outcome: Result | Failure) -> Config:

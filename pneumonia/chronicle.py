@@ -27,7 +27,6 @@ from pneumonia.ranges import Range
 
 Array = np.ndarray[Any, Any]
 
-PREDICTIONS = "predictions.csv"
 EXPORT = "export.json"
 _MILLISECONDS = 1000.0
 
@@ -197,7 +196,7 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ranges=ranges,
         trials=tuple(_trial(name, past, clock, ranges) for name in past.trials),
         config=text,
-        predictions=read_predictions(folder / PREDICTIONS),
+        predictions=read_predictions(folder / history.PREDICTIONS),
         seconds=clock.now,
         export=_object(folder / EXPORT),
     )

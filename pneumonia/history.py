@@ -15,6 +15,7 @@ from pneumonia.cursor import Cursor
 from pneumonia.journal import Event
 
 CONFIG = "config.yaml"
+PREDICTIONS = "predictions.csv"
 BUDGET = (
     *("tuner.max_trials", "tuner.hyperband_iterations"),
     *("budget.seconds", "budget.trials", "budget.epochs"),

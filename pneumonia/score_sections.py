@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pneumonia import error_pictures, metrics, score_figures
-from pneumonia.chronicle import PREDICTIONS, Chronicle, Predictions
+from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import UserError
+from pneumonia.history import PREDICTIONS
 from pneumonia.metrics import DECIDED, Estimate, Scores
 from pneumonia.page import Matrix, Section
 from pneumonia.report import Table, score_name

@@ -15,11 +15,9 @@ from omegaconf import OmegaConf
 from pneumonia import (
     account,
     history,
-    presets,
     replay,
     report,
     reporting,
-    shell,
     startup,
     trial,
     winner,
@@ -299,9 +297,8 @@ class Search:
         curves = [ended.curve() for ended in account.distinct(ranked)[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
         preset = winner.write_preset(best, self.choices, self.folder)
-        rows = [ended.row() for ended in ranked]
-        name = self.objective["name"]
         scores = account.scores_table(best, evaluation)
+        rows, name = [ended.row() for ended in ranked], self.objective["name"]
         self.seconds["evaluation"] = time.monotonic() - began
         self._end(
             "completed",
@@ -317,14 +314,10 @@ class Search:
         if not self.bounds.note:
             shutil.rmtree(self.folder / "trials", ignore_errors=True)
         failed = sum(ended.score is None for ended in self.ended)
-        prefix, ui = shell.commands()
         return (
             report.best_table(rows, objective=name, failed=failed),
             scores,
-            report.next_commands(
-                shell.shown(preset), prefix=prefix, ui=ui, options=presets.options(self.choices)
-            ),
-            f"The report, for a browser: {shell.shown(self.folder / reporting.NAME)}\n",
+            *account.what_next(preset, self.choices, page=self.folder / reporting.NAME),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pneumonia import inputs, metadata, metrics, plots, presets, trial
 from pneumonia.data import Split
+from pneumonia.history import PREDICTIONS
 from pneumonia.loading import load_data
 from pneumonia.metrics import Scores
 from pneumonia.seeding import BOOTSTRAP, integer
@@ -24,7 +25,7 @@ Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Report = trial.Report
 
-CLASSIFIER, PREDICTIONS = "classifier.keras", "predictions.csv"
+CLASSIFIER = "classifier.keras"
 
 _PRESET_COMMENT = """\
 The winner of a search, without ranges: trial {number}.
