@@ -12,6 +12,7 @@ from pneumonia.cursor import Cursor, TrialRun
 from pneumonia.journal import Event
 from pneumonia.mlflow_setup import Settings
 from pneumonia.mlflow_store import SEARCH_ID, Point, Store
+from pneumonia.mlflow_view import NOTE, note, version_note
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -202,7 +203,7 @@ class Mirror:
         words = ("reason", "winner")
         tags = _present({"status": status, **{word: event.get(word) for word in words}})
         if description := event.get("description"):
-            tags["mlflow.note.content"] = description
+            tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
         points = _points(event.get("metrics", {}), time, step=step, model_id=model_id)
         self._store.log(run_id, points=points, tags=tags)
@@ -241,8 +242,9 @@ class Mirror:
             "winner": event.get("winner"),
             **event.get("metrics", {}),
         }
-        description = f"The final classifier of the search {cursor.name}, run {cursor.run_id}."
-        run_id = str(cursor.run_id)
+        run_id, files = str(cursor.run_id), event.get("artifacts", [])
+        about = note(event.get("description") or "", run_id, files)
+        description = version_note(cursor.name, self._store.experiment_id, run_id, about)
         self._store.register(model_id, run_id, description=description, tags=_present(facts))
 
     def _open_run(

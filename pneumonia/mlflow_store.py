@@ -19,6 +19,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
 from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, unreachable
+from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
 from pneumonia.process import process_start
 
 if TYPE_CHECKING:
@@ -229,6 +230,10 @@ class Store:
         self._client.set_registered_model_alias(name, self._settings.alias, version.version)
         return str(version.version)
 
+    def arrange_view(self) -> str:
+        """Prepare the runs table of MLflow's UI; return its place there."""
+        return arrange(self._client, self.experiment_id)
+
     def end_orphans(self) -> int:
         """Mark as killed the running runs of this host whose process is gone; return how many."""
         words = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{platform.node()}'"
@@ -247,7 +252,7 @@ class Store:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self._client.create_experiment(name, location))
+                return str(self._client.create_experiment(name, location, dict(KIND)))
             except MlflowException as error:
                 found = self._client.get_experiment_by_name(name)  # another process was faster
                 if found is None:
@@ -262,7 +267,7 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(name, description=MODEL_NOTE)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -34,8 +34,8 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
     if _is_taken(port):
         print(f"Port {port} is taken. Choose another: make ui PORT=5001", file=sys.stderr)
         return 2
-    experiment = Store(settings).experiment_id
-    print(f"MLflow UI: http://127.0.0.1:{port}/#/experiments/{experiment} (Ctrl-C ends it)")
+    place = Store(settings).arrange_view()
+    print(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)")
     sys.stdout.flush()
     return _become_server(settings, port)
 

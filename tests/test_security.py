@@ -209,7 +209,9 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
-    monkeypatch.setattr(ui, "Store", lambda settings: type("Known", (), {"experiment_id": "1"}))
+    monkeypatch.setattr(
+        ui, "Store", lambda settings: type("Known", (), {"arrange_view": lambda: "#/"})
+    )
     monkeypatch.setattr(os, "execv", become)
     with pytest.raises(SystemExit):
         ui.serve_ui(["--port", "5999"])

@@ -209,7 +209,17 @@ def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) ->
     tags = run.data.tags
     expected = {"tuner": "random", "dataset": "phantom", "status": "completed", "winner": "0002"}
     assert expected.items() <= tags.items()
-    assert tags["mlflow.note.content"] == "# A search"
+    picture = f"![plots/roc.png](get-artifact?path=plots/roc.png&run_uuid={run.info.run_id})"
+    assert tags["mlflow.note.content"] == f"# A search\n\n{picture}\n"
+    assert client(settings).get_experiment("2").tags["mlflow.experimentKind"]
+    model = client(settings).get_registered_model("pneumonia")
+    assert "Not for clinical use" in model.description
+    version = client(settings).get_model_version("pneumonia", "1").description
+    where = f"(#/experiments/2/runs/{run.info.run_id})"
+    assert (
+        version
+        == f"The final classifier of the search [brave owl]{where}.\n\n# A search\n\n{picture}"
+    )
     assert tags["mlflow.source.git.commit"] == "c0ffee"
     assert run.data.params["augment.name"] == "null"
     assert len(run.data.params["long"]) == 6000
@@ -820,7 +830,7 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
     assert [run["info"]["run_id"] for run in found] == [search_run_id(folder)]
-    assert f"http://127.0.0.1:{port}/#/experiments/2" in Path("ui.log").read_text()
+    assert f"http://127.0.0.1:{port}/#/experiments/2/runs?" in Path("ui.log").read_text()
 
 
 def is_listening(port: int, address: str = "127.0.0.1") -> bool:
