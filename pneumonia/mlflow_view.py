@@ -14,8 +14,8 @@ NOTE = "mlflow.note.content"
 # Without it the UI takes an experiment for one of generative AI, and opens on empty charts.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 EXPERIMENT_NOTE = (
-    "Each search is a run, its trials are nested runs. To compare trials: `Expand rows`, choose "
-    "some, `Compare`. **Not for clinical use.**"
+    "Each search is a run; the `+` before it opens its trials. To compare some, tick them and "
+    "choose `Compare`. **Not for clinical use.**"
 )
 MODEL_NOTE = (
     "Classifiers of chest X-rays: raw uint8 images of any size in, the probability of the positive "

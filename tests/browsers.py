@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -23,8 +25,12 @@ T = TypeVar("T")
 
 def missing() -> str:
     """Return what a browser needs and this machine lacks; an empty text if nothing."""
-    found = {"chromium": _chromium(), "chromedriver": shutil.which("chromedriver")}
-    return " and ".join(name for name, path in found.items() if path is None)
+    found = {
+        "chromium": _chromium(),
+        "chromedriver": shutil.which("chromedriver"),
+        "selenium": importlib.util.find_spec("selenium"),
+    }
+    return ", ".join(name for name, place in found.items() if place is None)
 
 
 @contextmanager
@@ -44,6 +50,12 @@ def chromium() -> Iterator[Any]:
         yield driving
     finally:
         driving.quit()
+
+
+def open_report(browser: Any, path: Path) -> None:
+    """Open a report from disk; return when its plots are drawn."""
+    browser.get(path.resolve().as_uri())
+    wait_for(browser, "return document.documentElement.dataset.ready === 'yes'")
 
 
 def resize(browser: Any, width: int, height: int, *, theme: str = "light") -> None:
@@ -73,6 +85,29 @@ def text(browser: Any) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
+def requests(browser: Any, *own: str) -> list[str]:
+    """Return what pages asked for since the last call, besides what is theirs."""
+    events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
+    sent = [one for one in events if one["method"] == "Network.requestWillBeSent"]
+    addresses = [one["params"]["request"]["url"] for one in sent]
+    return [one for one in addresses if not one.startswith(("data:", "blob:", *own))]
+
+
+def complaints(browser: Any) -> list[str]:
+    """Return the errors that pages have told since the last call."""
+    return [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+
+
+def run_module(project: Path, module: str, *arguments: str) -> str:
+    """Run a module of ours in a folder, in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=project, env=_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @contextmanager
 def mlflow_ui(project: Path) -> Iterator[str]:
     """Start `pneumonia-ui` in a folder, on a free port of this machine; yield its link."""
@@ -80,11 +115,10 @@ def mlflow_ui(project: Path) -> Iterator[str]:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     log = project / "ui.log"
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW")}
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "pneumonia.ui", "--port", port],
-            cwd=project, env={**kept, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=file,
+            cwd=project, env=_environment(), stdout=file, stderr=file,
             start_new_session=True,
         )  # fmt: skip
     try:
@@ -94,6 +128,11 @@ def mlflow_ui(project: Path) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the session that was started above
         process.wait(30)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 def _answers(port: str) -> bool:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import chromium, complaints, missing, open_report, requests, resize
 from made import Made, finished, write_images
 from omegaconf import OmegaConf
 
 from pneumonia import reporting
 
-pytestmark = pytest.mark.slow
-selenium = pytest.importorskip("selenium", reason="drives the browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}"),
+]
 
 NASTY = '</script><img src=x onerror="window.pwned=1"><a href="https://example.org">x</a>'
 Open = Callable[..., None]
@@ -24,21 +25,8 @@ Open = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-                     "--enable-unsafe-swiftshader"):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driving = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield driving
-    driving.quit()
+    with chromium() as driving:
+        yield driving
 
 
 @pytest.fixture
@@ -48,15 +36,8 @@ def show(browser: Any) -> Open:
     def call(path: Path, *, width: int = 1280, theme: str = "light") -> None:
         for kind in ("browser", "performance"):
             browser.get_log(kind)
-        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get(path.resolve().as_uri())
-        until = time.monotonic() + 60
-        ready = "return document.documentElement.dataset.ready"
-        while browser.execute_script(ready) != "yes" and time.monotonic() < until:
-            time.sleep(0.1)
+        resize(browser, width, 900, theme=theme)
+        open_report(browser, path)
 
     return call
 
@@ -67,18 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder)
     reporting.write(folder)
     return folder
-
-
-def complaints(browser: Any) -> list[str]:
-    return [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
-
-
-def requests(browser: Any) -> list[str]:
-    """Return what the page asked for, besides itself and what it holds."""
-    events = [json.loads(one["message"])["message"] for one in browser.get_log("performance")]
-    sent = [one for one in events if one["method"] == "Network.requestWillBeSent"]
-    addresses = [one["params"]["request"]["url"] for one in sent]
-    return [one for one in addresses if not one.startswith(("file:", "data:", "blob:"))]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -98,7 +67,7 @@ def test_all_is_drawn_and_nothing_is_fetched(
     assert browser.execute_script(lines) >= 1
     assert browser.execute_script("return document.querySelectorAll('#errors img').length") >= 2
     assert complaints(browser) == []
-    assert requests(browser) == []
+    assert requests(browser, "file:") == []
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
@@ -149,7 +118,7 @@ def test_what_others_have_named_does_nothing(tmp_path: Path, browser: Any, show:
     assert browser.execute_script(found) == 0
     assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
     assert complaints(browser) == []
-    assert requests(browser) == []
+    assert requests(browser, "file:") == []
 
 
 def test_a_script_that_got_in_would_not_run(tmp_path: Path, browser: Any, show: Open) -> None:
