@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format ui bench chaos clean
+.PHONY: help demo test test-slow check format ui bench chaos docs-pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folde
 
 chaos: $(VENV)/.installed ## kill searches at 40 random moments, resume each, compare with uninterrupted ones
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run
+
+docs-pictures: $(VENV)/.installed ## make the pictures of the README again, with chromium and chromedriver
+	@PYTHONPATH=.:tests $(BIN)/python docs/pictures/make.py
 
 clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

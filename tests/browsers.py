@@ -132,7 +132,8 @@ def mlflow_ui(project: Path) -> Iterator[str]:
 
 def _environment() -> dict[str, str]:
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW")}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": programs, "PYTHONPATH": str(ROOT)}
 
 
 def _answers(port: str) -> bool:

@@ -51,6 +51,12 @@ def open_runs(browser: Any, link: str) -> list[Row]:
     return rows(browser)
 
 
+def make_room(browser: Any) -> None:
+    """Close what is said of a view that was shared, and the menu at the side."""
+    for label in ("Hide banner", "Toggle sidebar"):
+        browser.execute_script(f"document.querySelector('[aria-label=\"{label}\"]').click()")
+
+
 def expand(browser: Any) -> list[Row]:
     """Click on the `+` of the first search; return the rows, its trials among them."""
     before = len(rows(browser))
@@ -110,6 +116,7 @@ def choose_axes(browser: Any, params: Sequence[str], metrics: Sequence[str]) -> 
             wait_for(browser, f"return document.querySelector('[title={json.dumps(one)}]')")
             field.send_keys(Keys.ENTER)
         field.send_keys(Keys.ESCAPE)
+    browser.execute_script("document.activeElement.blur()")
     until(lambda: set(axes(browser)) == {*params, *metrics}, lambda: str(axes(browser)))
 
 

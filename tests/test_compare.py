@@ -131,7 +131,9 @@ def test_a_picture_of_it_can_be_made(searched: Searched) -> None:
     epochs = sum(one["kind"] == "epoch_ended" for one in journal.read(searched.folder))
     assert scene.times[-1].startswith(f"{math.ceil(epochs / 2)} of ")
     assert [row for row in scene.rows if float(row[1]) > 0]
-    assert module.svg(scene).startswith("<svg")
+    picture = module.svg(scene)
+    assert picture.startswith("<svg")
+    assert "@font-face" not in picture
 
 
 def test_searches_are_listed(searched: Searched, told: Callable[..., str]) -> None:

@@ -2,15 +2,14 @@
 
     PYTHONPATH=. python docs/pictures/terminal.py FOLDER PICTURE.svg [TITLE]
 
-rich writes the SVG; a browser shows it as it is, and chromium makes a PNG of it:
-
-    chromium --headless --screenshot=terminal.png --window-size=1210,390 terminal.svg
+`make docs-pictures` calls it.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +74,8 @@ def svg(scene: Scene, title: str = "pneumonia") -> str:
     )  # fmt: skip
     for text in (*head(scene, COLUMNS - 1), "", *table(scene, COLUMNS - 1, ROWS)):
         console.print(text, no_wrap=True)
-    return console.export_svg(title=title)
+    # rich would have fonts fetched from another machine.
+    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
 def _planned(starts: Mapping[str, Mapping[str, Any]], name: str) -> int:
