@@ -54,14 +54,19 @@ def arrange(client: MlflowClient, experiment_id: str) -> str:
 
     The columns are a shared view, as the UI's own button `Share` makes one.
     """
+    from mlflow.exceptions import MlflowException
+
     known = client.get_experiment(experiment_id).tags
     columns = [f"metrics.`{name}`" for name in ("score", "test_auc")]
     columns += [f"params.`{name}`" for name in _searched(client, experiment_id)]
     state = json.dumps({"selectedColumns": columns})
     wanted = {NOTE: EXPERIMENT_NOTE, **KIND, **known, f"{_SHARED}.{_KEY}": state}
-    for key, value in wanted.items():
-        if known.get(key) != value:
-            client.set_experiment_tag(experiment_id, key, value)
+    try:
+        for key, value in wanted.items():
+            if known.get(key) != value:
+                client.set_experiment_tag(experiment_id, key, value)
+    except MlflowException:  # a store that one may only read is shown as it is
+        return f"#/experiments/{experiment_id}/runs"
     query = urlencode({"viewStateShareKey": _KEY, "workflowType": "machine_learning"})
     return f"#/experiments/{experiment_id}/runs?{query}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,16 @@ def test_the_table_shows_what_differs_between_the_trials_of_the_latest_search(st
     add_search(store, {**same, "dense.units": 1, "epochs": 2}, {**same, "dense.units": 2})
     assert store.arrange_view() == place
     assert columns(store)[2:] == ["params.`dense.units`"]
+
+
+def test_a_store_that_takes_no_tags_is_shown_as_it_is(store: Store) -> None:
+    experiment_id = store.experiment_id
+    with closing(sqlite3.connect("mlruns/mlflow.db")) as database:
+        database.execute(
+            "create trigger refuse before insert on experiment_tags "
+            "begin select raise(abort, 'attempt to write a readonly database'); end"
+        )
+    assert store.arrange_view() == f"#/experiments/{experiment_id}/runs"
 
 
 def test_a_note_of_the_user_stays(store: Store) -> None:
