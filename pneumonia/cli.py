@@ -286,7 +286,7 @@ def _remove_if_unused(folder: Path) -> None:
     """Remove a job's folder that holds nothing but copies of the config and an empty journal."""
     from pneumonia import cursor, history, journal
 
-    unused = {".hydra", history.CONFIG, journal.NAME, cursor.NAME}
+    unused = {".hydra", history.CONFIG, history.FORKED, journal.NAME, cursor.NAME}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     if names <= unused and not any(journal.read(folder)):
         shutil.rmtree(folder)

@@ -16,6 +16,7 @@ from pneumonia.journal import Event
 
 CONFIG = "config.yaml"
 PREDICTIONS = "predictions.csv"
+FORKED = "forked_from.json"
 BUDGET = (
     *("tuner.max_trials", "tuner.hyperband_iterations"),
     *("budget.seconds", "budget.trials", "budget.epochs"),

@@ -145,11 +145,6 @@ class Fork:
         ]
         return "\n".join([head, *(f"  not {line}" for line in (*self._invalid(), *left))])
 
-    @property
-    def source(self) -> dict[str, str]:
-        """What a journal says of the other search: its id and its folder."""
-        return {"search_id": self.origin.search_id, "folder": str(self.origin.folder)}
-
     def _indented(self) -> Iterator[str]:
         yield from (f"  {reason}" for reason in self.origin.reasons)
 

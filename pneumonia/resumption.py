@@ -54,6 +54,11 @@ class Origin:
     reasons: tuple[str, ...] = ()
     decides_alike: bool = True
 
+    @property
+    def source(self) -> dict[str, str]:
+        """What the fork keeps of it: its id and its folder."""
+        return {"search_id": self.search_id, "folder": str(self.folder)}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -100,7 +105,8 @@ def plan(job: Job, overrides: Sequence[str]) -> Job:
     if asked.fork:
         return _fork(found, past, into=job)
     if past.started is None:  # it was killed before it began: there is nothing to differ from
-        return replace(found, cfg=_whole(found.cfg, job.cfg), origin=_origin(past, found))
+        whole = replace(found, cfg=_whole(found.cfg, job.cfg))
+        return replace(whole, origin=_origin(past, whole))
     more = dict(_more(past, found.cfg))
     is_over = past.is_completed and not more
     _refuse(name, list(changes(past, found, has_data=not is_over)))
@@ -123,10 +129,10 @@ def claim(job: Job, *, uri: str | None) -> Journal:
     cfg = OmegaConf.create(plain(job.cfg))
     cfg.tracking.uri = uri
     job.folder.mkdir(parents=True, exist_ok=True)
-    part = job.folder / f"{history.CONFIG}.part"
+    if job.origin is not None:  # it may be killed before its journal says so
+        _write(job.folder / history.FORKED, json.dumps(job.origin.source))
     text = provenance.without_passwords(OmegaConf.to_yaml(cfg))
-    part.write_text(text, encoding="utf-8")
-    part.replace(job.folder / history.CONFIG)
+    _write(job.folder / history.CONFIG, text)
     found.claim()  # last of a new search: where there is a journal, there is a configuration
     if job.more:
         found.append("search_extended", params=dict(job.more))
@@ -170,13 +176,27 @@ def _fork(found: Job, past: History, *, into: Job) -> Job:
 
 def _origin(past: History, job: Job) -> Origin | None:
     """Return the search that one to go on with was forked from."""
-    given = ((past.started or {}).get("forked_from")) or None
+    given = _forked_from(past, job.folder)
     if given is None:
         return None
     folder, search_id = Path(given["folder"]), given["search_id"]
     if not (folder / journal.NAME).exists():
         return Origin(folder, search_id, (f"{folder}: a search → (none)",))
     return _compared(folder, search_id, job=job)
+
+
+def _forked_from(past: History, folder: Path) -> dict[str, str] | None:
+    if past.started is not None:
+        return past.started.get("forked_from")
+    path = folder / history.FORKED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _compared(folder: Path, search_id: str, *, job: Job) -> Origin:

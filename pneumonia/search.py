@@ -132,7 +132,7 @@ class Search:
                     data,
                     self.choices,
                     flatten(self.cfg),
-                    source=self.fork.source if self.fork else None,
+                    source=self.fork.origin.source if self.fork else None,
                 ),
             )
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)

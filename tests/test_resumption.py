@@ -267,6 +267,18 @@ def test_a_search_killed_before_it_began_goes_on(
     assert found.cfg.dense.units == "choice(8, 16)"
 
 
+def test_a_fork_killed_before_it_began_still_takes_over(begin: Callable[..., Path]) -> None:
+    folder = begin(status="completed")
+    fork = plan("resume.fork=true", "dense.units=8")
+    resumption.claim(fork, uri=None).close()
+    found = plan("resume=last")
+    assert found.folder == fork.folder
+    assert found.cfg.dense.units == 8
+    assert found.origin == fork.origin
+    assert found.origin is not None
+    assert found.origin.folder == folder
+
+
 def test_a_search_that_still_runs_is_left_alone(begin: Callable[..., Path]) -> None:
     folder = begin()
     with closing(Journal(folder)), pytest.raises(UserError, match="still runs"):
