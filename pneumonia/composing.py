@@ -174,7 +174,7 @@ def _add_experiment(value: str) -> str:
         raise ConfigError("experiment", "a preset, or a YAML file that exists", value, hint)
     try:
         node = OmegaConf.load(file)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("experiment", "a YAML file that can be read", value, reason) from error
     if not isinstance(node, DictConfig):

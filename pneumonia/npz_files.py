@@ -55,6 +55,8 @@ def read(file: Path, names: Sequence[str]) -> dict[str, Array]:
     try:
         if file.is_dir():
             raise DataError("It is a folder; dataset=image_folder reads image files")
+        if file.exists() and not file.is_file():  # a pipe or a device, which may never end
+            raise DataError("It is no file of a certain size")
         if not zipfile.is_zipfile(file):
             raise DataError(f"It is {_describe(file)}")
         with zipfile.ZipFile(file) as archive:

@@ -140,6 +140,7 @@ TYPED: list[Case] = [
     (["experiment=text.npz.yaml"], "a YAML file that exists"),
     (["experiment=evil.yaml"], "could not determine a constructor"),
     (["experiment=broken.yaml"], "a YAML file that can be read"),
+    (["experiment=deep.yaml"], "a YAML file that can be read"),
     (["experiment=list.yaml"], "a YAML file that holds a mapping"),
     (["experiment=misspelt.yaml"], "`dense.unts`"),
     (["lr=0.1"], "The nearest is `optimizer.learning_rate`"),
@@ -250,6 +251,8 @@ DATA: list[Case] = [
     (npz("plain.npz"), "it holds ../outside.txt"),
     (npz("flat"), "It is a folder; dataset=image_folder reads image files"),
     (npz("/proc/self/mem"), "It is damaged"),
+    (npz("/dev/zero"), "It is no file of a certain size"),
+    (npz("pipe.npz"), "It is no file of a certain size"),
     (folder("some.npz"), "It is a file, no folder; dataset=npz reads it"),
     (folder("flat/NORMAL"), "the images lie in this very folder"),
     (folder("nothing"), "expected two class folders. Received: none"),
@@ -361,6 +364,7 @@ def write_texts(place: Path) -> None:
         "zero.npz": "",
         "evil.yaml": f"seed: !!python/object/apply:os.system ['touch {TRACE}']\n",
         "broken.yaml": "a: [1\nb: 2\n",
+        "deep.yaml": f"a: {'[' * 3000}{']' * 3000}\n",
         "list.yaml": "- 1\n",
         "misspelt.yaml": "dense:\n  unts: 3\n",
         "evil/model/evil.yaml": f"a: !!python/object/apply:os.system ['touch {TRACE}']\n",
@@ -442,6 +446,7 @@ def write_faults(place: Path) -> None:
         "link_broken": lambda path: path.symlink_to(place / "nowhere.png"),
         "pipe": os.mkfifo,
     }
+    os.mkfifo(place / "pipe.npz")
     for name, make in links.items():
         write_folder(place / name)
         (place / name / "NORMAL" / "0.png").unlink()
