@@ -55,10 +55,16 @@ class Cursor:
 
     @classmethod
     def read(cls, path: Path) -> Cursor:
-        """Read the cursor from a file."""
-        saved = json.loads(path.read_text())
-        trials = {key: TrialRun(**row) for key, row in saved.pop("trials").items()}
-        return cls(**saved, trials=trials)
+        """Read the cursor from a file; nothing was noted in one that is damaged.
+
+        What the store has already is then found there.
+        """
+        try:
+            saved = json.loads(path.read_text())
+            trials = {key: TrialRun(**row) for key, row in saved.pop("trials").items()}
+            return cls(**saved, trials=trials)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return cls(store="")
 
     def save(self, path: Path) -> None:
         """Write the cursor to a file, whole or not at all."""

@@ -137,15 +137,21 @@ def read(folder: Path, *, start: int = 0) -> Iterator[Event]:
     """Yield the events of a search's journal from number `start` on.
 
     Only whole lines count, so this may run while the search writes.
+
+    Raises:
+        UserError: Where a whole line is no event, as a disk may leave it that lost its power.
     """
     path = folder / NAME
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            event: Event = json.loads(line)
+            try:
+                event: Event = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}: damaged in line {number}.") from error
             if event["n"] >= start:
                 yield event
 

@@ -78,7 +78,8 @@ def importances(parts: Sequence[Importance]) -> Figure:
 
 def brackets(search: Chronicle) -> list[Figure]:
     """Draw each Hyperband bracket: the score of each trial at the end of each round."""
-    names = sorted({t.bracket for t in search.trials if t.bracket is not None}, reverse=True)
+    scored = (t.bracket for t in search.trials if t.score is not None)
+    names = sorted({name for name in scored if name is not None}, reverse=True)
     return [_bracket(search, name) for name in names]
 
 

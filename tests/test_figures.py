@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def test_brackets_show_who_was_promoted(figures: dict[str, Figure]) -> None:
     assert len(by_name["stopped"]["x"]) == 12
     assert figures["bracket-1"].note == "12 trials to epoch 3, then 4 trials to epoch 9."
     assert figures["bracket-0"].data[0]["x"] == []
+
+
+def test_a_bracket_without_a_score_is_not_drawn(search: Chronicle) -> None:
+    trials = [t if t.bracket == 0 else dataclasses.replace(t, score=None) for t in search.trials]
+    found = trial_figures.brackets(dataclasses.replace(search, trials=tuple(trials)))
+    assert [figure.key for figure in found] == ["bracket-0"]
 
 
 def test_the_area_under_the_curve_that_is_drawn_is_the_auc(

@@ -137,3 +137,9 @@ def test_elapsed_time_counts_on_over_processes_without_the_time_between(
     write(tmp_path, "a", "b")
     write(tmp_path, "c")
     assert [event["seconds_elapsed"] for event in journal.read(tmp_path)] == [1.0, 3.0, 4.5]
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b'{"n": 0}\n' + b"\0" * 50 + b"\n")
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged in line 2\."):
+        list(journal.read(tmp_path))

@@ -26,6 +26,7 @@ from test_tracking import (
     write_search,
 )
 
+from pneumonia import cursor, history
 from pneumonia.errors import ConfigError
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal
@@ -137,3 +138,16 @@ def test_a_clock_that_is_set_back_leaves_no_run_that_ends_before_it_begins(
     track(folder, settings)
     assert_whole(trials=1, epochs=2)
     assert rows("select count(*) from runs where end_time < start_time") == [(0,)]
+
+
+def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
+    settings: Settings, folder: Path
+) -> None:
+    make_ready(settings)
+    write_search(folder)
+    track(folder, settings)
+    for damage in ("", "[]", '{"next": 3'):
+        (folder / cursor.NAME).write_text(damage)
+        assert not history.is_over(folder)
+        track(folder, settings)
+        assert_whole(trials=3, epochs=2)
