@@ -52,6 +52,7 @@ class Mirror:
         self._waiting: dict[str, Waiting] = {}
         self._values: dict[str, dict[str, Any]] = {}
         self._records: list[Point] = []
+        self._bests: dict[str, list[Point]] = {}
         self._look_up = False
 
     def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
@@ -186,7 +187,9 @@ class Mirror:
             return
         best = cursor.trials[cursor.best]
         ended = sum(row.has_ended for row in cursor.trials.values())
-        self._records += _points({"best_score": best.score}, time, step=ended)
+        # Of a batch that broke off, the cursor knows what came later: what was said first counts.
+        made = _points({"best_score": best.score}, time, step=ended)
+        self._records += self._bests.setdefault(trial_id, made)
         for other, row in cursor.trials.items():
             if row.has_ended and self._beats(cursor.best, other):
                 if self._settings.log_models == "best":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import sqlite3
 import time
@@ -31,7 +32,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal
 from pneumonia.mlflow_setup import Settings
-from pneumonia.mlflow_store import make_ready
+from pneumonia.mlflow_store import Store, make_ready
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
 
@@ -151,3 +152,23 @@ def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
         assert not history.is_over(folder)
         track(folder, settings)
         assert_whole(trials=3, epochs=2)
+
+
+def test_what_breaks_off_in_the_end_of_a_search_repeats_no_step(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready(settings)
+    write_search(folder)
+    end_run, faults = Store.end_run, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def end_or_fail(self: Store, run_id: str, status: str, *, time: int) -> None:
+        if faults and rows("select count(*) from runs where status = 'FINISHED'") == [(3,)]:
+            raise faults.pop()
+        end_run(self, run_id, status, time=time)
+
+    monkeypatch.setattr(Store, "end_run", end_or_fail)
+    track(folder, settings)
+    assert faults == []
+    assert_whole(trials=3, epochs=2)
+    found = rows("select step from metrics where key = 'best_score' order by step")
+    assert found == [(1,), (2,), (3,)]
