@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -252,7 +253,7 @@ def _run_job(job: Job) -> None:
         with tracking.Tracker(job.folder, settings):
             return
     uri = None if settings.uri is None else tracking.redact(settings.uri)
-    with closing(resumption.claim(job, uri=uri)) as journal:
+    with _saying_how_to_go_on(), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         loading.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
         checked = tracking.check(settings)
@@ -261,6 +262,17 @@ def _run_job(job: Job) -> None:
         from pneumonia import search
 
         search.run(job, journal, settings=settings)
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    """Let an interruption that says nothing, before a search has begun, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if str(error):
+            raise
+        raise KeyboardInterrupt("Interrupted. To go on: pneumonia resume=last") from None
 
 
 def _forget_passwords(folder: Path) -> None:

@@ -121,10 +121,15 @@ def compute(
         A read-only memory-mapped array (N, ...).
 
     Raises:
-        ConfigError: Where the features alone are larger than the cache may be.
+        ConfigError: Where the features alone are larger than the cache may be, or the folder can
+            neither be found nor made.
     """
     key = _key(split, frozen, view, settings)
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        expected = "a folder that is there or can be made"
+        raise ConfigError("features.folder", expected, str(settings.folder)) from error
     path = settings.folder / f"{key}.npy"
     if not settings.is_kept:
         return _compute_once(split, frozen, view, settings=settings, report=report)

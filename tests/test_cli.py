@@ -307,7 +307,10 @@ def test_a_fault_keeps_its_traceback(main: Any, search: Search) -> None:
 def test_an_interrupt(main: Any, search: Search, capsys: pytest.CaptureFixture[str]) -> None:
     search.error = KeyboardInterrupt()
     assert main() == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "Interrupted. To go on: pneumonia resume=last\n"
+    search.error = KeyboardInterrupt("Said already.")
+    assert main() == 130
+    assert capsys.readouterr().err == "Said already.\n"
 
 
 def test_completion_script(main: Any, capfd: pytest.CaptureFixture[str]) -> None:

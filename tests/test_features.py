@@ -148,6 +148,14 @@ def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
         features.compute(DATA.train, frozen(), view=None, settings=where, report=Counter())
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
+def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = {"view": None, "settings": settings(tmp_path / place), "report": Counter()}
+    with pytest.raises(ConfigError, match=r"`features\.folder`: expected a folder"):
+        features.compute(DATA.train, frozen(), **options)
+
+
 def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
