@@ -114,7 +114,8 @@ def _shares(pixels: Values, header: Dataset) -> Values:
     center, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
     if center is not None and width is not None and width > 0:
         return _window(values, center, width, str(header.get("VOILUTFunction") or "LINEAR"))
-    if values.dtype == np.uint8:
+    # Many a file names a rescaling that changes nothing, which pydicom gives as floats.
+    if values.dtype == np.uint8 or (pixels.dtype == np.uint8 and np.array_equal(values, pixels)):
         return values / 255.0
     seen = values[pixels != header.PixelPaddingValue] if "PixelPaddingValue" in header else values
     if not seen.size or seen.max() == seen.min():

@@ -68,6 +68,7 @@ WHOLE = DEEP / 4095.0
     [
         (GREY, {}, GREY / 255),
         (GREY, {"PhotometricInterpretation": "MONOCHROME1"}, 1 - GREY / 255),
+        (GREY // 4 + 60, {"RescaleSlope": 1, "RescaleIntercept": 0}, (GREY // 4 + 60) / 255),
         (DEEP, {"BitsStored": 12, "HighBit": 11}, WHOLE),
         (DEEP, {"PhotometricInterpretation": "MONOCHROME1"}, 1 - WHOLE),
         (DEEP, WINDOW, LINEAR),
