@@ -49,7 +49,7 @@ Keys:
                      the MLflow store; otherwise MLFLOW_TRACKING_URI, or mlruns/mlflow.db here
 
 Examples:
-  pneumonia-compare filter=model=cnn sort=-test_auc
+  pneumonia-compare filter=model=cnn sort=-score
   pneumonia-compare last columns=+val_accuracy limit=5
   pneumonia-compare test=3f2a91c0,last
   pneumonia-compare export=last/7 output=seven.yaml
