@@ -52,13 +52,27 @@ def best_so_far(search: Chronicle) -> list[Figure]:
 
 
 def _points(search: Chronicle) -> list[tuple[float, float, int]]:
-    """Return the objective after every epoch of all trials: seconds, value, trial."""
-    return sorted(
-        (seconds, float(metrics[search.objective]), trial.number)
-        for trial in search.trials
-        for seconds, metrics in trial.points
-        if math.isfinite(metrics.get(search.objective, math.nan))
-    )
+    """Return the objective after every epoch of all trials: seconds, value, trial.
+
+    Where a trial is trained several times, its score is the mean over them, known at its end: no
+    epoch before that has a value that could be the best.
+    """
+    params = search.started.get("params") or {}
+    is_mean = params.get("training.executions_per_trial", 1) != 1
+    none = -math.inf if search.direction == "max" else math.inf
+    found: list[tuple[float, float, int]] = []
+    for trial in search.trials:
+        known = [
+            (seconds, float(metrics[search.objective]), trial.number)
+            for seconds, metrics in trial.points
+            if math.isfinite(metrics.get(search.objective, math.nan))
+        ]
+        if is_mean and known:
+            last = none if trial.score is None else trial.score
+            values = [*(none for _ in known[1:]), last]
+            known = [(s, value, n) for (s, _, n), value in zip(known, values, strict=True)]
+        found += known
+    return sorted(found)
 
 
 def _best(search: Chronicle, steps: Sequence[Step], ends: Sequence[Step], kind: str) -> Figure:

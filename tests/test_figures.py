@@ -94,6 +94,19 @@ def test_the_best_so_far_never_falls_and_ends_with_the_winner(
     )
 
 
+def test_of_several_executions_the_mean_counts_at_the_end_of_a_trial(search: Chronicle) -> None:
+    params = {**search.started["params"], "training.executions_per_trial": 2}
+    several = dataclasses.replace(
+        search,
+        started={**search.started, "params": params},
+        trials=tuple(dataclasses.replace(t, score=(t.score or 0.0) - 0.1) for t in search.trials),
+    )
+    steps = curve_figures.best_steps(several)
+    assert steps[-1].best == max(trial.score or 0.0 for trial in several.trials)
+    assert steps[0].epochs == 3
+    assert steps[-1].epochs == curve_figures.best_steps(search)[-1].epochs
+
+
 def test_brackets_show_who_was_promoted(figures: dict[str, Figure]) -> None:
     lines, *nodes = figures["bracket-1"].data
     assert lines["x"] == [3, 9, None] * 4
