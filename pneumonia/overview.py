@@ -130,9 +130,11 @@ def _table(
     links: Mapping[str, str],
 ) -> Section:
     rows = []
+    is_shared = len({one.objective for one in searches}) == 1
     for one, name, found in zip(searches, names, scores, strict=True):
         winner, failed = one.winner(), sum(t.status == "failed" for t in one.trials)
         best = "-" if winner is None else f"{winner.score:.4f}"
+        best = best if is_shared or winner is None else f"{one.objective} {best}"
         values = {} if winner is None else winner.values
         told = ", ".join(f"{path}={short(value)}" for path, value in values.items())
         seconds = one.metrics.get("seconds") or one.seconds
@@ -142,11 +144,11 @@ def _table(
                 str(len(one.trials)), str(failed), clock_time(seconds), told or "nothing searched",
             )
         )  # fmt: skip
-    objective = searches[0].objective
+    objective = searches[0].objective if is_shared else "objective"
     header = ("search", "status", objective,
               *(f"{score_name(name)} on {split}" for split, name in _COLUMNS),
               "trials", "failed", "time", "winner")  # fmt: skip
-    is_number = (False, False, *(True for _ in header[2:-1]), False)
+    is_number = (False, False, is_shared, *(True for _ in header[3:-1]), False)
     table = Table(
         "Scores at the threshold 0.5, with 95 % intervals", header, tuple(rows), is_number
     )

@@ -6,6 +6,7 @@ Also the command `pneumonia-report`, which writes them again.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pneumonia import (
     journal,
     overview,
     page,
+    presets,
     score_sections,
     terminal,
     trial_sections,
@@ -203,13 +205,17 @@ def save(text: str, path: Path) -> Path:
 def _commands(search: Chronicle) -> list[tuple[str, str]]:
     """Return the commands that come next, each with what it does."""
     prefix, ui = commands()
-    found = [
-        (ui, "look at the trials in MLflow"),
-        (f"{prefix}pneumonia-predict IMAGE...", "get probabilities for image files"),
-    ]
+    found = [(ui, "look at the trials in MLflow")]
+    if search.status == "completed":
+        # The file: by the time that somebody reads this, another search may have the champion.
+        file = search.folder / str(search.ended.get("classifier") or "")
+        model = f" model={shlex.quote(shown(file))}" if file.is_file() else ""
+        predict = f"{prefix}pneumonia-predict IMAGE...{model}"
+        found.append((predict, "get probabilities for image files"))
     preset = search.folder / "best.yaml"
     if preset.exists():
-        again = f"{prefix}pneumonia experiment={shown(preset)}"
+        options = presets.options(search.started.get("choices") or {})
+        again = f"{prefix}pneumonia {options}experiment={shlex.quote(shown(preset))}"
         found.append((again, "train the winner again, to the same score"))
     return found
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pneumonia import error_pictures, metrics, score_figures
+from pneumonia import error_pictures, metadata, metrics, score_figures
 from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import UserError
 from pneumonia.history import PREDICTIONS
 from pneumonia.metrics import DECIDED, Estimate, Scores
 from pneumonia.page import Matrix, Section
-from pneumonia.report import Table, score_name
+from pneumonia.report import Table, decided, score_name
 from pneumonia.resampling import NAMES
 from pneumonia.seeding import BOOTSTRAP, integer
+from pneumonia.thresholds import Decision
 
 SPLITS = ("val", "test")
 STANDARD = 0.5
@@ -182,7 +183,26 @@ def _confusion(search: Chronicle, scores: Mapping[float, Scores]) -> Section:
         )
         matrices.append(Matrix(f"Test split, {label}", search.class_names, cells))
     text = "Positive is a probability above the threshold; shares are of the true class."
-    return Section("confusion", "Confusion", (text,), matrices=tuple(matrices))
+    texts = (text, *_decided(search, scores))
+    return Section("confusion", "Confusion", texts, matrices=tuple(matrices))
+
+
+def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
+    """Return how the final classifier decides, as its file says it; nothing without the file."""
+    facts = metadata.read(search.folder / str(search.ended.get("classifier") or ""))
+    if not facts.get("statement"):
+        return []
+    names = ("threshold", "rule", "temperature", "statement")
+    decision = Decision(**{name: facts[name] for name in names})
+    params = search.started.get("params") or {}
+    chosen = list(thresholds(search).values())[-1]
+    told = decided(decision, scores[chosen], prevalence=params.get("threshold.prevalence"))
+    if params.get("training.retrain"):
+        told.append(
+            "The final classifier was trained again on train and val. Threshold and temperature "
+            "are those of the trial before that, and so are the probabilities shown for val."
+        )
+    return told
 
 
 def _errors(search: Chronicle, load: error_pictures.Load | None) -> Section:

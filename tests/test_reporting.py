@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 from pneumonia import chronicle, page, reporting, score_sections
 from pneumonia.errors import UserError
 from pneumonia.multirun import Compare
+from pneumonia.shell import shown
+from pneumonia.thresholds import Decision
 
 SECTIONS = (
     *("summary", "trials", "importance", "course", "hyperband", "learning", "scores"),
@@ -152,6 +155,31 @@ def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_pat
     assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
 
 
+def test_how_the_classifier_decides_is_told_by_its_file(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    facts = Decision(0.62, "youden", 1.3, "the greatest sum on val").facts(("well", "ill"))
+    with zipfile.ZipFile(folder / "a.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"pneumonia": facts}))
+    ending = {**chronicle.read(folder).ended, "classifier": "a.keras"}
+    text = Page(reporting.write(folder, ending=ending)).text
+    assert "The classifier's own threshold is 0.62: the greatest sum on val." in text
+    assert "Its logits are divided by 1.3" in text
+    assert "own threshold is" not in Page(reporting.write(folder)).text
+
+
+def test_commands_can_be_copied_and_name_this_search(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a b", config_dir="my conf")
+    for name in ("best.yaml", "a.keras"):
+        (folder / name).touch()
+    ending = {**chronicle.read(folder).ended, "classifier": "a.keras"}
+    text = Page(reporting.write(folder, ending=ending)).text
+    file = shown(folder / "best.yaml")
+    assert f"pneumonia --config-dir 'my conf' experiment='{file}'" in text
+    assert f"pneumonia-predict IMAGE... model='{shown(folder / 'a.keras')}'" in text
+    text = Page(reporting.write(folder, ending={**ending, "status": "interrupted"})).text
+    assert "pneumonia-predict" not in text
+
+
 def test_an_export_is_told_with_sizes_and_latencies(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     assert 'id="export"' not in reporting.write(folder).read_text()
@@ -239,6 +267,16 @@ def test_several_searches_are_compared(two: Path) -> None:
     assert "1/report.html" not in addresses
     assert re.search(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", found.text)
     assert path.stat().st_size < 5_600_000
+
+
+def test_scores_of_different_objectives_are_named(two: Path) -> None:
+    journal = two / "1" / "journal.jsonl"
+    name = '"objective.name": "val_auc"'
+    assert name in journal.read_text()
+    journal.write_text(journal.read_text().replace(name, name.replace("val_auc", "val_f1")))
+    text = Page(reporting.write_overview([two], two / reporting.NAME)).text
+    assert re.search(r"val_auc 0\.\d{4} ", text)
+    assert re.search(r"val_f1 0\.\d{4} ", text)
 
 
 def test_a_multirun_ends_with_the_comparison(
