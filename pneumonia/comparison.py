@@ -164,7 +164,7 @@ def as_csv(found: Comparison) -> str:
 
 
 def as_json(found: Comparison) -> str:
-    """Return a comparison as a JSON object, with all digits."""
+    """Return a comparison as a JSON object, with all digits; what is undefined is null."""
     body = {
         "first": found.first.label,
         "second": found.second.label,
@@ -173,16 +173,16 @@ def as_json(found: Comparison) -> str:
         "thresholds": [found.first.threshold, found.second.threshold],
         **{
             name: {
-                "first": one.first,
-                "second": one.second,
-                "difference": one.value,
-                "interval": [one.low, one.high],
-                "p": one.p,
+                "first": _known(one.first),
+                "second": _known(one.second),
+                "difference": _known(one.value),
+                "interval": [_known(one.low), _known(one.high)],
+                "p": _known(one.p),
             }
             for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
         },
     }
-    return json.dumps(body, indent=2) + "\n"
+    return json.dumps(body, indent=2, allow_nan=False) + "\n"
 
 
 def missing(run: Run, names: Sequence[str]) -> UserError:
@@ -202,6 +202,10 @@ def p_text(p: float) -> str:
     if math.isnan(p):
         return "undefined"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _sentence(name: str, one: Difference) -> str:

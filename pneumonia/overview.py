@@ -47,11 +47,17 @@ def labels(searches: Sequence[Chronicle]) -> list[str]:
     """Return what to call each search: its folder, and what of it differs from the others."""
     differing = differences(searches)
     found = []
-    for number, one in enumerate(searches):
+    for number, folder in enumerate(_folders(searches)):
         told = ", ".join(f"{_last(key)}={values[number]}" for key, values in differing.items())
         told = told if len(told) <= 90 else f"{told[:89]}…"
-        found.append(f"{one.folder.name}: {told}" if told else one.folder.name)
+        found.append(f"{folder}: {told}" if told else folder)
     return found
+
+
+def _folders(searches: Sequence[Chronicle]) -> list[str]:
+    """Return the names of the searches' folders, whole paths where names occur twice."""
+    names = [one.folder.name for one in searches]
+    return names if len(set(names)) == len(names) else [str(one.folder) for one in searches]
 
 
 def differences(searches: Sequence[Chronicle]) -> dict[str, list[str]]:
@@ -279,7 +285,7 @@ def _together(
 def _differences(searches: Sequence[Chronicle]) -> Section:
     found = differences(searches)
     rows = tuple((path, *values) for path, values in found.items())
-    header = ("choice or value", *(one.folder.name for one in searches))
+    header = ("choice or value", *_folders(searches))
     table = Table("Only what is not the same in all", header, rows, tuple(False for _ in header))
     texts = () if rows else ("The searches have the same configuration.",)
     return Section("differences", "What differs", texts, tables=(table,) if rows else ())

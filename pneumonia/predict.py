@@ -127,7 +127,7 @@ def _run(options: Options) -> int:
     from pneumonia import inference, overlays
     from pneumonia.mlflow_lookup import find_model
     from pneumonia.mlflow_setup import Settings
-    from pneumonia.prediction import NOTE, render, write
+    from pneumonia.prediction import NOTE, printable, render, write
 
     _quiet_decoders()
     paths = inference.find_files(options.names)
@@ -144,8 +144,8 @@ def _run(options: Options) -> int:
         terminal.say("None of the files could be read.")
         return UNREADABLE
     terminal.say(
-        f"{model.uri}: the probability is that of {model.class_names[1]}, decided for above "
-        f"{model.threshold:g}. {NOTE}"
+        f"{model.uri}: the probability is that of {printable(model.class_names[1])}, decided for "
+        f"above {model.threshold:g}. {NOTE}"
     )
     text = render(predictions, model, options.format)
     if options.output is not None:

@@ -71,6 +71,11 @@ def render(predictions: Sequence[Prediction], model: FoundModel, format: str) ->
     return json.dumps(body, indent=2) + "\n"
 
 
+def printable(text: str) -> str:
+    """Return a text of others, which may hold what would move a terminal's cursor, without that."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def write(text: str, output: Path) -> None:
     """Write a text to a file, which appears whole or not at all.
 
@@ -91,13 +96,8 @@ def write(text: str, output: Path) -> None:
 
 def _table(predictions: Sequence[Prediction]) -> str:
     rows = [("file", "probability", "decision")]
-    # A file's name may hold what would move a terminal's cursor.
     rows += [
-        (
-            "".join(c if c.isprintable() else "?" for c in one.file),
-            f"{one.probability:.4f}",
-            one.decision,
-        )
+        (printable(one.file), f"{one.probability:.4f}", printable(one.decision))
         for one in predictions
     ]
     width = max(cell_len(name) for name, *_ in rows)

@@ -75,6 +75,15 @@ def test_a_threshold_for_both_and_no_difference() -> None:
     assert "above 0.7 and 0.7" in shown
 
 
+def test_what_is_undefined_is_null_in_json() -> None:
+    text = predictions(0, 4.0, labels=np.ones(9, bool))
+    first, second = (comparison.read(text, run(name)) for name in "ab")
+    body = json.loads(comparison.as_json(comparison.compare(first, second)))
+    assert body["auc"]["p"] is None
+    assert body["auc"]["interval"] == [None, None]
+    assert body["accuracy"]["p"] == 1.0
+
+
 def test_other_data_other_images_or_other_labels_do_not_compare() -> None:
     first = comparison.read(predictions(0, 1.0), run("a"))
     with pytest.raises(UserError, match=r"same test split.*digests d and e"):

@@ -236,6 +236,19 @@ def test_names_that_a_terminal_or_csv_must_not_take_literally(
     assert sorted(row[0] for row in rows[1:]) == sorted(str(tmp_path / name) for name in names)
 
 
+def test_class_names_of_others_do_not_move_the_cursor(
+    here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted(write_images(tmp_path))[0]
+    file = tmp_path / "own.keras"
+    shutil.copyfile(here.classifier, file)
+    metadata.write(file, Decision().facts(("\x1b[2Jwell", "\x1b[2Jill")))
+    assert predict.main([str(path), f"model={file}"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "the probability is that of ?[2Jill" in shown.err
+
+
 def test_a_file_tells_its_own_class_names_and_threshold(
     here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

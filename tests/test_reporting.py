@@ -269,6 +269,14 @@ def test_several_searches_are_compared(two: Path) -> None:
     assert path.stat().st_size < 5_600_000
 
 
+def test_searches_in_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        reporting.write(finished(tmp_path / parent / "0"))
+    found = Page(reporting.write_overview([tmp_path], tmp_path / reporting.NAME))
+    addresses = [one["href"] for one in found.all("a")]
+    assert addresses[-2:] == ["a/0/report.html", "b/0/report.html"]
+
+
 def test_scores_of_different_objectives_are_named(two: Path) -> None:
     journal = two / "1" / "journal.jsonl"
     name = '"objective.name": "val_auc"'
