@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pneumonia import terminal
+from pneumonia import storage, terminal
 from pneumonia.errors import ConfigError, UserError
 
 USER_ERROR = 2
@@ -42,6 +42,12 @@ def run(
     except KeyboardInterrupt:
         terminal.say("Interrupted.")
         return INTERRUPTED
+    except OSError as error:
+        fault = storage.explain(error)
+        if fault is None:
+            raise
+        terminal.say(str(fault))
+        return USER_ERROR
 
 
 def split(

@@ -10,7 +10,7 @@ import numpy as np
 
 from pneumonia import engine, training
 from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import positive_share
+from pneumonia.inputs import class_weights, positive_share
 from pneumonia.thresholds import Decision, choose, fit_temperature, logit
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,9 @@ def decide(
     can_calibrate = section["calibrate"] and is_foldable(model)
     if can_calibrate:
         program.set_weights(fold(model, weights, _FLAT))
-        temperature = fit_temperature(labels, _FLAT * logit(program.predict(x)))
+        logits = _FLAT * logit(program.predict(x))
+        weighted = class_weights(labels, config["training"]["class_weight"])
+        temperature = fit_temperature(labels, logits, weighted)
         weights = fold(model, weights, temperature)
     program.set_weights(weights)
     probabilities = program.predict(x)

@@ -114,7 +114,7 @@ def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
         train = JoinedFeed(train, _train_feed(config, data.val, report))
         labels = np.concatenate([labels, data.val.labels])
     val = plain_feed(config, data.val, report=report)
-    weights = _class_weights(labels, config["training"]["class_weight"])
+    weights = class_weights(labels, config["training"]["class_weight"])
     return Inputs(train, val, labels, weights, data.val.labels)
 
 
@@ -137,7 +137,7 @@ def positive_share(labels: Array, rule: Any) -> float:
 
     It is the prevalence that trained probabilities are for: a half where classes are balanced.
     """
-    return float(np.average(labels, weights=_class_weights(labels, rule)))
+    return float(np.average(labels, weights=class_weights(labels, rule)))
 
 
 def cache_settings(config: Config) -> features.Settings:
@@ -185,7 +185,7 @@ def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Mode
     return backbone, frozen, rest
 
 
-def _class_weights(labels: Array, rule: Any) -> Array:
+def class_weights(labels: Array, rule: Any) -> Array:
     """Return a weight per sample: `balanced` gives both classes the same sum."""
     if rule is None:
         return np.ones(len(labels))

@@ -190,9 +190,9 @@ def _confusion(search: Chronicle, scores: Mapping[float, Scores]) -> Section:
 def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
     """Return how the final classifier decides, as its file says it; nothing without the file."""
     facts = metadata.read(search.folder / str(search.ended.get("classifier") or ""))
-    if not facts.get("statement"):
-        return []
     names = ("threshold", "rule", "temperature", "statement")
+    if not all(name in facts for name in names):
+        return []
     decision = Decision(**{name: facts[name] for name in names})
     params = search.started.get("params") or {}
     chosen = list(thresholds(search).values())[-1]

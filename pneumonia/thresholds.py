@@ -102,7 +102,9 @@ def choose(
     )
 
 
-def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
+def fit_temperature(
+    labels: ArrayLike, logits: ArrayLike, weights: ArrayLike | None = None
+) -> float:
     """Return the temperature T that makes sigmoid(logits / T) likeliest (Guo et al. 2017).
 
     The log loss is convex in 1 / T, so bisection of its slope finds the minimum
@@ -112,12 +114,15 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
     Args:
         labels: 0 or 1, (n,).
         logits: What goes into the sigmoid, (n,).
+        weights: Of the samples, (n,), as in training: probabilities are for the classes' shares by
+            weight, and an unweighted fit would bend them to other shares.
     """
     y, z = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+    w = np.ones_like(y) if weights is None else np.asarray(weights, dtype=np.float64)
     low, high = math.log(1 / _HOTTEST), math.log(1 / _COLDEST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        slope = float(np.mean(z * (sigmoid(math.exp(middle) * z) - y)))
+        slope = float(np.average(z * (sigmoid(math.exp(middle) * z) - y), weights=w))
         low, high = (low, middle) if slope > 0 else (middle, high)
     return math.exp(-(low + high) / 2)
 

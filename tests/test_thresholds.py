@@ -130,6 +130,18 @@ def test_temperature_is_the_likeliest() -> None:
     assert fit_temperature(drawn, z) == pytest.approx(2.5, rel=0.02)
 
 
+def test_weights_give_the_temperature_of_other_shares_of_the_classes() -> None:
+    rng = np.random.default_rng(2)
+    z = rng.gamma(2.0, 1.5, 400_000) - 2.0  # not symmetric, where a shift would pass for heat
+    drawn = rng.random(len(z)) < sigmoid(z)
+    kept = ~drawn | (rng.random(len(z)) < 0.1)
+    labels, z = drawn[kept].astype(np.int64), z[kept]
+    assert fit_temperature(labels, z, np.where(labels == 1, 10.0, 1.0)) == pytest.approx(
+        1, rel=0.03
+    )
+    assert abs(fit_temperature(labels, z) - 1) > 0.1
+
+
 def test_temperature_keeps_its_bounds() -> None:
     labels, z = np.array([0, 1]), np.array([-3.0, 3.0])
     assert fit_temperature(labels, z) == pytest.approx(0.05)
