@@ -93,6 +93,7 @@ def check(
                 made = _compose(hydra, job, RunMode.RUN) if multirun else cfg
                 if not _is_resumed(made, job):
                     config.validate(made)
+                _check_executor(made)
                 every.append(made)
             except ConfigErrors as found:
                 errors |= {str(error): error for error in found.errors}
@@ -200,6 +201,13 @@ def _hydra(folder: str | None) -> Iterator[Hydra]:
         yield Hydra.create_main_hydra2("pneumonia", path)
     finally:
         GlobalHydra.instance().clear()
+
+
+def _check_executor(cfg: DictConfig) -> None:
+    """Refuse to run what is planned: trials as Ray tasks."""
+    if cfg.executor.get("_target_") == "pneumonia.executors.ray":
+        hint = "Running trials as Ray tasks is planned, and not part of this version"
+        raise ConfigErrors([ConfigError("executor", "local", "ray", hint)])
 
 
 def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfig:

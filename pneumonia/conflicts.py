@@ -30,7 +30,6 @@ def find(tree: Tree) -> Iterator[ConfigError]:
     yield from _layers(tree["model"])
     yield from _views(tree["augment"], tree["model"])
     yield from _optimizer(tree["optimizer"])
-    yield from _executor(tree["executor"])
 
 
 def _absent(tree: Tree) -> Iterator[ConfigError]:
@@ -131,13 +130,6 @@ def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
     if name.lower() in known and name.lower() != kind.lower() and kind not in known:
         hint = f"An optimizer is chosen by optimizer=any optimizer.name={name}"
         yield ConfigError("optimizer.name", f"{kind.lower()}, for `{module}.{kind}`", name, hint)
-
-
-def _executor(executor: Tree) -> Iterator[ConfigError]:
-    """Refuse what is planned: trials as Ray tasks."""
-    if executor.get("_target_") == "pneumonia.executors.ray":
-        hint = "Running trials as Ray tasks is planned, and not part of this version"
-        yield ConfigError("executor", "local", "ray", hint)
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:

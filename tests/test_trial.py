@@ -358,9 +358,9 @@ def test_an_unknown_layer_is_a_config_error(tmp_path: Path) -> None:
 
 def test_class_weights() -> None:
     labels = np.array([0, 1, 1, 1])
-    np.testing.assert_allclose(inputs._class_weights(labels, "balanced"), [2, 2 / 3, 2 / 3, 2 / 3])
-    np.testing.assert_allclose(inputs._class_weights(labels, None), [1, 1, 1, 1])
-    np.testing.assert_allclose(inputs._class_weights(labels, {0: 1, 1: 0.5}), [1, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(inputs.class_weights(labels, "balanced"), [2, 2 / 3, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(inputs.class_weights(labels, None), [1, 1, 1, 1])
+    np.testing.assert_allclose(inputs.class_weights(labels, {0: 1, 1: 0.5}), [1, 0.5, 0.5, 0.5])
 
 
 def test_retraining_uses_train_and_val(tmp_path: Path) -> None:
