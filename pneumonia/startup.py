@@ -21,7 +21,7 @@ def start() -> None:
     """Import TensorFlow and Keras; the first call takes seconds, further ones nothing."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _quiet_stderr():
+    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot"):
         import keras_tuner  # noqa: F401
         import tensorflow as tf
 
@@ -47,6 +47,21 @@ def foresee() -> None:
                 import_module(name)
 
     threading.Thread(target=load, name="imports", daemon=True).start()
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Let imports do without modules that they take if they are there.
+
+    Keras would import them for what is not used here, which takes most of a second.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -41,6 +41,19 @@ tf.function(lambda: tf.random.uniform(()))()
     assert ran.returncode == 0
 
 
+def test_what_keras_would_import_needlessly_is_left_to_who_needs_it() -> None:
+    code = """
+from pneumonia import startup
+startup.start()
+import sys
+print([name for name in ("pandas", "matplotlib.pyplot") if name in sys.modules])
+import matplotlib.pyplot, pandas
+print(pandas.DataFrame({"x": [1]}).x.sum(), len(matplotlib.pyplot.get_fignums()))
+"""
+    ran = run(code)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("[]\n1 0\n", "", 0)
+
+
 def test_an_import_that_fails_shows_what_was_kept_back(tmp_path: Path) -> None:
     (tmp_path / "keras_tuner.py").write_text(
         "import os\nos.write(2, b'a library on this machine is too old\\n')\n"
