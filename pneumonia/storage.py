@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -37,3 +38,15 @@ def explain(error: BaseException, path: Path | None = None) -> StorageError | No
     name = error.filename2 or error.filename or path  # of two, the second is written
     text = os.strerror(error.errno)
     return StorageError(f"{name}: {text}." if name else f"A file cannot be written: {text}.")
+
+
+def let_go(path: Path) -> None:
+    """Tell the system that a file will hardly be read soon: it need not be kept in memory.
+
+    What is not on the disk yet is sent there, and stays in memory until another call. A search
+    writes gigabytes of classifiers; without it they push out what this machine does need, and
+    each one waits for memory of its own.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

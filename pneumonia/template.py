@@ -23,7 +23,7 @@ import h5py
 import keras
 import numpy as np
 
-from pneumonia import classifier, metadata
+from pneumonia import classifier, metadata, storage
 
 Array = np.ndarray[Any, Any]
 
@@ -63,6 +63,7 @@ class Template:
                 archive.writestr(name, content)
             archive.writestr(_WEIGHTS, weights)
         self._shared.flush()
+        self._latest: Path | None = None
 
     def write(
         self,
@@ -95,6 +96,10 @@ class Template:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+        for written in (path, self._latest):
+            if written is not None:
+                storage.let_go(written)
+        self._latest = path
 
 
 class _Tail(io.RawIOBase):

@@ -36,3 +36,13 @@ def test_the_error_of_a_full_device() -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         Path("/dev/full").write_bytes(b"x")
     assert isinstance(storage.explain(caught.value, Path("/dev/full")), StorageError)
+
+
+def test_a_file_that_is_let_go_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.keras"
+    path.write_bytes(bytes(range(256)) * 40_000)
+    storage.let_go(path)
+    storage.let_go(path)
+    assert path.read_bytes() == bytes(range(256)) * 40_000
+    storage.let_go(tmp_path / "gone.keras")  # the tracking may have taken it already
+    assert [one.name for one in tmp_path.iterdir()] == ["classifier.keras"]
