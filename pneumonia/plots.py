@@ -214,6 +214,8 @@ def error_sheet(
     figure = _bare_figure(max(4.6, 1.75 * columns), 2.25 * rows + 0.6)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_visible(False)  # or the layout measures the ticks that are not drawn
     for axes, image, truth, share, name in zip(
         figure.axes, images, truths, shares, names, strict=False
     ):
