@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pneumonia import checkpoint, classifier, engine, inputs, loading, metrics, training, trial
 from pneumonia.checkpoint import Progress
@@ -318,6 +321,37 @@ def test_same_seed_same_result_other_seed_other_result(tmp_path: Path) -> None:
     run({**cfg, "seed": 2}, tmp_path, 2, "c")
     assert_same(state(tmp_path, "a"), state(tmp_path, "b"))
     assert state(tmp_path, "a").history != state(tmp_path, "c").history
+
+
+def drawing_head(shape: tuple[int, ...], *, op_seed: int | None = None) -> keras.Model:
+    """Stand in for a user's head, whose weights TensorFlow's own generator draws."""
+    features = keras.Input(shape, name="features")
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    outputs = dense(features)
+    dense.kernel.assign(tf.random.uniform(dense.kernel.shape, seed=op_seed))
+    return keras.Model(features, outputs, name="head")
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [
+        {"_target_": "pneumonia.heads.dense", "units": 16, "dropout": 0.3, "activation": "relu"},
+        {"_target_": "test_trial.drawing_head"},
+        {"_target_": "test_trial.drawing_head", "op_seed": 7},
+    ],
+)
+def test_initial_weights_do_not_depend_on_what_was_drawn_before(
+    dense: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    settings = config(tmp_path) | {"dense": dense}
+    first = trial._model(settings, 0).get_weights()
+    other = trial._model(settings, 1).get_weights()
+    random.random(), np.random.rand(), tf.random.uniform((3,))
+    again = trial._model(settings, 0).get_weights()
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(first[0], other[0])
 
 
 def test_early_stopping_stops_and_stays_stopped(tmp_path: Path) -> None:
