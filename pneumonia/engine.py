@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ class Program:
         loss: keras.losses.Loss,
         jit: bool,
     ) -> None:
-        self._optimizer, self._loss = optimizer, loss
+        self._optimizer, self._loss, self._mean_loss = optimizer, loss, _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
         self._model = _clone(model, self._clock, self._dropouts)
@@ -136,10 +136,6 @@ class Program:
         self._variables = variables(self._model)
         self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
         self._epoch = tf.function(self._run, jit_compile=jit)
-        self._mean_loss = tf.function(
-            lambda y, output: loss(y[:, None], output[:, None]),
-            input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
-        )
         self._predict = tf.function(
             lambda x: self._model(x, training=False),
             input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
@@ -183,10 +179,8 @@ class Program:
     def predict(self, x: Array | tf.Tensor) -> Array:
         """Return the probabilities for inputs (n, ...): (n,) float32."""
         rows = max(1, _PREDICT_BYTES // (4 * max(1, math.prod(x.shape[1:]))))
-        parts = [
-            self._predict(tf.convert_to_tensor(x[i : i + rows])).numpy()[:, 0]
-            for i in range(0, len(x), rows)
-        ]
+        chunks = [x] if len(x) <= rows else [x[i : i + rows] for i in range(0, len(x), rows)]
+        parts = [self._predict(tf.convert_to_tensor(chunk)).numpy()[:, 0] for chunk in chunks]
         return np.concatenate(parts)
 
     def loss(self, y: Array, output: Array) -> float:
@@ -243,6 +237,7 @@ class Program:
 
 
 _programs: OrderedDict[str, Program] = OrderedDict()
+_mean_losses: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {}
 
 
 def program(
@@ -338,6 +333,17 @@ def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
     if learning_rate(optimizer) is not None:
         del config["learning_rate"]
     return optimizer.__class__.__name__, json.loads(json.dumps(config, default=str))
+
+
+def _mean_loss(loss: keras.losses.Loss) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return the loss of labels (n,) and outputs (n,), traced once for all the programs."""
+    key = json.dumps(_describe(loss))
+    if key not in _mean_losses:
+        _mean_losses[key] = tf.function(
+            lambda y, output: loss(y[:, None], output[:, None]),
+            input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
+        )
+    return _mean_losses[key]
 
 
 def _describe(loss: keras.losses.Loss) -> Any:
