@@ -351,10 +351,11 @@ def _model(config: Config, execution: int) -> keras.Model:
 def _seed(seed: int, section: Config) -> None:
     """Seed what the builder of a section draws from.
 
-    Keras' layers draw from Python's generator. TensorFlow's own, which other people's builders may
-    use, throws all kernels away when it is seeded: a twentieth of a second in every trial.
+    Ours draw from Python's generator, as Keras' layers do. Other people's may use TensorFlow's,
+    which throws all kernels away when it is seeded: a twentieth of a second in every trial.
     """
-    if not str(section.get("_target_")).startswith("pneumonia."):
+    if str(section.get("_target_")).startswith("pneumonia."):
+        random.seed(seed)
+        np.random.seed(seed)
+    else:
         keras.utils.set_random_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -236,13 +237,19 @@ def test_names_that_a_terminal_or_csv_must_not_take_literally(
     assert sorted(row[0] for row in rows[1:]) == sorted(str(tmp_path / name) for name in names)
 
 
+def told_otherwise(here: Project, folder: Path, facts: dict[str, Any]) -> Path:
+    """Return a copy of the classifier whose file says this of it."""
+    file = folder / "own.keras"
+    shutil.copyfile(here.classifier, file)
+    metadata.write(file, facts)
+    return file
+
+
 def test_class_names_of_others_do_not_move_the_cursor(
     here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sorted(write_images(tmp_path))[0]
-    file = tmp_path / "own.keras"
-    shutil.copyfile(here.classifier, file)
-    metadata.write(file, Decision().facts(("\x1b[2Jwell", "\x1b[2Jill")))
+    file = told_otherwise(here, tmp_path, Decision().facts(("\x1b[2Jwell", "\x1b[2Jill")))
     assert predict.main([str(path), f"model={file}"]) == 0
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
@@ -253,9 +260,7 @@ def test_a_file_tells_its_own_class_names_and_threshold(
     here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sorted(write_images(tmp_path))[0]
-    file = tmp_path / "own.keras"
-    shutil.copyfile(here.classifier, file)
-    metadata.write(file, Decision(0.0625, "youden").facts(("well", "ill")))
+    file = told_otherwise(here, tmp_path, Decision(0.0625, "youden").facts(("well", "ill")))
     assert predict.main([str(path), f"model={file}", "format=json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     (row,) = shown["predictions"]
