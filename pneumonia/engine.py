@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pneumonia.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
+
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
@@ -34,7 +36,8 @@ class State:
 
     Attributes:
         model: The values of the model's variables, the states of random layers among them.
-        optimizer: The values of the optimizer's variables, step count and learning rate first.
+        optimizer: The values of the optimizer's variables, step count and learning rate first, as
+            the program has them.
     """
 
     model: tuple[Array, ...]
@@ -60,54 +63,6 @@ class Chunk:
     steps: int
 
 
-class SteppedDropout(keras.layers.Layer):  # type: ignore[misc]
-    """Dropout whose rate is a variable and whose mask depends on seed and step only.
-
-    Owns neither seed nor step: the program gives both, so a training that goes on from a state
-    draws the masks that it would have drawn.
-    """
-
-    def __init__(self, layer: keras.layers.Dropout, position: int, clock: Clock) -> None:
-        super().__init__(name=layer.name)
-        self.position = position
-        self.clock = clock
-        self.rate = tf.Variable(float(layer.rate), trainable=False, dtype=tf.float32)
-        self.noise_shape = layer.noise_shape
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the inputs, with a part of them dropped while training."""
-        if not training:
-            return inputs
-        shape = tf.shape(inputs) if self.noise_shape is None else self.noise_shape
-        seed = tf.stack([self.clock.seed + self.position, self.clock.step()])
-        noise = tf.random.stateless_uniform(shape, seed, alg=self.clock.generator)
-        kept = tf.cast(noise >= self.rate, inputs.dtype)
-        return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape of the inputs."""
-        return input_shape
-
-
-class Clock:
-    """Owns the seed of the dropout masks, and reads the step from the optimizer.
-
-    Attributes:
-        seed: The seed of the training.
-        generator: Under XLA Threefry, because it takes ten times as long there for Philox; Philox
-            otherwise, because there is nothing else on a CPU.
-    """
-
-    def __init__(self, optimizer: keras.optimizers.Optimizer, *, jit: bool) -> None:
-        self.generator = "threefry" if jit else "philox"
-        self.seed = tf.Variable(0, trainable=False, dtype=tf.int32)
-        self._optimizer = optimizer
-
-    def step(self) -> tf.Tensor:
-        """Return the number of steps taken."""
-        return tf.cast(self._optimizer.iterations.value, tf.int32)
-
-
 class Program:
     """Owns the traced training loop of one architecture, and the variables that it works on.
 
@@ -131,9 +86,13 @@ class Program:
         self._optimizer, self._loss, self._mean_loss = optimizer, loss, _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
-        self._model = _clone(model, self._clock, self._dropouts)
+        # XLA's ways of multiplying are many; elsewhere there is one.
+        transposing = optimizer if jit else None
+        self._model = _clone(model, self._clock, self._dropouts, transposing=transposing)
         optimizer.build(self._model.trainable_variables)
         self._variables = variables(self._model)
+        kernels = [one.kernel for one in _leaves(self._model) if isinstance(one, TransposedDense)]
+        self._transposed = {id(kernel) for kernel in kernels}
         self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
         self._epoch = tf.function(self._run, jit_compile=jit)
         self._predict = tf.function(
@@ -143,8 +102,7 @@ class Program:
 
     def start(self, model: keras.Model, *, learning_rate: Any, seed: int) -> None:
         """Begin a training: take the model's weights and dropout rates, reset the optimizer."""
-        for variable, source in zip(self._variables, variables(model), strict=True):
-            variable.assign(source)
+        self.set_weights([source.numpy() for source in variables(model)])
         for variable, value in zip(self._optimizer.variables, self._initial, strict=True):
             variable.assign(np.broadcast_to(value, variable.shape))
         if isinstance(learning_rate, float):
@@ -189,26 +147,27 @@ class Program:
 
     def state(self) -> State:
         """Return a copy of the state of the training."""
-        return State(
-            tuple(variable.numpy().copy() for variable in self._variables),
-            tuple(variable.numpy().copy() for variable in self._optimizer.variables),
-        )
+        slots = tuple(variable.numpy().copy() for variable in self._optimizer.variables)
+        return State(self.weights(), slots)
 
     def weights(self) -> tuple[Array, ...]:
         """Return a copy of the values of the model's variables."""
-        return tuple(variable.numpy().copy() for variable in self._variables)
+        return tuple(self._turn(variable, variable.numpy()).copy() for variable in self._variables)
 
     def resume(self, state: State) -> None:
         """Go on from a state."""
-        for variable, value in zip(self._variables, state.model, strict=True):
-            variable.assign(value)
+        self.set_weights(state.model)
         for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
 
     def set_weights(self, weights: Sequence[Array]) -> None:
         """Give the model's variables these values."""
         for variable, value in zip(self._variables, weights, strict=True):
-            variable.assign(value)
+            variable.assign(self._turn(variable, value))
+
+    def _turn(self, variable: keras.Variable, value: Array) -> Array:
+        """Return a value of a variable as the model has it from as the program has it, or back."""
+        return value.T if id(variable) in self._transposed else value
 
     def _run(
         self, x: tf.Tensor, index: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, steps: tf.Tensor
@@ -288,8 +247,16 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _clone(model: keras.Model, clock: Clock, dropouts: list[SteppedDropout]) -> keras.Model:
+def _clone(
+    model: keras.Model,
+    clock: Clock,
+    dropouts: list[SteppedDropout],
+    *,
+    transposing: keras.optimizers.Optimizer | None,
+) -> keras.Model:
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if transposing is not None and may_transpose(layer, transposing):
+            return TransposedDense(layer)
         if type(layer) is not keras.layers.Dropout:
             return layer.__class__.from_config(layer.get_config())
         dropouts.append(SteppedDropout(layer, len(dropouts), clock))

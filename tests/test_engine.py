@@ -58,7 +58,7 @@ def train(
 
 
 @pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize("optimizer", ["RMSprop", "Adam", "SGD", "AdamW"])
+@pytest.mark.parametrize("optimizer", ["RMSprop", "Adam", "SGD", "AdamW", "Adafactor", "Muon"])
 def test_trains_as_keras_does(optimizer: str, jit: bool, data: tuple[Array, Array]) -> None:
     x, y = data
     kind = getattr(keras.optimizers, optimizer)

@@ -1,0 +1,127 @@
+"""Layers that stand in for Keras' own where a training loop is compiled."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+# What these do to a number does not depend on its place in an array.
+_ELEMENTWISE = (
+    keras.optimizers.SGD,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Adadelta,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adamax,
+    keras.optimizers.Nadam,
+    keras.optimizers.Ftrl,
+    keras.optimizers.Lion,
+)
+_PENALTIES = (type(None), keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+
+
+class Clock:
+    """Owns the seed of the dropout masks, and reads the step from the optimizer.
+
+    Attributes:
+        seed: The seed of the training.
+        generator: Under XLA Threefry, because it takes ten times as long there for Philox; Philox
+            otherwise, because there is nothing else on a CPU.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, *, jit: bool) -> None:
+        self.generator = "threefry" if jit else "philox"
+        self.seed = tf.Variable(0, trainable=False, dtype=tf.int32)
+        self._optimizer = optimizer
+
+    def step(self) -> tf.Tensor:
+        """Return the number of steps taken."""
+        return tf.cast(self._optimizer.iterations.value, tf.int32)
+
+
+class SteppedDropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout whose rate is a variable and whose mask depends on seed and step only.
+
+    Owns neither seed nor step: the program gives both, so a training that goes on from a state
+    draws the masks that it would have drawn.
+    """
+
+    def __init__(self, layer: keras.layers.Dropout, position: int, clock: Clock) -> None:
+        super().__init__(name=layer.name)
+        self.position = position
+        self.clock = clock
+        self.rate = tf.Variable(float(layer.rate), trainable=False, dtype=tf.float32)
+        self.noise_shape = layer.noise_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the inputs, with a part of them dropped while training."""
+        if not training:
+            return inputs
+        shape = tf.shape(inputs) if self.noise_shape is None else self.noise_shape
+        seed = tf.stack([self.clock.seed + self.position, self.clock.step()])
+        noise = tf.random.stateless_uniform(shape, seed, alg=self.clock.generator)
+        kept = tf.cast(noise >= self.rate, inputs.dtype)
+        return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the inputs."""
+        return input_shape
+
+
+class TransposedDense(keras.layers.Layer):  # type: ignore[misc]
+    """A dense layer that keeps its kernel as (units, inputs).
+
+    With a few dozen rows in a batch, XLA's routines take up to half the time for the products of
+    both passes when the kernel lies this way: 1.5 ms became 0.9 ms for 768 inputs and 1,024 units.
+    """
+
+    def __init__(self, layer: keras.layers.Dense) -> None:
+        super().__init__(name=layer.name)
+        self.units, self.activation = layer.units, layer.activation
+        self.use_bias, self.penalty = layer.use_bias, layer.kernel_regularizer
+        self.bias_penalty, self.bias_constraint = layer.bias_regularizer, layer.bias_constraint
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the variables, in the order of Keras' layer; a program gives them their values."""
+        shape = (self.units, input_shape[-1])
+        self.kernel = self.add_weight(
+            name="kernel", shape=shape, initializer="zeros", regularizer=self.penalty
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer="zeros",
+                regularizer=self.bias_penalty,
+                constraint=self.bias_constraint,
+            )
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the outputs (n, units) for inputs (n, inputs)."""
+        x = tf.matmul(self.kernel, inputs, transpose_b=True)
+        if self.bias is not None:
+            # Before it is transposed: XLA would make one product of the two, by the slow way.
+            x = x + tf.convert_to_tensor(self.bias)[:, None]
+        return self.activation(tf.transpose(x))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return (n, units)."""
+        return (input_shape[0], self.units)
+
+
+def may_transpose(layer: keras.layers.Layer, optimizer: keras.optimizers.Optimizer) -> bool:
+    """Tell whether a layer trains the same with its kernel transposed."""
+    return (
+        type(layer) is keras.layers.Dense
+        and type(optimizer) in _ELEMENTWISE
+        and len(layer.input.shape) == 2
+        and layer.units > 1
+        and type(layer.kernel_regularizer) in _PENALTIES
+        and layer.kernel_constraint is None
+        and layer.activity_regularizer is None
+        and layer.quantization_mode is None
+        and not layer.lora_enabled
+        and layer.compute_dtype == layer.variable_dtype == "float32"
+    )
