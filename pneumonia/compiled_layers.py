@@ -74,6 +74,7 @@ class TransposedDense(keras.layers.Layer):  # type: ignore[misc]
 
     With a few dozen rows in a batch, XLA's routines take up to half the time for the products of
     both passes when the kernel lies this way: 1.5 ms became 0.9 ms for 768 inputs and 1,024 units.
+    With 256 rows, an epoch takes a tenth longer instead.
     """
 
     def __init__(self, layer: keras.layers.Dense) -> None:
