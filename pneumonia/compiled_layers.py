@@ -117,7 +117,7 @@ def may_transpose(layer: keras.layers.Layer, optimizer: keras.optimizers.Optimiz
     return (
         type(layer) is keras.layers.Dense
         and type(optimizer) in _ELEMENTWISE
-        and len(layer.input.shape) == 2
+        and _takes_rows(layer)
         and layer.units > 1
         and type(layer.kernel_regularizer) in _PENALTIES
         and layer.kernel_constraint is None
@@ -126,3 +126,9 @@ def may_transpose(layer: keras.layers.Layer, optimizer: keras.optimizers.Optimiz
         and not layer.lora_enabled
         and layer.compute_dtype == layer.variable_dtype == "float32"
     )
+
+
+def _takes_rows(layer: keras.layers.Layer) -> bool:
+    """Tell whether a layer gets (n, inputs) wherever it is used; `layer.input` knows one place."""
+    inputs = [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
+    return all(len(tensor.shape) == 2 for tensor in inputs)

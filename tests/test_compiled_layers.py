@@ -72,3 +72,12 @@ def test_weights_go_in_and_come_out_as_keras_has_them(constraint: str | None) ->
         variable.assign(value)
     x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
     np.testing.assert_allclose(program.predict(x), model.predict(x, verbose=0)[:, 0], atol=1e-6)
+
+
+def test_not_what_is_used_for_more_than_rows_elsewhere() -> None:
+    layer = dense(units=6)
+    assert may_transpose(layer, RMSPROP())
+    layer(layer(keras.Input((6,))))
+    assert may_transpose(layer, RMSPROP())
+    layer(keras.Input((3, 6)))
+    assert not may_transpose(layer, RMSPROP())
