@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pneumonia import storage
@@ -56,17 +56,18 @@ class Bounds:
         self.interruption.check()
         self._budget.check()
 
-    def is_spent(self, ended: Sequence[Ended]) -> bool:
+    def is_spent(self, trial_ids: Iterable[str]) -> bool:
         """Tell whether the budget allows for no further trial.
 
         Args:
-            ended: All the trials so far; what was taken over from another search costs nothing.
+            trial_ids: All the trials so far, those that run included; what was taken over from
+                another search costs nothing.
 
         Raises:
             Interrupted: After a signal.
         """
         self.interruption.check()
-        trials = [self._past.trials[one.proposal.trial_id] for one in ended]
+        trials = [self._past.trials[trial_id] for trial_id in trial_ids]
         self._budget.trials = sum(trial.source is None for trial in trials)
         if spent := self._budget.spent():
             self._note = (

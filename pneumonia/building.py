@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import get_object
 
 from pneumonia.errors import ConfigError, UserError
+
+LOCK = threading.RLock()
+"""Layers draw their first weights from generators that all threads share: one builds at a time."""
 
 
 def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any:

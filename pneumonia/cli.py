@@ -300,11 +300,15 @@ def _remove_if_unused(folder: Path) -> None:
 
     unused = {".hydra", history.CONFIG, history.FORKED, journal.NAME, cursor.NAME}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if names <= unused and not any(journal.read(folder)):
-        shutil.rmtree(folder)
-        # Not while it holds other searches, which other processes may begin just now.
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
+    if not names <= unused:
+        return
+    # Another process may have found it, and go on with it.
+    with contextlib.suppress(UserError, ValueError), closing(journal.Journal(folder)) as own:
+        if own.count == 0:
+            shutil.rmtree(folder)
+            # Not while it holds other searches, which other processes may begin just now.
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
 
 
 def _help() -> str:

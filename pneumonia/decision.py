@@ -49,17 +49,17 @@ def decide(
         config: The whole configuration of the trial.
     """
     section = config["threshold"]
-    program = training.start(model, config, config["seed"])
     x, temperature = read_all(val), 1.0
     can_calibrate = section["calibrate"] and is_foldable(model)
-    if can_calibrate:
-        program.set_weights(fold(model, weights, _FLAT))
-        logits = _FLAT * logit(program.predict(x))
-        weighted = class_weights(labels, config["training"]["class_weight"])
-        temperature = fit_temperature(labels, logits, weighted)
-        weights = fold(model, weights, temperature)
-    program.set_weights(weights)
-    probabilities = program.predict(x)
+    with training.started(model, config, config["seed"]) as program:
+        if can_calibrate:
+            program.set_weights(fold(model, weights, _FLAT))
+            logits = _FLAT * logit(program.predict(x))
+            weighted = class_weights(labels, config["training"]["class_weight"])
+            temperature = fit_temperature(labels, logits, weighted)
+            weights = fold(model, weights, temperature)
+        program.set_weights(weights)
+        probabilities = program.predict(x)
     share = positive_share(labels, config["training"]["class_weight"])
     threshold, statement = choose(labels, probabilities, section, share=share)
     if section["calibrate"] and not can_calibrate:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pneumonia.building import LOCK
 from pneumonia.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
 
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
@@ -73,6 +75,9 @@ class Program:
         optimizer: A Keras optimizer that has not been built.
         loss: A Keras loss.
         jit: Whether XLA compiles the loop.
+
+    Attributes:
+        is_borrowed: Whether somebody trains with it, so that nobody else may.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Program:
         loss: keras.losses.Loss,
         jit: bool,
     ) -> None:
+        self.is_borrowed = False
         self._optimizer, self._loss, self._mean_loss = optimizer, loss, _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
@@ -195,7 +201,7 @@ class Program:
         return total, output[:, 0]
 
 
-_programs: OrderedDict[str, Program] = OrderedDict()
+_programs: OrderedDict[str, list[Program]] = OrderedDict()
 _mean_losses: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {}
 
 
@@ -206,7 +212,9 @@ def program(
     loss: keras.losses.Loss,
     jit: bool | None = None,
 ) -> Program:
-    """Return the program that trains models of this architecture, tracing it only once.
+    """Return a program that trains models of this architecture, and that nobody has borrowed.
+
+    It is traced only once; where trials of one architecture train at once, for each of them.
 
     Args:
         model: A model from inputs to probabilities (n, 1).
@@ -217,12 +225,34 @@ def program(
     """
     jit = is_dense(model) if jit is None else jit
     key = json.dumps([_architecture(model), _arguments(optimizer), _describe(loss), jit])
-    if key not in _programs:
-        _programs[key] = Program(model, optimizer, loss=loss, jit=jit)
-        if len(_programs) > _PROGRAMS_KEPT:
-            _programs.popitem(last=False)
-    _programs.move_to_end(key)
-    return _programs[key]
+    with LOCK:
+        known = _programs.setdefault(key, [])
+        _programs.move_to_end(key)
+        found = next((one for one in known if not one.is_borrowed), None)
+        if found is None:
+            found = Program(model, optimizer, loss=loss, jit=jit)
+            known.append(found)
+            if len(_programs) > _PROGRAMS_KEPT:
+                _programs.popitem(last=False)
+        return found
+
+
+@contextmanager
+def borrow(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    loss: keras.losses.Loss,
+    jit: bool | None = None,
+) -> Iterator[Program]:
+    """Yield a program as `program` returns it, which nobody else gets in the meantime."""
+    with LOCK:
+        found = program(model, optimizer, loss=loss, jit=jit)
+        found.is_borrowed = True
+    try:
+        yield found
+    finally:
+        found.is_borrowed = False
 
 
 def variables(model: keras.Model) -> list[keras.Variable]:

@@ -29,7 +29,14 @@ class Failure:
 
 
 class LocalExecutor:
-    """Runs trials in this process, one after the other."""
+    """Runs trials in this process, each in the thread that asks for it.
+
+    Attributes:
+        workers: How many threads should ask at once.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
 
     def run(
         self,
@@ -66,14 +73,9 @@ def local(*, workers: int = 1) -> LocalExecutor:
     """Return the executor of this process.
 
     Args:
-        workers: Trials at a time; one process runs one.
-
-    Raises:
-        UserError: For more than one worker.
+        workers: Trials at a time.
     """
-    if workers != 1:
-        raise UserError(f"`executor.workers`: expected 1 with executor=local. Received: {workers}.")
-    return LocalExecutor()
+    return LocalExecutor(workers)
 
 
 def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:

@@ -64,10 +64,11 @@ class StoredFeed:
         """Return features as float32 (n, ...)."""
         if len(self._views) == 1:
             return _floats(self._views[0][indices])
-        if self._choice[0] != epoch:
+        choice = self._choice  # other trials may be in another epoch
+        if choice[0] != epoch:
             rng = generator(self._seed, VIEW, epoch)
-            self._choice = epoch, rng.integers(len(self._views), size=len(self))
-        chosen = self._choice[1][indices]
+            choice = self._choice = epoch, rng.integers(len(self._views), size=len(self))
+        chosen = choice[1][indices]
         result = np.empty((len(indices), *self._views[0].shape[1:]), dtype=np.float32)
         for number, view in enumerate(self._views):
             rows = np.flatnonzero(chosen == number)

@@ -132,6 +132,16 @@ def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     return _feeds.get(key, make) if settings.is_kept else make()
 
 
+def is_shared(config: Config) -> bool:
+    """Tell whether several trials may train on a configuration's inputs at the same time.
+
+    They may where these are stored, and no layer of the backbone is trained: all trials have the
+    same, and each puts its own weights into them.
+    """
+    is_stored = config["features"]["cache"] and config["augment"]["views"] != ONLINE
+    return bool(is_stored and parts(config).rest is None)
+
+
 def positive_share(labels: Array, rule: Any) -> float:
     """Return the share of positives among labels (n,), weighted as training weights the classes.
 

@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from pneumonia.building import build
+from pneumonia.building import LOCK, build
 from pneumonia.data import ImageData
 
 Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """The most recently used values, at most so many."""
+    """The most recently used values, at most so many; one thread makes them, the others wait."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -23,12 +23,13 @@ class Kept(Generic[Value]):
     def get(self, key: Any, make: Callable[[], Value]) -> Value:
         """Return the value of a key, made if it is not there."""
         name = json.dumps(key, sort_keys=True, default=str)
-        if name not in self._values:
-            self._values[name] = make()
-            if len(self._values) > self._most:
-                self._values.popitem(last=False)
-        self._values.move_to_end(name)
-        return self._values[name]
+        with LOCK:
+            if name not in self._values:
+                self._values[name] = make()
+                if len(self._values) > self._most:
+                    self._values.popitem(last=False)
+            self._values.move_to_end(name)
+            return self._values[name]
 
 
 _data: Kept[ImageData] = Kept(2)

@@ -21,6 +21,8 @@ _SEED_FOR_ZERO = 2**31 - 1
 _TUNER_ID = "pneumonia"
 # Keys of a tuner's section that are ours.
 _OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
+# Oracles that never ask what came of a trial.
+_BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +88,39 @@ class Oracle:
         self._oracle = _build(space, tuner, objective) if len(space) else None
         self._count = 0
 
+    def can_propose(self) -> bool:
+        """Tell whether the next trial is the same, whatever comes of those that run.
+
+        A random or grid search asks for nothing but what it has tried; Hyperband asks for scores at
+        the end of a round, Bayesian optimization when its first random trials are over. Of another
+        oracle nobody knows.
+        """
+        oracle = self._oracle
+        if oracle is None or not oracle.ongoing_trials:
+            return True
+        if type(oracle) is keras_tuner.oracles.HyperbandOracle:
+            return _is_round_open(oracle)
+        if type(oracle) is keras_tuner.oracles.BayesianOptimizationOracle:
+            first = oracle.num_initial_points or max(3 * len(oracle.hyperparameters.space), 3)
+            return len(oracle.trials) < first
+        return type(oracle) in _BLIND
+
     def propose(self) -> Proposal | None:
-        """Return the next trial, or None where the search has come to its end."""
+        """Return the next trial, or None where the search has come to its end.
+
+        While other trials run, it may be asked only if `can_propose` says so.
+        """
         if self._oracle is None:
             self._count += 1
             only = Proposal("0000", 1, {}, self._tuner["max_epochs"])
             return only if self._count == 1 else None
-        trial = self._oracle.create_trial(_TUNER_ID)
+        # To the oracle, everyone who runs a trial is another tuner.
+        trial = self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")
         if trial.status != kt_trial.TrialStatus.RUNNING:
             return None
+        if type(self._oracle) is keras_tuner.oracles.GridSearchOracle:
+            # What follows a trial's values is known as soon as these are.
+            self._oracle._populate_next.append(trial.trial_id)
         self._count += 1
         if self._count == 1:
             self._start(trial)
@@ -167,11 +193,12 @@ class Oracle:
         )
 
     def _start(self, trial: kt_trial.Trial) -> None:
-        """Give the first trial the start values; `end_trial` records them with KerasTuner."""
+        """Give the first trial the start values, which no other trial is to have."""
         started = self._space.encode(self._space.given_start())
         values = trial.hyperparameters.values
         values.update({path: value for path, value in started.items() if path in values})
         trial.hyperparameters.ensure_active_values()
+        self._oracle._record_values(trial)  # type: ignore[union-attr]
 
 
 def _build(space: Space, tuner: Config, objective: Config) -> keras_tuner.Oracle:
@@ -201,6 +228,26 @@ def _build(space: Space, tuner: Config, objective: Config) -> keras_tuner.Oracle
     oracle.save = lambda: None
     oracle._save_trial = lambda trial: None
     return oracle
+
+
+def _is_round_open(oracle: keras_tuner.oracles.HyperbandOracle) -> bool:
+    """Tell whether the next trial belongs to a round of which everything is known."""
+    running = {trial.trial_id for trial in oracle.ongoing_trials.values()}
+    for bracket in oracle._brackets:
+        before: list[str] = []
+        for number, members in enumerate(bracket["rounds"]):
+            size = oracle._get_size(bracket["bracket_num"], number)
+            if len(members) == size:
+                before = [info["id"] for info in members]
+                continue
+            if not number:
+                return True
+            promoted = {info["past_id"] for info in members}
+            rest = [oracle.trials[trial_id] for trial_id in before if trial_id not in promoted]
+            completed = [one for one in rest if one.status == kt_trial.TrialStatus.COMPLETED]
+            # Where too many have failed, it looks for another round.
+            return running.isdisjoint(before) and len(completed) > len(before) - size
+    return False
 
 
 def _hyperband_rounds(oracle: keras_tuner.oracles.HyperbandOracle) -> list[Round]:

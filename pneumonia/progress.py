@@ -172,8 +172,9 @@ class Progress:
             number, now = self._number if number is None else number, self._clock()
             trained = self._pace.end(number, now).trained
             label = " ".join(_pairs(self._standings.end(number, score, now=now).values))
-            self._current = math.nan if score is None else score
-            name, parts = self._trial_text(number), [*self._scores(), *self._times()]
+            value = math.nan if score is None else score
+            self._current = math.nan if self._standings.running else value
+            name, parts = self._trial_text(number), [*self._scores(value), *self._times()]
         if failure:
             text = _join(name, f"failed: {failure}", label)
             self.message(f"{_WARNING} {text}" if self._is_silent else text)
@@ -234,9 +235,13 @@ class Progress:
         """Return what there is to see now."""
         with self._lock:
             expected = self._pace.epochs_expected
-            runner = self._standings.running.get(self._number)
-            trial = self._trial_text(self._number) if self._number else ""
-            doing, scores, times = self._doing(), self._scores(), self._times()[::-1]
+            # Of several that run, the one that began first.
+            number, *others = sorted(self._standings.running) or [self._number]
+            runner = self._standings.running.get(number)
+            beside = f", with {', '.join(map(str, others))}" if others else ""
+            trial = f"{self._trial_text(number)}{beside}" if number else ""
+            value = runner.curve[-1] if others and runner and runner.curve else self._current
+            doing, scores, times = self._doing(number), self._scores(value), self._times()[::-1]
             if 0 < expected <= self._pace.epochs_trained:
                 del times[:-1]  # what is left is not training, and nobody knows how long it takes
             epochs = [f"{self._pace.epochs_trained} of {expected} epochs"] if expected > 0 else []
@@ -276,16 +281,16 @@ class Progress:
     def _trial_text(self, number: int) -> str:
         return f"trial {number} of {self._trials}" if self._trials else f"trial {number}"
 
-    def _doing(self) -> str:
-        course = self._pace.courses.get(self._number)
+    def _doing(self, number: int) -> str:
+        course = self._pace.courses.get(number)
         if self._phase or course is None:
             return self._phase
         return f"epoch {course.epoch}/{course.of}" if course.epoch else "starting"
 
-    def _scores(self) -> list[str]:
+    def _scores(self, value: float) -> list[str]:
         best, parts = self._standings.best, []
-        if not math.isnan(self._current):
-            parts.append(f"{self._objective} {self._current:.4f}")
+        if not math.isnan(value):
+            parts.append(f"{self._objective} {value:.4f}")
         if not math.isnan(best):
             parts.append(f"best {best:.4f}")
         return parts

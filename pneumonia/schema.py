@@ -203,11 +203,6 @@ BY_TARGET: dict[str, dict[str, Check]] = {
         "model.name": named("the name of a network of keras.applications", _networks)
     },
     "pneumonia.backbones.cnn": {"model.weights": NULL | WEIGHTS},
-    "pneumonia.executors.local": {
-        "executor.workers": Check(
-            "1, with executor=local", lambda value: is_integer(value) and value == 1
-        )
-    },
     "pneumonia.optimizers.by_name": {
         "optimizer.name": named("the name of an optimizer of Keras", optimizers, any_case=True)
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from pneumonia.bounds import Bounds
 from pneumonia.budget import BudgetSpent
 from pneumonia.building import build
 from pneumonia.config import flatten
+from pneumonia.crew import Crew, Dismissed
 from pneumonia.data import ImageData
 from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError
@@ -77,15 +79,20 @@ class Search:
         tuner = _plain(job.cfg.tuner)
         self.space: Space = find(job.cfg)
         self.oracle = Oracle(self.space, tuner, self.objective)
+        most, limits = tuner["max_consecutive_failures"], job.cfg.get("budget") or {}
         self.executor = build(_plain(job.cfg.executor), "executor")
+        # Trials that run at once would share the epochs that are left: each has its turn instead.
+        is_alone = limits.get("epochs") is not None
+        self.crew: Crew[Ended | None] = Crew(1 if is_alone else self.executor.workers)
+        self.lock = threading.RLock()  # of the journal, and of what follows from it
         self.journal = journal
         self.past = history.read(job.folder)
-        most, limits = tuner["max_consecutive_failures"], job.cfg.get("budget") or {}
         self.bounds = Bounds(limits, most_failures=most, journal=journal, past=self.past)
         self.fork = Fork(job.origin, settings, self.past) if job.origin else None
         form = job.cfg.get("progress", "auto")
         self.progress = Progress(self.objective["name"], self.objective["direction"], form=form)
         self.ended: list[Ended] = []
+        self.replayed: set[str] = set()  # trials that a process before this one has ended
         self.stopped: list[Ended] = []  # by the budget, before its end: it may go on
         self.expected = 0
         self.began = time.monotonic()
@@ -144,26 +151,61 @@ class Search:
         self.progress.start(plan.trials, plan.epochs)
         self.expected = plan.trials
         startup.foresee()
-        while (proposal := self.oracle.propose()) is not None:
-            config = collapse(self.cfg, proposal.values)
-            replayed = replay.answer(self.past, proposal, config)
-            if replayed is not None:
-                account.show_replayed(self.progress, replayed, self.objective["name"])
-            if replayed is None and self.bounds.is_spent(self.ended):
-                break
-            ended = replayed or self._take_over(proposal, config)
-            ended = ended or self._run_trial(proposal, config)
-            if ended is None:
-                break
-            self.ended.append(ended)
-            self.oracle.tell(proposal.trial_id, ended.score, step=ended.best_epoch)
-            if replayed is None:
-                # While it replays, the search does not yet know which states are needed.
-                self._drop_states()
-            self.bounds.check_failures(self.ended)
+        with self.crew:
+            self._run_all()
         if self.fork:
             self.progress.message(self.fork.closing())
         self.seconds["trials"] = time.monotonic() - began
+
+    def _run_all(self) -> None:
+        """Run one trial after the other, or several at once where none of them waits for another.
+
+        What comes of them is told in the order in which they were proposed: so the search is the
+        same, however many run at once.
+        """
+        is_over = False
+        while True:
+            for ended in self.crew.take():
+                is_over |= ended is None
+                if ended is not None:
+                    self._settle(ended)
+            if is_over or not self.crew.has_room or not self.oracle.can_propose():
+                if not self.crew.wait():
+                    return
+            elif (proposal := self.oracle.propose()) is None or not self._start(proposal):
+                is_over = True
+
+    def _start(self, proposal: Proposal) -> bool:
+        """Start a trial, unless its end is known; return whether the budget allows for it."""
+        config, trial_id = collapse(self.cfg, proposal.values), proposal.trial_id
+        with self.lock:
+            known = replay.answer(self.past, proposal, config)
+        if known is not None:
+            account.show_replayed(self.progress, known, self.objective["name"])
+            self.replayed.add(trial_id)
+        else:
+            so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
+            if self.bounds.is_spent(so_far):
+                return False
+            with self.lock:
+                known = self._take_over(proposal, config)
+        if known is not None:
+            self.crew.add(trial_id, known)
+        else:
+            self._begin_trial(proposal, config)
+            account.show_trial(self.progress, proposal, config, self.expected)
+            self.crew.start(trial_id, lambda: self._run_trial(proposal, config))
+        return True
+
+    def _settle(self, ended: Ended) -> None:
+        """Take in what came of a trial."""
+        trial_id = ended.proposal.trial_id
+        self.ended.append(ended)
+        self.oracle.tell(trial_id, ended.score, step=ended.best_epoch)
+        if trial_id not in self.replayed:
+            # While it replays, the search does not yet know which states are needed.
+            self._drop_states()
+        self.bounds.check_failures(self.ended)
 
     def _take_over(self, proposal: Proposal, config: Config) -> Ended | None:
         """Record a trial that the search this one was forked from has finished."""
@@ -197,29 +239,32 @@ class Search:
         self, trial_id: str, execution: int, epoch: int, metrics: Mapping[str, float]
     ) -> bool:
         """Record an epoch, unless a process that was killed has; return whether it is new."""
-        if not self.past.trials[trial_id].lacks(execution, epoch):
-            return False
         fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
-        self._tell("epoch_ended", trial_id=trial_id, **fields)
-        return True
+        with self.lock:
+            if not self.past.trials[trial_id].lacks(execution, epoch):
+                return False
+            self._tell("epoch_ended", trial_id=trial_id, **fields)
+            return True
 
     def _run_trial(self, proposal: Proposal, config: Config) -> Ended | None:
-        """Run a trial; return None where the budget has stopped it."""
-        trial_id = proposal.trial_id
-        self._begin_trial(proposal, config)
-        account.show_trial(self.progress, proposal, config, self.expected)
-
+        """Run a trial, in a thread of the crew; return None where the budget has stopped it."""
+        trial_id, number = proposal.trial_id, proposal.number
         start = dict(self.past.trials[proposal.parent].reached) if proposal.parent else {}
         logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
             if epoch <= start.get(execution, 0):
                 return  # the trial that this one goes on from has it
-            if self._add_epoch(trial_id, execution, epoch, metrics):
-                self.bounds.count_epoch()
-                self.progress.epoch(epoch, proposal.epochs, metrics)
+            with self.lock:
+                if self._add_epoch(trial_id, execution, epoch, metrics):
+                    self.bounds.count_epoch()
+                    self.progress.epoch(epoch, proposal.epochs, metrics, number=number)
             if logs is not None:
                 logs.write(execution, epoch, metrics)
+
+        def between_epochs() -> None:
+            self.crew.check()
+            self.bounds.between_epochs()
 
         task = Task(
             trial_id=trial_id,
@@ -234,7 +279,7 @@ class Search:
                 task,
                 on_epoch=on_epoch,
                 report=self._report,
-                between_epochs=self.bounds.between_epochs,
+                between_epochs=between_epochs,
             )
         except BudgetSpent:
             self._set_aside(proposal, task)
@@ -247,22 +292,23 @@ class Search:
 
     def _set_aside(self, proposal: Proposal, task: Task) -> None:
         """Let a trial that the budget has stopped be the winner, by its best epoch so far."""
-        self.bounds.is_spent(self.ended)
         outcome = trial.so_far(task)
-        if outcome is not None:
-            reached = replace(proposal, epochs=len(outcome.history))
-            self.stopped.append(Ended(reached, task.config, outcome))
+        with self.lock:
+            self.bounds.is_spent(one.proposal.trial_id for one in self.ended)
+            if outcome is not None:
+                reached = replace(proposal, epochs=len(outcome.history))
+                self.stopped.append(Ended(reached, task.config, outcome))
 
     def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        fields = account.ending(outcome)
-        self.progress.trial_end(fields["score"], failure=fields["reason"])
+        fields, number = account.ending(outcome), proposal.number
+        self.progress.trial_end(fields["score"], number=number, failure=fields["reason"])
         self._tell("trial_ended", trial_id=proposal.trial_id, **fields)
 
     def _drop_states(self) -> None:
         """Remove the states of trials that can neither win nor be gone on with."""
         ranked = self._ranked()
         kept = {ranked[0].proposal.trial_id} if ranked else set()
-        kept |= self.oracle.promotable()
+        kept |= self.oracle.promotable() | set(self.crew.trial_ids)
         for path in (self.folder / "trials").glob("*.zip"):
             if path.stem not in kept:
                 path.unlink()
@@ -347,7 +393,8 @@ class Search:
 
     def _tell(self, kind: str, /, **fields: Any) -> None:
         """Record an event."""
-        self.past.apply(self.journal.append(kind, **fields))
+        with self.lock:
+            self.past.apply(self.journal.append(kind, **fields))
 
     def _report(self, text: str, done: int, total: int) -> None:
         self.bounds.interruption.check()

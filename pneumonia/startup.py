@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 _STDERR = 2
 
@@ -21,10 +23,12 @@ def start() -> None:
     """Import TensorFlow and Keras; the first call takes seconds, further ones nothing."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot"):
-        import keras_tuner  # noqa: F401
+    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
         import tensorflow as tf
+        from keras_tuner.src.tuners import bayesian
 
+        if bayesian.sklearn is None:
+            bayesian.sklearn = _Later("sklearn")
         # What it warns of, such as tracing, is for those who write programs, not for users.
         tf.get_logger().setLevel("ERROR")
         tf.config.experimental.enable_op_determinism()
@@ -49,11 +53,18 @@ def foresee() -> None:
     threading.Thread(target=load, name="imports", daemon=True).start()
 
 
+class _Later(ModuleType):
+    """A package whose modules are imported when they are asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return import_module(f"{self.__name__}.{name}")
+
+
 @contextmanager
 def _without(*names: str) -> Iterator[None]:
     """Let imports do without modules that they take if they are there.
 
-    Keras would import them for what is not used here, which takes most of a second.
+    Keras would import them for what is not used here, which takes more than a second.
     """
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import json
 import mmap
 import shutil
 import tempfile
+import threading
 import weakref
 import zipfile
 import zlib
@@ -64,6 +65,7 @@ class Template:
             archive.writestr(_WEIGHTS, weights)
         self._shared.flush()
         self._latest: Path | None = None
+        self._lock = threading.Lock()
 
     def write(
         self,
@@ -86,8 +88,9 @@ class Template:
         part = path.with_name(f".{path.stem}.part")
         try:
             # The system copies what is the same in its cache, faster than a program writes it.
-            self._shared.seek(0)
-            shutil.copyfile(f"/dev/fd/{self._shared.fileno()}", part)
+            with self._lock:
+                self._shared.seek(0)
+                shutil.copyfile(f"/dev/fd/{self._shared.fileno()}", part)
             with zipfile.ZipFile(part, "a") as archive:
                 _add(archive, dict(zip(self._names, weights, strict=True)))
                 archive.writestr(_CONFIG, config)

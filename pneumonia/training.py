@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -89,14 +90,15 @@ class Training:
     limit: Limit = field(default_factory=Limit)
 
 
-def start(model: keras.Model, config: Config, seed: int) -> engine.Program:
-    """Return the program of a model, at the beginning of a training."""
+@contextmanager
+def started(model: keras.Model, config: Config, seed: int) -> Iterator[engine.Program]:
+    """Yield the program of a model, at the beginning of a training."""
     optimizer = build(config["optimizer"], "optimizer")
     loss = build(config["training"]["loss"], "training.loss")
-    jit = config["training"]["jit"]
-    program = engine.program(model, optimizer, loss=loss, jit=None if jit == "auto" else jit)
-    program.start(model, learning_rate=engine.learning_rate(optimizer), seed=seed)
-    return program
+    jit = None if config["training"]["jit"] == "auto" else config["training"]["jit"]
+    with engine.borrow(model, optimizer, loss=loss, jit=jit) as program:
+        program.start(model, learning_rate=engine.learning_rate(optimizer), seed=seed)
+        yield program
 
 
 def build_metrics(config: Config) -> dict[str, Any]:
@@ -128,8 +130,20 @@ def train(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where it takes longer than it may.
     """
+    with started(training.model, training.config, training.seed) as program:
+        return _train(training, epochs, program, begin=begin, tell=tell, offer=offer)
+
+
+def _train(
+    training: Training,
+    epochs: int,
+    program: engine.Program,
+    *,
+    begin: Progress | None,
+    tell: Tell,
+    offer: Offer,
+) -> Progress:
     config = training.config
-    program = start(training.model, config, training.seed)
     history: list[Metrics] = []
     best: tuple[Array, ...] = ()
     if begin is not None:

@@ -6,7 +6,9 @@ machine.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,11 +19,11 @@ import keras
 import numpy as np
 
 from pneumonia import checkpoint, classifier, decision, engine, metadata, storage, training
-from pneumonia.building import build
+from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
 from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
+from pneumonia.inputs import Inputs, Parts, is_shared, parts, plain_feed, prepare
 from pneumonia.loading import Kept, load_data
 from pneumonia.template import Template
 from pneumonia.training import Limit, Training
@@ -32,6 +34,7 @@ OnEpoch = Callable[[int, int, Metrics], None]
 Report = Callable[[str, int, int], None]
 
 _templates: Kept[Template | None] = Kept(4)
+_alone = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ def run(
 ) -> Result:
     """Train a trial up to its epoch.
 
+    Several threads may run trials at once. Where these would be in each other's way, one waits.
+
     Args:
         task: What to train.
         on_epoch: Called after every epoch with execution (from 0), epoch (from 1) and metrics.
@@ -103,6 +108,13 @@ def run(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where the training takes longer than it may.
     """
+    with contextlib.nullcontext() if is_shared(task.config) else _alone:
+        return _run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
+
+
+def _run(
+    task: Task, *, on_epoch: OnEpoch, report: Report, between_epochs: Callable[[], None]
+) -> Result:
     started = time.monotonic()
     kept = Checkpoints(state_path(task.folder, task.trial_id))
     between = between_epochs
@@ -134,8 +146,8 @@ def rehearse(config: Config, labels: Array, probabilities: Array) -> None:
     Raises:
         UserError: Where the configuration cannot be built.
     """
-    training.start(_model(config, 0), config, config["seed"])
-    training.measure(training.build_metrics(config), labels, probabilities)
+    with training.started(_model(config, 0), config, config["seed"]):
+        training.measure(training.build_metrics(config), labels, probabilities)
 
 
 def best_weights(task: Task, *, report: Report) -> tuple[Array, ...]:
@@ -165,9 +177,9 @@ def retrain(
 
 def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
     """Return the probabilities (n,) that a trained model gives for a feed."""
-    program = training.start(_model(config, 0), config, config["seed"])
-    program.set_weights(weights)
-    return program.predict(read_all(feed))
+    with training.started(_model(config, 0), config, config["seed"]) as program:
+        program.set_weights(weights)
+        return program.predict(read_all(feed))
 
 
 def assemble(config: Config, weights: tuple[Array, ...]) -> keras.Model:
@@ -186,7 +198,8 @@ def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) ->
     for variable, value in zip(engine.variables(model), weights, strict=True):
         variable.assign(value)
     head = model.get_layer("head")
-    return classifier.assemble(built.backbone, head, image_size=built.frozen.image_size)
+    with LOCK:
+        return classifier.assemble(built.backbone, head, image_size=built.frozen.image_size)
 
 
 def decide(config: Config, weights: tuple[Array, ...], *, report: Report) -> Decided:
@@ -230,7 +243,8 @@ def write_classifier(
         template.write(path, head, weights, facts)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    classifier.save(_assemble(config, model, weights), path)
+    with LOCK:  # Keras notes in the whole process that it writes a file
+        classifier.save(_assemble(config, model, weights), path)
     metadata.write(path, facts)
 
 
@@ -337,15 +351,16 @@ def _best_execution(executions: tuple[Progress, ...], objective: Config) -> int:
 
 def _model(config: Config, execution: int) -> keras.Model:
     """Build what is trained, with the initial weights of an execution."""
-    built: Parts = parts(config)
-    _seed(config["seed"] + execution, config["dense"])
-    head = build(config["dense"], "dense", built.shape)
-    if built.rest is None:
-        inputs = keras.Input(built.shape, name="features")
-        return keras.Model(inputs, head(inputs), name="trainable")
-    built.reset(execution)
-    inputs = keras.Input(built.rest.input.shape[1:], name="images")
-    return keras.Model(inputs, head(built.rest(inputs)), name="trainable")
+    with LOCK:
+        built: Parts = parts(config)
+        _seed(config["seed"] + execution, config["dense"])
+        head = build(config["dense"], "dense", built.shape)
+        if built.rest is None:
+            inputs = keras.Input(built.shape, name="features")
+            return keras.Model(inputs, head(inputs), name="trainable")
+        built.reset(execution)
+        inputs = keras.Input(built.rest.input.shape[1:], name="images")
+        return keras.Model(inputs, head(built.rest(inputs)), name="trainable")
 
 
 def _seed(seed: int, section: Config) -> None:

@@ -246,17 +246,20 @@ def best_seconds(function: Callable[[], object], repeats: int) -> float:
     return min(seconds)
 
 
-def test_roc_auc_takes_less_than_a_millisecond() -> None:
+def test_roc_auc_takes_little_more_than_sorting() -> None:
     rng = np.random.default_rng(0)
     y, score = rng.random(5000) < 0.6, rng.random(5000, dtype=np.float32)
-    assert best_seconds(lambda: metrics.roc_auc(y, score), 20) < 1e-3
+    sorting = best_seconds(lambda: np.argsort(score.astype(np.float64)), 20)
+    assert best_seconds(lambda: metrics.roc_auc(y, score), 20) < 10 * sorting
 
 
 @pytest.mark.parametrize("size", [624, 10_000])
-def test_evaluate_takes_less_than_a_second(size: int) -> None:
+def test_evaluate_takes_no_longer_than_sorting_every_resample(size: int) -> None:
     rng = np.random.default_rng(0)
     y, score = rng.random(size) < 0.6, rng.random(size, dtype=np.float32)
-    assert best_seconds(lambda: metrics.evaluate(y, score, seed=1), 3) < 1
+    drawn = rng.random((1000, size))
+    sorting = best_seconds(lambda: np.argsort(drawn), 1)
+    assert best_seconds(lambda: metrics.evaluate(y, score, seed=1), 3) < 5 * sorting
 
 
 def test_the_interval_of_the_auc_is_as_wide_as_that_of_delong() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pneumonia.errors import ConfigError
-from pneumonia.oracle import Oracle
+from pneumonia.oracle import Oracle, Proposal
 from pneumonia.space import Space, find
 
 OBJECTIVE = {"name": "val_auc", "direction": "max"}
@@ -127,6 +128,72 @@ def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> 
             assert (proposal.parent is None) == ("tuner/trial_id" not in values)
             if proposal.parent is not None:
                 assert int(proposal.parent) == int(values["tuner/trial_id"])
+
+
+def run_ahead(
+    oracle: Oracle, workers: int, rng: random.Random, failing: set[str]
+) -> tuple[list[Proposal], int]:
+    """Run trials that end in any order, and are told in theirs; return them, and how many at most
+    ran at once.
+    """
+    proposed: list[Proposal] = []
+    told, running, most, is_over = 0, list[Proposal](), 0, False
+    while True:
+        while told < len(proposed) and proposed[told] not in running:
+            one = proposed[told]
+            value = score({**one.values, "epochs": one.epochs})
+            oracle.tell(one.trial_id, None if one.trial_id in failing else value)
+            told += 1
+        if not is_over and len(running) < workers and oracle.can_propose():
+            proposal = oracle.propose()
+            is_over = proposal is None
+            if proposal is not None:
+                proposed.append(proposal)
+                running.append(proposal)
+                most = max(most, len(running))
+        elif running:
+            running.pop(rng.randrange(len(running)))
+        else:
+            return proposed, most
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("name", ["hyperband", "random", "grid", "bayesian"])
+def test_what_is_proposed_ahead_is_what_is_proposed_one_after_the_other(
+    name: str, fails: bool
+) -> None:
+    rng = random.Random(5)
+    few = {
+        "dense": {"units": "tag(default:16, choice(8, 16, 24))", "dropout": "choice(0.1, 0.2)"},
+        "optimizer": {"learning_rate": "choice(1e-4, 1e-3, 1e-2)"},
+    }
+    # A Gaussian process takes half a second for each trial, and warns where it has learned all.
+    is_slow = name == "bayesian"
+    section = tuner(name, max_trials=13) if is_slow else tuner(name)
+    for ranges in (RANGES,) if is_slow else (RANGES, few):
+        failing = {f"{number:04d}" for number in range(90) if fails and rng.random() < 0.3}
+        failing |= {f"{number:02d}" for number in range(90) if f"{number:04d}" in failing}
+        expected, alone = run_ahead(Oracle(space(ranges), section, OBJECTIVE), 1, rng, failing)
+        assert alone == 1
+        for workers in (3,) if is_slow else (2, 3, 7):
+            oracle = Oracle(space(ranges), section, OBJECTIVE)
+            found, most = run_ahead(oracle, workers, rng, failing)
+            assert found == expected
+            assert most == min(workers, len(expected))
+
+
+class Other(keras_tuner.oracles.RandomSearchOracle):
+    """An oracle that nobody knows."""
+
+
+def test_nothing_is_proposed_ahead_by_an_oracle_that_nobody_knows() -> None:
+    oracle = Oracle(space(), tuner("random", _target_=f"{__name__}.Other"), OBJECTIVE)
+    assert oracle.can_propose()
+    first = oracle.propose()
+    assert first is not None
+    assert not oracle.can_propose()
+    oracle.tell(first.trial_id, 0.5)
+    assert oracle.can_propose()
 
 
 def test_hyperband_runs_what_it_plans() -> None:

@@ -46,7 +46,8 @@ def test_what_keras_would_import_needlessly_is_left_to_who_needs_it() -> None:
 from pneumonia import startup
 startup.start()
 import sys
-print([name for name in ("pandas", "matplotlib.pyplot") if name in sys.modules])
+heavy = ("pandas", "matplotlib.pyplot", "sklearn")
+print([name for name in heavy if name in sys.modules])
 import matplotlib.pyplot, pandas
 print(pandas.DataFrame({"x": [1]}).x.sum(), len(matplotlib.pyplot.get_fignums()))
 """

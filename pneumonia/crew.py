@@ -1,0 +1,116 @@
+"""Trials that run at once, each in a thread; what came of them is given back in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+Outcome = TypeVar("Outcome")
+
+
+class Dismissed(BaseException):
+    """A training that stops between two epochs, because the search has stopped elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot(Generic[Outcome]):
+    trial_id: str
+    future: Future[Outcome] = field(default_factory=Future)
+
+
+class Crew(Generic[Outcome]):
+    """Owns the trials of a search that run, and those that wait for an earlier one to end.
+
+    It must not know what a trial is, nor choose one. With one worker a trial runs where it is
+    started, in the thread of the caller.
+
+    When it is left, nothing runs any more: after an error the trials stop before their next epoch.
+
+    Args:
+        workers: How many trials may run at once.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._slots: deque[_Slot[Outcome]] = deque()
+        self._pool = ThreadPoolExecutor(workers, "trial") if workers > 1 else None
+        self._is_over = threading.Event()
+        # One for every trial that has ended, of those that `wait` has not heard of.
+        self._news, self._unheard = threading.Semaphore(0), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another trial may be started."""
+        return sum(not slot.future.done() for slot in self._slots) < self._workers
+
+    @property
+    def trial_ids(self) -> list[str]:
+        """The trials that were not given back yet, in the order in which they were started."""
+        return [slot.trial_id for slot in self._slots]
+
+    def start(self, trial_id: str, run: Callable[[], Outcome]) -> None:
+        """Run a trial.
+
+        Raises:
+            BaseException: What it raises, with one worker.
+        """
+        slot: _Slot[Outcome] = _Slot(trial_id)
+        if self._pool is not None:
+            slot = _Slot(trial_id, self._pool.submit(run))
+            slot.future.add_done_callback(lambda _: self._news.release())
+            self._unheard += 1
+        else:
+            slot.future.set_result(run())
+        self._slots.append(slot)
+
+    def add(self, trial_id: str, outcome: Outcome) -> None:
+        """Take in a trial that need not run."""
+        slot: _Slot[Outcome] = _Slot(trial_id)
+        slot.future.set_result(outcome)
+        self._slots.append(slot)
+
+    def take(self) -> Iterator[Outcome]:
+        """Yield what came of the trials, in their order, up to the first one that runs."""
+        while self._slots and self._slots[0].future.done():
+            yield self._slots.popleft().future.result()
+
+    def wait(self) -> bool:
+        """Wait until a trial ends that it has not heard of; return whether any was left.
+
+        Raises:
+            BaseException: What a trial raises that comes to no end.
+        """
+        if self._unheard:
+            self._news.acquire()
+            self._unheard -= 1
+        for slot in self._slots:
+            if slot.future.done():
+                slot.future.result()
+        return bool(self._slots)
+
+    def check(self) -> None:
+        """Stop a training here where the search has stopped elsewhere.
+
+        Raises:
+            Dismissed: Where it has.
+        """
+        if self._is_over.is_set():
+            raise Dismissed

@@ -1,0 +1,88 @@
+"""Trials in threads: their order, what they raise, and how they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pneumonia.crew import Crew, Dismissed
+
+SECONDS = 20  # until a test that hangs fails
+
+
+def after(event: threading.Event, value: str) -> Callable[[], str]:
+    def run() -> str:
+        assert event.wait(SECONDS)
+        return value
+
+    return run
+
+
+def test_outcomes_come_in_the_order_of_the_starts() -> None:
+    gate = threading.Event()
+    with Crew[str](2) as crew:
+        crew.start("a", after(gate, "one"))
+        crew.start("b", lambda: "two")
+        crew.add("c", "three")
+        assert crew.wait()
+        assert crew.has_room
+        assert list(crew.take()) == []
+        assert crew.trial_ids == ["a", "b", "c"]
+        gate.set()
+        assert crew.wait()
+        assert list(crew.take()) == ["one", "two", "three"]
+        assert not crew.wait()
+
+
+def test_as_many_run_at_once_as_there_are_workers() -> None:
+    gate, running = threading.Event(), threading.Barrier(3, timeout=SECONDS)
+
+    def run() -> str:
+        running.wait()
+        assert gate.wait(SECONDS)
+        return ""
+
+    with Crew[str](3) as crew:
+        for name in "abc":
+            assert crew.has_room
+            crew.start(name, run)
+        assert not crew.has_room
+        gate.set()
+
+
+def test_one_worker_runs_where_it_is_asked() -> None:
+    with Crew[int](1) as crew:
+        crew.start("a", threading.get_ident)
+        assert crew.has_room
+        assert list(crew.take()) == [threading.get_ident()]
+        with pytest.raises(KeyError):
+            crew.start("b", {}.popitem)  # type: ignore[arg-type]
+
+
+def test_an_error_is_raised_at_once_and_the_others_stop_before_their_next_epoch() -> None:
+    stopped = threading.Event()
+    crew = Crew[str](2)
+
+    def train() -> str:
+        try:
+            while True:
+                crew.check()
+                time.sleep(0.001)
+        except Dismissed:
+            stopped.set()
+            raise
+
+    def fail() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), crew:
+        crew.start("a", train)
+        crew.start("b", fail)
+        while crew.wait():
+            pass
+    assert stopped.is_set()
+    with pytest.raises(Dismissed):
+        crew.check()
