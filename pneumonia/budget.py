@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Limits = Mapping[str, Any]
@@ -28,22 +28,22 @@ class Budget:
         self._limits, self._clock = limits, clock
         self.trials, self.epochs = 0, epochs
 
-    def spent(self) -> str:
-        """Say what is spent, as '`budget.epochs=40`', or nothing."""
+    def spent(self, names: Sequence[str] = ("seconds", "trials", "epochs")) -> str:
+        """Say which of some limits is reached, as '`budget.epochs=40`', or nothing."""
         # However little time there is, one epoch is trained: without it there is no winner.
         seconds = self._clock() if self.epochs else 0.0
         used = {"seconds": seconds, "trials": self.trials, "epochs": self.epochs}
-        for name, value in used.items():
+        for name in names:
             limit = self._limits.get(name)
-            if limit is not None and value >= limit:
+            if limit is not None and used[name] >= limit:
                 return f"`budget.{name}={limit:g}`"
         return ""
 
     def check(self) -> None:
-        """Stop a training here where the budget is spent.
+        """Stop a training here where the budget is spent: a trial counts from its start.
 
         Raises:
             BudgetSpent: Where it is.
         """
-        if self.spent():
+        if self.spent(("seconds", "epochs")):
             raise BudgetSpent

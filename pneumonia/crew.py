@@ -52,7 +52,7 @@ class Crew(Generic[Outcome]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._is_over.set()
+        self.dismiss()
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -102,9 +102,15 @@ class Crew(Generic[Outcome]):
             self._news.acquire()
             self._unheard -= 1
         for slot in self._slots:
-            if slot.future.done():
-                slot.future.result()
+            error = slot.future.exception() if slot.future.done() else None
+            # A trial that was dismissed may be quicker than the one with the reason for it.
+            if error is not None and not isinstance(error, Dismissed):
+                raise error
         return bool(self._slots)
+
+    def dismiss(self) -> None:
+        """Let every training stop before its next epoch."""
+        self._is_over.set()
 
     def check(self) -> None:
         """Stop a training here where the search has stopped elsewhere.

@@ -29,7 +29,7 @@ from pneumonia.bounds import Bounds
 from pneumonia.budget import BudgetSpent
 from pneumonia.building import build
 from pneumonia.config import flatten
-from pneumonia.crew import Crew, Dismissed
+from pneumonia.crew import Crew
 from pneumonia.data import ImageData
 from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError
@@ -263,8 +263,13 @@ class Search:
                 logs.write(execution, epoch, metrics)
 
         def between_epochs() -> None:
-            self.crew.check()
-            self.bounds.between_epochs()
+            with self.lock:  # a signal is told once, and stops all
+                self.crew.check()
+                try:
+                    self.bounds.between_epochs()
+                except KeyboardInterrupt:
+                    self.crew.dismiss()
+                    raise
 
         task = Task(
             trial_id=trial_id,

@@ -29,6 +29,7 @@ def test_each_limit_is_spent_when_it_is_reached(name: str, limit: float) -> None
         assert bool(budget.spent()) == is_spent
         if is_spent:
             assert budget.spent() == f"`budget.{name}={limit:g}`"
+        if is_spent and name != "trials":  # a trial that has begun is one of those allowed
             with pytest.raises(BudgetSpent):
                 budget.check()
         else:

@@ -78,11 +78,41 @@ def test_an_error_is_raised_at_once_and_the_others_stop_before_their_next_epoch(
     def fail() -> str:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), crew:
-        crew.start("a", train)
-        crew.start("b", fail)
-        while crew.wait():
-            pass
+    def work() -> None:
+        with crew:
+            crew.start("a", train)
+            crew.start("b", fail)
+            while crew.wait():
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert stopped.is_set()
     with pytest.raises(Dismissed):
         crew.check()
+
+
+def test_the_reason_is_raised_and_not_what_came_of_it() -> None:
+    gate = threading.Event()
+    crew = Crew[str](2)
+
+    def dismissed() -> str:
+        while True:
+            crew.check()
+            time.sleep(0.001)
+
+    def fail() -> str:
+        crew.dismiss()
+        assert gate.wait(SECONDS)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        with crew:
+            crew.start("a", dismissed)
+            crew.start("b", fail)
+            assert crew.wait()
+            gate.set()
+            crew.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

@@ -147,7 +147,7 @@ def test_a_signal_ends_a_search_after_the_epoch(
     tmp_path: Path, command: Callable[..., Ran]
 ) -> None:
     project = tmp_path / "project"
-    ran = finish(start(project, *SEARCH, code=SIGNALLED), project)
+    ran = finish(start(project, *SEARCH, "executor.workers=1", code=SIGNALLED), project)
     search_id = ran.events[0]["search_id"]
     assert ran.status == 130
     assert ran.stderr.endswith(f"Interrupted. To go on: pneumonia resume={search_id}\n")
@@ -206,7 +206,7 @@ def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(
 
     monkeypatch.setattr(Journal, "append", append_until_full)
     try:
-        ran = here(*SEARCH)
+        ran = here(*SEARCH, "executor.workers=1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.setattr(Journal, "append", append)

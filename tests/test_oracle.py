@@ -36,7 +36,7 @@ TUNERS = {
     "bayesian": {
         "_target_": "keras_tuner.oracles.BayesianOptimizationOracle",
         "max_epochs": 5,
-        "max_trials": 16,
+        "max_trials": 14,
         "num_initial_points": 12,
         "alpha": 1e-4,
         "beta": 2.6,
@@ -133,8 +133,10 @@ def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> 
 def run_ahead(
     oracle: Oracle, workers: int, rng: random.Random, failing: set[str]
 ) -> tuple[list[Proposal], int]:
-    """Run trials that end in any order, and are told in theirs; return them, and how many at most
-    ran at once.
+    """Run trials that end in any order, and are told in theirs.
+
+    Returns:
+        The trials, and how many of them ran at once, at most.
     """
     proposed: list[Proposal] = []
     told, running, most, is_over = 0, list[Proposal](), 0, False

@@ -717,7 +717,11 @@ def scores(ran: Ran) -> list[tuple[Any, ...]]:
     """Return what the trials of a search came to."""
     ended = {event["trial_id"]: event for event in ran.of("trial_ended")}
     return [
-        (event["trial_id"], event["values"], *(ended[event["trial_id"]][k] for k in ("score", "metrics")))
+        (
+            event["trial_id"],
+            event["values"],
+            *(ended[event["trial_id"]][k] for k in ("score", "metrics")),
+        )
         for event in ran.of("trial_started")
         if event["trial_id"] in ended
     ]

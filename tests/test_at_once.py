@@ -1,0 +1,171 @@
+"""Whole searches whose trials run at once: the same as one after the other, however they end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_ending import epochs, statuses
+from test_search import (
+    SEARCH,
+    SMALL,
+    Ran,
+    assert_nothing_repeats_or_runs,
+    assert_same_weights,
+    command,
+    comparable,
+    empty_store,
+    finish,
+    here,
+    start,
+)
+
+__all__ = ["command", "empty_store", "here"]
+
+RANDOM = (
+    *SMALL,
+    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3"),
+    *('dense.dropout="choice(0.1, 0.2, 0.3)"', 'optimizer.learning_rate="interval(0.001, 0.01)"'),
+)
+
+# Ends itself when the first two trials have trained an epoch each.
+ENDED = """
+import os, signal, sys, threading, time
+from pneumonia import cli, startup
+startup.start()
+from pneumonia import trial
+run, meeting = trial.run, threading.Barrier(2, timeout=60)
+def run_and_end(task, *, between_epochs, **options):
+    calls = []
+    def between():
+        calls.append(None)
+        if len(calls) == 2 and int(task.trial_id) < 2:
+            if meeting.wait() == 0:
+                os.kill(os.getpid(), signal.SIG{name})
+            time.sleep(1)
+        between_epochs()
+    return run(task, between_epochs=between, **options)
+trial.run = run_and_end
+sys.exit(cli.main())
+"""
+
+
+def of_trials(ran: Ran) -> list[Any]:
+    return [event for event in comparable(ran) if event["kind"].startswith(("trial", "epoch"))]
+
+
+def without_workers(ran: Ran) -> list[Any]:
+    events = comparable(ran)
+    events[0]["params"].pop("executor.workers")
+    return events
+
+
+def at_once(ran: Ran) -> int:
+    """Return how many trials ran at once, at most."""
+    running, most = set(), 0
+    for event in ran.events:
+        if event["kind"] == "trial_started":
+            running.add(event["trial_id"])
+        elif event["kind"] == "trial_ended":
+            running.discard(event["trial_id"])
+        most = max(most, len(running))
+    return most
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The search, one trial after the other."""
+    project = tmp_path_factory.mktemp("alone") / "project"
+    return finish(start(project, *RANDOM, "executor.workers=1"), project)
+
+
+def test_the_search_is_the_same(alone: Ran, here: Callable[..., Ran]) -> None:
+    ran = here(*RANDOM, "executor.workers=3")
+    assert (at_once(alone), at_once(ran)) == (1, 3)
+    assert without_workers(ran) == without_workers(alone)
+    assert_same_weights(ran, alone)
+    assert statuses(ran) == ["FINISHED"] * 6
+    assert_nothing_repeats_or_runs(ran.store)
+
+
+@pytest.mark.slow
+def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
+    one, two = here(*SEARCH, "executor.workers=1"), here(*SEARCH, "executor.workers=2")
+    assert (at_once(one), at_once(two)) == (1, 2)
+    assert without_workers(one) == without_workers(two)
+    assert_same_weights(one, two)
+
+
+@pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
+def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
+    name: str, alone: Ran, tmp_path: Path, command: Callable[..., Ran]
+) -> None:
+    project = tmp_path / "project"
+    ran = finish(
+        start(project, *RANDOM, "executor.workers=2", code=ENDED.replace("{name}", name)), project
+    )
+    assert ran.status == (130 if name == "INT" else -signal.SIGKILL), ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert epochs(ran) == [1, 1]
+    if name == "INT":
+        assert ran.stderr.count("Interrupted. To go on: pneumonia resume=") == 1
+        assert statuses(ran) == ["KILLED", "KILLED"]
+        states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
+        assert states == {event["trial_id"] for event in ran.of("trial_started")}
+    again = command(project, "resume=last", "executor.workers=2")
+    assert (again.status, again.folder) == (0, ran.folder), again.stderr
+    assert of_trials(again) == of_trials(alone)
+    assert_same_weights(again, alone)
+    assert statuses(again) == ["FINISHED"] * 6
+    assert_nothing_repeats_or_runs(again.store)
+
+
+@pytest.mark.slow
+def test_a_budget_is_shared(here: Callable[..., Ran]) -> None:
+    ran = here(*RANDOM, "budget.trials=3", "executor.workers=2")
+    assert ran.status == 0, ran.stderr
+    assert epochs(ran) == [3, 3, 3]
+    ran = here(*RANDOM, "budget.epochs=4", "executor.workers=2")
+    assert epochs(ran) == [3, 1]
+    ran = here(*RANDOM, "budget.seconds=0.001", "executor.workers=2")
+    assert ran.status == 0, ran.stderr
+    assert all(count <= 2 for count in epochs(ran))
+    assert ran.of("trial_ended") == []
+    assert ran.end["winner"] in {event["trial_id"] for event in ran.of("trial_started")}
+
+
+def test_what_stops_one_trial_stops_the_others(
+    here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pneumonia import trial
+
+    run = trial.run
+
+    def disturb(task: trial.Task, **options: Any) -> trial.Result:
+        if int(task.trial_id) == 2:
+            raise KeyboardInterrupt
+        if int(task.trial_id) == 1:
+            raise MemoryError("out of memory")
+        return run(task, **options)
+
+    monkeypatch.setattr(trial, "run", disturb)
+    ran = here(*RANDOM, "tuner.max_epochs=200", "training.early_stopping=null")
+    assert ran.status == 130
+    assert [event["status"] for event in ran.of("trial_ended")] == ["FAILED"]
+    assert statuses(ran) == ["KILLED", "FAILED", "KILLED"]
+    assert epochs(ran)[0] < 200
+    assert ran.end["status"] == "interrupted"
+
+
+def test_networks_that_are_trained_whole_take_turns(here: Callable[..., Ran]) -> None:
+    options = ("model=cnn", "model.image_size=16", "model.blocks=1", "model.filters=4")
+    rest = [item for item in RANDOM if not item.startswith("model.")]
+    ran = here(*rest, *options, "tuner.max_trials=3", "executor.workers=2")
+    assert ran.status == 0, ran.stderr
+    order = [event["trial_id"] for event in ran.of("epoch_ended")]
+    assert order == sorted(order)
+    one = here(*rest, *options, "tuner.max_trials=3", "executor.workers=1")
+    assert without_workers(one) == without_workers(ran)
