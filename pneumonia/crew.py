@@ -59,7 +59,8 @@ class Crew(Generic[Outcome]):
     @property
     def has_room(self) -> bool:
         """Whether another trial may be started."""
-        return sum(not slot.future.done() for slot in self._slots) < self._workers
+        running = sum(not slot.future.done() for slot in self._slots)
+        return running < self._workers and not self._is_over.is_set()
 
     @property
     def trial_ids(self) -> list[str]:
@@ -88,24 +89,23 @@ class Crew(Generic[Outcome]):
         self._slots.append(slot)
 
     def take(self) -> Iterator[Outcome]:
-        """Yield what came of the trials, in their order, up to the first one that runs."""
-        while self._slots and self._slots[0].future.done():
+        """Yield what came of the trials, in their order, up to the first one that runs.
+
+        Raises:
+            BaseException: What a trial raised that has come to no end, wherever it stands.
+        """
+        while True:
+            if fault := self._fault():
+                raise fault
+            if not self._slots or not self._has_outcome(self._slots[0]):
+                return
             yield self._slots.popleft().future.result()
 
     def wait(self) -> bool:
-        """Wait until a trial ends that it has not heard of; return whether any was left.
-
-        Raises:
-            BaseException: What a trial raises that comes to no end.
-        """
+        """Wait until a trial ends that it has not heard of; return whether any was left."""
         if self._unheard:
             self._news.acquire()
             self._unheard -= 1
-        for slot in self._slots:
-            error = slot.future.exception() if slot.future.done() else None
-            # A trial that was dismissed may be quicker than the one with the reason for it.
-            if error is not None and not isinstance(error, Dismissed):
-                raise error
         return bool(self._slots)
 
     def dismiss(self) -> None:
@@ -120,3 +120,16 @@ class Crew(Generic[Outcome]):
         """
         if self._is_over.is_set():
             raise Dismissed
+
+    def _has_outcome(self, slot: _Slot[Outcome]) -> bool:
+        return slot.future.done() and slot.future.exception() is None
+
+    def _fault(self) -> BaseException | None:
+        """Return what a trial raised, if anything: the reason rather than what came of it.
+
+        A trial that was dismissed may be quicker than the one with the reason for it.
+        """
+        ended = (slot.future for slot in self._slots if slot.future.done())
+        errors = [error for future in ended if (error := future.exception()) is not None]
+        reasons = [error for error in errors if not isinstance(error, Dismissed)]
+        return next(iter(reasons or ([] if self._unheard else errors)), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -38,6 +37,7 @@ from pneumonia.journal import Journal
 from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
+from pneumonia.recorder import Recorder
 from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
@@ -84,9 +84,8 @@ class Search:
         # Trials that run at once would share the epochs that are left: each has its turn instead.
         is_alone = limits.get("epochs") is not None
         self.crew: Crew[Ended | None] = Crew(1 if is_alone else self.executor.workers)
-        self.lock = threading.RLock()  # of the journal, and of what follows from it
-        self.journal = journal
-        self.past = history.read(job.folder)
+        self.recorder = Recorder(journal)
+        self.past, self.lock = self.recorder.past, self.recorder.lock
         self.bounds = Bounds(limits, most_failures=most, journal=journal, past=self.past)
         self.fork = Fork(job.origin, settings, self.past) if job.origin else None
         form = job.cfg.get("progress", "auto")
@@ -129,7 +128,7 @@ class Search:
     def _run_trials(self, data: ImageData) -> None:
         began = time.monotonic()
         if self.past.started is None:
-            self._tell(
+            self.recorder.tell(
                 "search_started",
                 # With a letter first, no id reads as a number on the command line.
                 search_id=f"s{uuid.uuid4().hex[:11]}",
@@ -192,7 +191,7 @@ class Search:
         if known is not None:
             self.crew.add(trial_id, known)
         else:
-            self._begin_trial(proposal, config)
+            self.recorder.begin_trial(proposal, config)
             account.show_trial(self.progress, proposal, config, self.expected)
             self.crew.start(trial_id, lambda: self._run_trial(proposal, config))
         return True
@@ -214,37 +213,14 @@ class Search:
             return None
         account.show_trial(self.progress, proposal, config, self.expected)
         source = f"{self.fork.origin.search_id}/{found.trial_id}"
-        self._begin_trial(proposal, config, taken_over_from=source)
+        self.recorder.begin_trial(proposal, config, taken_over_from=source)
         for execution, curve in found.curves.items():
             for epoch, metrics in enumerate(curve, start=1):
-                self._add_epoch(proposal.trial_id, execution, epoch, metrics)
+                self.recorder.add_epoch(proposal.trial_id, execution, epoch, metrics)
         name = self.fork.bring(found, proposal.trial_id, self.folder)
         outcome = found.result(name if self.cfg.tracking.log_models != "none" else None)
         self._record(proposal, outcome)
         return Ended(proposal, config, outcome)
-
-    def _begin_trial(self, proposal: Proposal, config: Config, **tags: str) -> None:
-        """Record that a trial begins, unless it began in a process that was killed."""
-        if proposal.trial_id not in self.past.trials:
-            self._tell(
-                "trial_started",
-                trial_id=proposal.trial_id,
-                number=proposal.number,
-                name=f"trial {proposal.number}",
-                values=account.arguments(config, proposal),
-                tags=proposal.tags | tags,
-            )
-
-    def _add_epoch(
-        self, trial_id: str, execution: int, epoch: int, metrics: Mapping[str, float]
-    ) -> bool:
-        """Record an epoch, unless a process that was killed has; return whether it is new."""
-        fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
-        with self.lock:
-            if not self.past.trials[trial_id].lacks(execution, epoch):
-                return False
-            self._tell("epoch_ended", trial_id=trial_id, **fields)
-            return True
 
     def _run_trial(self, proposal: Proposal, config: Config) -> Ended | None:
         """Run a trial, in a thread of the crew; return None where the budget has stopped it."""
@@ -256,7 +232,7 @@ class Search:
             if epoch <= start.get(execution, 0):
                 return  # the trial that this one goes on from has it
             with self.lock:
-                if self._add_epoch(trial_id, execution, epoch, metrics):
+                if self.recorder.add_epoch(trial_id, execution, epoch, metrics):
                     self.bounds.count_epoch()
                     self.progress.epoch(epoch, proposal.epochs, metrics, number=number)
             if logs is not None:
@@ -305,9 +281,10 @@ class Search:
                 self.stopped.append(Ended(reached, task.config, outcome))
 
     def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        fields, number = account.ending(outcome), proposal.number
-        self.progress.trial_end(fields["score"], number=number, failure=fields["reason"])
-        self._tell("trial_ended", trial_id=proposal.trial_id, **fields)
+        failure = outcome.reason if isinstance(outcome, Failure) else ""
+        score = outcome.score if isinstance(outcome, Result) else None
+        self.progress.trial_end(score, number=proposal.number, failure=failure)
+        self.recorder.end_trial(proposal, outcome)
 
     def _drop_states(self) -> None:
         """Remove the states of trials that can neither win nor be gone on with."""
@@ -394,12 +371,7 @@ class Search:
             ending["artifacts"] += reporting.attempt(
                 self.folder, ending, load=self.load, say=self.progress.message
             )
-            self._tell("search_ended", **ending)
-
-    def _tell(self, kind: str, /, **fields: Any) -> None:
-        """Record an event."""
-        with self.lock:
-            self.past.apply(self.journal.append(kind, **fields))
+            self.recorder.tell("search_ended", **ending)
 
     def _report(self, text: str, done: int, total: int) -> None:
         self.bounds.interruption.check()

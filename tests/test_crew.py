@@ -83,7 +83,7 @@ def test_an_error_is_raised_at_once_and_the_others_stop_before_their_next_epoch(
             crew.start("a", train)
             crew.start("b", fail)
             while crew.wait():
-                pass
+                assert list(crew.take()) == []
 
     with pytest.raises(KeyboardInterrupt):
         work()
@@ -111,8 +111,11 @@ def test_the_reason_is_raised_and_not_what_came_of_it() -> None:
             crew.start("a", dismissed)
             crew.start("b", fail)
             assert crew.wait()
+            assert list(crew.take()) == []
+            assert not crew.has_room
             gate.set()
-            crew.wait()
+            assert crew.wait()
+            list(crew.take())
 
     with pytest.raises(KeyboardInterrupt):
         work()
