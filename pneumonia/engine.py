@@ -8,8 +8,10 @@ learning rate and dropout rates are variables of the program. Losses and optimiz
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ from pneumonia.compiled_layers import Clock, SteppedDropout, TransposedDense, ma
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 _PROGRAMS_KEPT = 16
+# In seconds, about what it takes to compile a program of a small head.
+_PATIENCE = 2.0
 _PREDICT_BYTES = 64 * 2**20
 
 Array = np.ndarray[Any, Any]
@@ -77,7 +81,7 @@ class Program:
         jit: Whether XLA compiles the loop.
 
     Attributes:
-        is_borrowed: Whether somebody trains with it, so that nobody else may.
+        borrower: The thread that trains with it, so that no other may; None if there is none.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Program:
         loss: keras.losses.Loss,
         jit: bool,
     ) -> None:
-        self.is_borrowed = False
+        self.borrower: int | None = None
         self._optimizer, self._loss, self._mean_loss = optimizer, loss, _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
@@ -202,6 +206,8 @@ class Program:
 
 
 _programs: OrderedDict[str, list[Program]] = OrderedDict()
+_returned = threading.Condition(LOCK)
+_threads = threading.local()
 _mean_losses: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {}
 
 
@@ -212,9 +218,10 @@ def program(
     loss: keras.losses.Loss,
     jit: bool | None = None,
 ) -> Program:
-    """Return a program that trains models of this architecture, and that nobody has borrowed.
+    """Return a program that trains models of this architecture, and that no other thread has.
 
-    It is traced only once; where trials of one architecture train at once, for each of them.
+    It is traced only once; where trials of one architecture train at once, for each of them. Before
+    another one is made, it waits as long as that would take: a trial may be about to end.
 
     Args:
         model: A model from inputs to probabilities (n, 1).
@@ -225,10 +232,11 @@ def program(
     """
     jit = is_dense(model) if jit is None else jit
     key = json.dumps([_architecture(model), _arguments(optimizer), _describe(loss), jit])
-    with LOCK:
+    with _returned:
         known = _programs.setdefault(key, [])
         _programs.move_to_end(key)
-        found = next((one for one in known if not one.is_borrowed), None)
+        _returned.wait_for(lambda: not known or _find_free(known) is not None, _PATIENCE)
+        found = _find_free(known)
         if found is None:
             found = Program(model, optimizer, loss=loss, jit=jit)
             known.append(found)
@@ -245,14 +253,42 @@ def borrow(
     loss: keras.losses.Loss,
     jit: bool | None = None,
 ) -> Iterator[Program]:
-    """Yield a program as `program` returns it, which nobody else gets in the meantime."""
+    """Yield a program as `program` returns it, which no other thread gets in the meantime."""
     with LOCK:
         found = program(model, optimizer, loss=loss, jit=jit)
-        found.is_borrowed = True
+        is_new, found.borrower = found.borrower is None, threading.get_ident()
     try:
         yield found
     finally:
-        found.is_borrowed = False
+        if is_new and not getattr(_threads, "is_holding", False):
+            _give_back()
+
+
+@contextmanager
+def hold() -> Iterator[None]:
+    """Keep what this thread borrows until the end, so that it gets the same programs again."""
+    _threads.is_holding = True
+    try:
+        yield
+    finally:
+        _threads.is_holding = False
+        _give_back()
+
+
+def _give_back() -> None:
+    with _returned:
+        for one in itertools.chain(*_programs.values()):
+            if one.borrower == threading.get_ident():
+                one.borrower = None
+        _returned.notify_all()
+
+
+def _find_free(known: Sequence[Program]) -> Program | None:
+    """Return a program that no other thread has borrowed, the one of this thread first."""
+    own = threading.get_ident()
+    return next(
+        (one for borrower in (own, None) for one in known if one.borrower == borrower), None
+    )
 
 
 def variables(model: keras.Model) -> list[keras.Variable]:

@@ -108,7 +108,7 @@ def run(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where the training takes longer than it may.
     """
-    with contextlib.nullcontext() if is_shared(task.config) else _alone:
+    with contextlib.nullcontext() if is_shared(task.config) else _alone, engine.hold():
         return _run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
 
 

@@ -75,14 +75,8 @@ def at_once(ran: Ran) -> int:
     return most
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The search, one trial after the other."""
-    project = tmp_path_factory.mktemp("alone") / "project"
-    return finish(start(project, *RANDOM, "executor.workers=1"), project)
-
-
-def test_the_search_is_the_same(alone: Ran, here: Callable[..., Ran]) -> None:
+def test_the_search_is_the_same(here: Callable[..., Ran]) -> None:
+    alone = here(*RANDOM, "executor.workers=1")
     ran = here(*RANDOM, "executor.workers=3")
     assert (at_once(alone), at_once(ran)) == (1, 3)
     assert without_workers(ran) == without_workers(alone)
@@ -101,7 +95,7 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 
 @pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
-    name: str, alone: Ran, tmp_path: Path, command: Callable[..., Ran]
+    name: str, tmp_path: Path, command: Callable[..., Ran]
 ) -> None:
     project = tmp_path / "project"
     ran = finish(
@@ -117,6 +111,8 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
         assert states == {event["trial_id"] for event in ran.of("trial_started")}
     again = command(project, "resume=last", "executor.workers=2")
     assert (again.status, again.folder) == (0, ran.folder), again.stderr
+    (tmp_path / "alone").mkdir()
+    alone = command(tmp_path / "alone", *RANDOM, "executor.workers=1")
     assert of_trials(again) == of_trials(alone)
     assert_same_weights(again, alone)
     assert statuses(again) == ["FINISHED"] * 6

@@ -143,6 +143,7 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
 # Signals.
 
 
+@pytest.mark.slow  # tests/test_at_once.py has one with two trials that run
 def test_a_signal_ends_a_search_after_the_epoch(
     tmp_path: Path, command: Callable[..., Ran]
 ) -> None:

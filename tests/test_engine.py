@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -162,3 +164,47 @@ def test_state_of_frozen_and_nested_layers_is_kept(data: tuple[Array, Array]) ->
     assert not np.array_equal(
         next(v for p, v in kernels.items() if "dense" not in p), inner.get_layer("p").kernel
     )
+
+
+def test_a_program_belongs_to_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_PATIENCE", 0.05)
+    loss, kind = keras.losses.BinaryCrossentropy(), keras.optimizers.SGD
+    found: list[engine.Program] = []
+
+    def elsewhere() -> None:
+        with engine.borrow(head(units=19), kind(0.1), loss=loss) as program:
+            found.append(program)
+
+    with engine.hold():
+        with engine.borrow(head(units=19), kind(0.1), loss=loss) as first:
+            pass
+        run_thread(elsewhere)
+        with engine.borrow(head(units=19), kind(0.2), loss=loss) as again:
+            assert again is first
+    run_thread(elsewhere)
+    assert found[0] is not first
+    assert found[1] is first
+
+
+def test_a_program_that_comes_back_soon_is_waited_for() -> None:
+    loss, kind = keras.losses.BinaryCrossentropy(), keras.optimizers.SGD
+    borrowed, found = threading.Event(), list[engine.Program]()
+
+    def elsewhere() -> None:
+        with engine.borrow(head(units=21), kind(0.1), loss=loss) as program:
+            found.append(program)
+            borrowed.set()
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    assert borrowed.wait(20)
+    with engine.borrow(head(units=21), kind(0.1), loss=loss) as program:
+        assert program is found[0]
+    thread.join()
+
+
+def run_thread(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
