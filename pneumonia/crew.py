@@ -12,6 +12,9 @@ from typing import Generic, Self, TypeVar
 
 Outcome = TypeVar("Outcome")
 
+# How many trials there may be for each worker, those included that wait for an earlier one to end.
+_AHEAD = 8
+
 
 class Dismissed(BaseException):
     """A training that stops between two epochs, because the search has stopped elsewhere."""
@@ -26,8 +29,7 @@ class _Slot(Generic[Outcome]):
 class Crew(Generic[Outcome]):
     """Owns the trials of a search that run, and those that wait for an earlier one to end.
 
-    It must not know what a trial is, nor choose one. With one worker a trial runs where it is
-    started, in the thread of the caller.
+    It must not know what a trial is, nor choose one.
 
     When it is left, nothing runs any more: after an error the trials stop before their next epoch.
 
@@ -53,14 +55,19 @@ class Crew(Generic[Outcome]):
         trace: TracebackType | None,
     ) -> None:
         self.dismiss()
-        if self._pool is not None:
-            self._pool.shutdown()
+        while self._pool is not None:
+            try:
+                self._pool.shutdown()
+            except KeyboardInterrupt:
+                continue  # who cannot wait for the end of an epoch ends the process
+            break
 
     @property
     def has_room(self) -> bool:
         """Whether another trial may be started."""
         running = sum(not slot.future.done() for slot in self._slots)
-        return running < self._workers and not self._is_over.is_set()
+        is_near = len(self._slots) < _AHEAD * self._workers
+        return running < self._workers and is_near and not self._is_over.is_set()
 
     @property
     def trial_ids(self) -> list[str]:
@@ -68,22 +75,26 @@ class Crew(Generic[Outcome]):
         return [slot.trial_id for slot in self._slots]
 
     def start(self, trial_id: str, run: Callable[[], Outcome]) -> None:
-        """Run a trial.
-
-        Raises:
-            BaseException: What it raises, with one worker.
-        """
-        slot: _Slot[Outcome] = _Slot(trial_id)
-        if self._pool is not None:
-            slot = _Slot(trial_id, self._pool.submit(run))
-            slot.future.add_done_callback(lambda _: self._news.release())
-            self._unheard += 1
-        else:
-            slot.future.set_result(run())
+        """Run a trial beside others."""
+        assert self._pool is not None
+        slot = _Slot(trial_id, self._pool.submit(run))
+        slot.future.add_done_callback(lambda _: self._news.release())
+        self._unheard += 1
         self._slots.append(slot)
 
+    def finish(self) -> None:
+        """Wait until nothing runs.
+
+        Raises:
+            BaseException: What a trial raised that has come to no end.
+        """
+        while self._unheard:
+            self.wait()
+            if fault := self._fault():
+                raise fault
+
     def add(self, trial_id: str, outcome: Outcome) -> None:
-        """Take in a trial that need not run."""
+        """Take in what came of a trial that did not run in a thread."""
         slot: _Slot[Outcome] = _Slot(trial_id)
         slot.future.set_result(outcome)
         self._slots.append(slot)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pneumonia import storage, trial
+from pneumonia import inputs, storage, trial
 from pneumonia.errors import UserError
 from pneumonia.storage import StorageError
 from pneumonia.training import DivergedError, TooSlowError
@@ -37,6 +37,13 @@ class LocalExecutor:
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
+
+    def runs_alone(self, task: Task) -> bool:
+        """Tell whether no other trial may run beside one."""
+        try:
+            return self.workers == 1 or not inputs.is_shared(task.config)
+        except Exception:  # it fails at it when it runs, and tells why
+            return False
 
     def run(
         self,

@@ -5,6 +5,7 @@ Loading and building is kept, within bounds, from trial to trial of one process.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 
 from pneumonia import backbones, features
-from pneumonia.building import build
+from pneumonia.building import LOCK, build
 from pneumonia.data import Split
 from pneumonia.features import Frozen, View
 from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
@@ -80,7 +81,7 @@ class Inputs:
 
 
 _parts: Kept[Parts] = Kept(4)
-_feeds: Kept[Feed] = Kept(12)
+_feeds: Kept[Feed] = Kept(12, lock=threading.RLock())  # features may take minutes
 
 
 def parts(config: Config) -> Parts:
@@ -136,10 +137,12 @@ def is_shared(config: Config) -> bool:
     """Tell whether several trials may train on a configuration's inputs at the same time.
 
     They may where these are stored, and no layer of the backbone is trained: all trials have the
-    same, and each puts its own weights into them.
+    same, and each puts its own weights into them. They may not where features are computed in
+    bfloat16, for which TensorFlow is told to use it everywhere.
     """
-    is_stored = config["features"]["cache"] and config["augment"]["views"] != ONLINE
-    return bool(is_stored and parts(config).rest is None)
+    section = config["features"]
+    is_stored = section["cache"] and config["augment"]["views"] != ONLINE
+    return bool(is_stored and section["precision"] == "float32" and parts(config).rest is None)
 
 
 def positive_share(labels: Array, rule: Any) -> float:
@@ -165,7 +168,8 @@ def cache_settings(config: Config) -> features.Settings:
 def _train_feed(config: Config, split: Split, report: Report) -> Feed:
     section = dict(config["augment"])
     views = section.pop("views")
-    pipeline = build(section, "augment")
+    with LOCK:  # its layers draw their seeds
+        pipeline = build(section, "augment")
     if pipeline is None:
         return plain_feed(config, split, report=report)
     built, settings, seed = parts(config), cache_settings(config), config["seed"]

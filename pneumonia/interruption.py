@@ -2,7 +2,7 @@
 
 TensorFlow trains an epoch, or several, in one call, and Python runs no signal handler meanwhile. So
 a thread of its own hears of signals, which the system writes to a pipe, and counts them. What runs
-in the main thread asks `check` wherever it may stop: between two epochs, after a batch of features.
+asks `check` wherever it may stop: between two epochs, after a batch of features.
 """
 
 from __future__ import annotations

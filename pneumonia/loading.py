@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -14,16 +15,21 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """The most recently used values, at most so many; one thread makes them, the others wait."""
+    """The most recently used values, at most so many; one thread makes them, the others wait.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Args:
+        most: How many.
+        lock: What the others wait for.
+    """
+
+    def __init__(self, most: int, *, lock: threading.RLock = LOCK) -> None:
+        self._most, self._lock = most, lock
         self._values: OrderedDict[str, Value] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], Value]) -> Value:
         """Return the value of a key, made if it is not there."""
         name = json.dumps(key, sort_keys=True, default=str)
-        with LOCK:
+        with self._lock:
             if name not in self._values:
                 self._values[name] = make()
                 if len(self._values) > self._most:

@@ -245,8 +245,13 @@ def _is_round_open(oracle: keras_tuner.oracles.HyperbandOracle) -> bool:
             promoted = {info["past_id"] for info in members}
             rest = [oracle.trials[trial_id] for trial_id in before if trial_id not in promoted]
             completed = [one for one in rest if one.status == kt_trial.TrialStatus.COMPLETED]
-            # Where too many have failed, it looks for another round.
-            return running.isdisjoint(before) and len(completed) > len(before) - size
+            if running.isdisjoint(before) and len(completed) > len(before) - size:
+                return True
+            # Where too many have failed, it is stuck, and the next bracket has its turn.
+            everyone = (info["id"] for one in bracket["rounds"] for info in one)
+            if not running.isdisjoint(everyone):
+                return False
+            break
     return False
 
 

@@ -251,24 +251,29 @@ def _paced(params: Mapping[str, Any]) -> dict[str, Any]:
 def _times(folder: Path) -> tuple[list[float], list[tuple[float, int]]]:
     """Return the seconds of a search's epochs but the first ones, of its trials with their epochs.
 
-    A trial that another process has begun, or another search has run, tells no time.
+    Where several trials run at once, each has its share: what passes until an event counts for the
+    trial that it is of. One that another process has begun, or another search has run, tells no
+    time.
     """
     epochs: list[float] = []
     trials: list[tuple[float, int]] = []
-    running, trained, began, before = None, 0, math.nan, math.nan
+    spans: dict[str, tuple[float, int]] = {}
+    before = math.nan
     for event in journal.read(folder):
-        kind, trial_id = event["kind"], event.get("trial_id")
+        kind, trial_id = event["kind"], event.get("trial_id", "")
         elapsed = event.get("seconds_elapsed", math.nan)
-        if kind == "epoch_ended" and trial_id == running:
-            trained += 1
-            epochs.append(elapsed - before)
-            before = elapsed
-            continue
-        if kind == "trial_ended" and trial_id == running and event["status"] == "COMPLETED":
-            trials.append((elapsed - began, trained))
-        is_own = kind == "trial_started" and "taken_over_from" not in event["tags"]
-        running, trained, began, before = trial_id if is_own else None, 0, elapsed, math.nan
-    return [seconds for seconds in epochs if not math.isnan(seconds)], trials
+        passed, before = elapsed - before, elapsed
+        span, trained = spans.pop(trial_id, (math.nan, 0))
+        if kind == "epoch_ended" and not math.isnan(span):
+            spans[trial_id] = span + passed, trained + 1
+            epochs += [passed] if trained else []
+        elif kind == "trial_ended" and event["status"] == "COMPLETED" and not math.isnan(span):
+            trials.append((span + passed, trained))
+        elif kind == "trial_started" and "taken_over_from" not in event["tags"]:
+            spans[trial_id] = 0.0, 0
+        elif kind == "search_ended":
+            spans.clear()
+    return epochs, trials
 
 
 def _cost(

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -82,8 +82,8 @@ class Search:
         most, limits = tuner["max_consecutive_failures"], job.cfg.get("budget") or {}
         self.executor = build(_plain(job.cfg.executor), "executor")
         # Trials that run at once would share the epochs that are left: each has its turn instead.
-        is_alone = limits.get("epochs") is not None
-        self.crew: Crew[Ended | None] = Crew(1 if is_alone else self.executor.workers)
+        self.runs_alone = limits.get("epochs") is not None
+        self.crew: Crew[Ended | None] = Crew(self.executor.workers)
         self.recorder = Recorder(journal)
         self.past, self.lock = self.recorder.past, self.recorder.lock
         self.bounds = Bounds(limits, most_failures=most, journal=journal, past=self.past)
@@ -177,24 +177,39 @@ class Search:
     def _start(self, proposal: Proposal) -> bool:
         """Start a trial, unless its end is known; return whether the budget allows for it."""
         config, trial_id = collapse(self.cfg, proposal.values), proposal.trial_id
+        task = self._task(proposal, config)
         with self.lock:
             known = replay.answer(self.past, proposal, config)
         if known is not None:
             account.show_replayed(self.progress, known, self.objective["name"])
             self.replayed.add(trial_id)
-        else:
-            so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
-            if self.bounds.is_spent(so_far):
-                return False
-            with self.lock:
-                known = self._take_over(proposal, config)
-        if known is not None:
             self.crew.add(trial_id, known)
+            return True
+        if is_alone := self.runs_alone or self.executor.runs_alone(task):
+            self.crew.finish()
+        so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
+        if self.bounds.is_spent(so_far):
+            return False
+        if taken := self._take_over(proposal, config):
+            self.crew.add(trial_id, taken)
+            return True
+        self.recorder.begin_trial(proposal, config)
+        account.show_trial(self.progress, proposal, config, self.expected)
+        if is_alone:
+            self.crew.add(trial_id, self._run_trial(proposal, task))
         else:
-            self.recorder.begin_trial(proposal, config)
-            account.show_trial(self.progress, proposal, config, self.expected)
-            self.crew.start(trial_id, lambda: self._run_trial(proposal, config))
+            self.crew.start(trial_id, lambda: self._run_trial(proposal, task))
         return True
+
+    def _task(self, proposal: Proposal, config: Config) -> Task:
+        return Task(
+            trial_id=proposal.trial_id,
+            config=config,
+            epochs=proposal.epochs,
+            folder=str(self.folder),
+            parent=proposal.parent,
+            keeps_classifier=self.cfg.tracking.log_models != "none",
+        )
 
     def _settle(self, ended: Ended) -> None:
         """Take in what came of a trial."""
@@ -222,11 +237,11 @@ class Search:
         self._record(proposal, outcome)
         return Ended(proposal, config, outcome)
 
-    def _run_trial(self, proposal: Proposal, config: Config) -> Ended | None:
-        """Run a trial, in a thread of the crew; return None where the budget has stopped it."""
+    def _run_trial(self, proposal: Proposal, task: Task) -> Ended | None:
+        """Run a trial, perhaps in a thread of the crew; return None where the budget stops it."""
         trial_id, number = proposal.trial_id, proposal.number
         start = dict(self.past.trials[proposal.parent].reached) if proposal.parent else {}
-        logs = Logs(self.folder, trial_id) if config["training"]["tensorboard"] else None
+        logs = Logs(self.folder, trial_id) if task.config["training"]["tensorboard"] else None
 
         def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
             if epoch <= start.get(execution, 0):
@@ -238,29 +253,16 @@ class Search:
             if logs is not None:
                 logs.write(execution, epoch, metrics)
 
-        def between_epochs() -> None:
-            with self.lock:  # a signal is told once, and stops all
-                self.crew.check()
-                try:
-                    self.bounds.between_epochs()
-                except KeyboardInterrupt:
-                    self.crew.dismiss()
-                    raise
+        def report(text: str, done: int, total: int) -> None:
+            self._ask(self.bounds.interruption.check)
+            self._report(text, done, total)
 
-        task = Task(
-            trial_id=trial_id,
-            config=config,
-            epochs=proposal.epochs,
-            folder=str(self.folder),
-            parent=proposal.parent,
-            keeps_classifier=self.cfg.tracking.log_models != "none",
-        )
         try:
             outcome = self.executor.run(
                 task,
                 on_epoch=on_epoch,
-                report=self._report,
-                between_epochs=between_epochs,
+                report=report,
+                between_epochs=lambda: self._ask(self.bounds.between_epochs),
             )
         except BudgetSpent:
             self._set_aside(proposal, task)
@@ -269,7 +271,17 @@ class Search:
             if logs is not None:
                 logs.close()
         self._record(proposal, outcome)
-        return Ended(proposal, config, outcome)
+        return Ended(proposal, task.config, outcome)
+
+    def _ask(self, check: Callable[[], None]) -> None:
+        """Stop a trial here where the search has to: a signal is told once, and stops all."""
+        with self.lock:
+            self.crew.check()
+            try:
+                check()
+            except KeyboardInterrupt:
+                self.crew.dismiss()
+                raise
 
     def _set_aside(self, proposal: Proposal, task: Task) -> None:
         """Let a trial that the budget has stopped be the winner, by its best epoch so far."""
@@ -287,10 +299,12 @@ class Search:
         self.recorder.end_trial(proposal, outcome)
 
     def _drop_states(self) -> None:
-        """Remove the states of trials that can neither win nor be gone on with."""
+        """Remove the states of trials that have ended, and can neither win nor be gone on with."""
         ranked = self._ranked()
         kept = {ranked[0].proposal.trial_id} if ranked else set()
-        kept |= self.oracle.promotable() | set(self.crew.trial_ids)
+        # Of what a process before this one has begun or ended, some may not be proposed again yet.
+        kept |= self.past.trials.keys() - {one.proposal.trial_id for one in self.ended}
+        kept |= self.oracle.promotable()
         for path in (self.folder / "trials").glob("*.zip"):
             if path.stem not in kept:
                 path.unlink()

@@ -38,7 +38,7 @@ class TooSlowError(Exception):
 
 
 class Limit:
-    """Owns the time that a trial may train, from now on, and what else may stop it.
+    """Owns the time that a trial may train, from its first epoch on, and what else may stop it.
 
     Args:
         max_seconds: The seconds; None for no limit.
@@ -49,7 +49,7 @@ class Limit:
         self, max_seconds: float | None = None, between_epochs: Callable[[], None] = lambda: None
     ) -> None:
         self._max_seconds, self._between_epochs = max_seconds, between_epochs
-        self._began = time.monotonic()
+        self._began: float | None = None
 
     def check(self, done: int, epochs: int, *, has_trained: bool) -> None:
         """Stop before an epoch where the training must not go on.
@@ -63,7 +63,9 @@ class Limit:
             TooSlowError: Where it has taken longer than it may.
         """
         self._between_epochs()
-        seconds = time.monotonic() - self._began
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        seconds = now - self._began
         if self._max_seconds is not None and has_trained and seconds > self._max_seconds:
             raise TooSlowError(
                 f"The training was stopped after {seconds:.1f} s, at epoch {done} of {epochs}: "

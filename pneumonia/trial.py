@@ -6,9 +6,7 @@ machine.
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
 from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import Inputs, Parts, is_shared, parts, plain_feed, prepare
+from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
 from pneumonia.loading import Kept, load_data
 from pneumonia.template import Template
 from pneumonia.training import Limit, Training
@@ -34,7 +32,6 @@ OnEpoch = Callable[[int, int, Metrics], None]
 Report = Callable[[str, int, int], None]
 
 _templates: Kept[Template | None] = Kept(4)
-_alone = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ def run(
 ) -> Result:
     """Train a trial up to its epoch.
 
-    Several threads may run trials at once. Where these would be in each other's way, one waits.
+    Several threads may run trials at once whose inputs can be shared (`inputs.is_shared`).
 
     Args:
         task: What to train.
@@ -108,7 +105,7 @@ def run(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where the training takes longer than it may.
     """
-    with contextlib.nullcontext() if is_shared(task.config) else _alone, engine.hold():
+    with engine.hold():
         return _run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
 
 

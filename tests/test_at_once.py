@@ -27,7 +27,13 @@ __all__ = ["command", "empty_store", "here"]
 
 RANDOM = (
     *SMALL,
-    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3"),
+    *(
+        "tuner=random",
+        "tuner.max_trials=6",
+        "tuner.max_epochs=3",
+        "augment=chest",
+        "augment.views=2",
+    ),
     *('dense.dropout="choice(0.1, 0.2, 0.3)"', 'optimizer.learning_rate="interval(0.001, 0.01)"'),
 )
 
@@ -95,8 +101,10 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 
 @pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
-    name: str, tmp_path: Path, command: Callable[..., Ran]
+    name: str, tmp_path: Path, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pneumonia import trial
+
     project = tmp_path / "project"
     ran = finish(
         start(project, *RANDOM, "executor.workers=2", code=ENDED.replace("{name}", name)), project
@@ -109,7 +117,15 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
         assert statuses(ran) == ["KILLED", "KILLED"]
         states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
         assert states == {event["trial_id"] for event in ran.of("trial_started")}
-    again = command(project, "resume=last", "executor.workers=2")
+    run, gone_on = trial.run, []
+
+    def watched(task: trial.Task, **options: Any) -> trial.Result:
+        gone_on.append(trial.state_path(task.folder, task.trial_id).exists())
+        return run(task, **options)
+
+    monkeypatch.setattr(trial, "run", watched)
+    again = command(project, "resume=last", "executor.workers=1")
+    assert gone_on == [True, True, False, False, False, False]
     assert (again.status, again.folder) == (0, ran.folder), again.stderr
     (tmp_path / "alone").mkdir()
     alone = command(tmp_path / "alone", *RANDOM, "executor.workers=1")

@@ -37,6 +37,21 @@ def test_outcomes_come_in_the_order_of_the_starts() -> None:
         assert not crew.wait()
 
 
+def test_nobody_runs_far_ahead_of_a_slow_trial() -> None:
+    gate = threading.Event()
+    with Crew[str](2) as crew:
+        crew.start("slow", after(gate, ""))
+        count = 1
+        while crew.has_room:
+            crew.add(str(count), "")
+            count += 1
+        assert count == 16
+        gate.set()
+        crew.finish()
+        assert len(list(crew.take())) == 16
+        assert crew.has_room
+
+
 def test_as_many_run_at_once_as_there_are_workers() -> None:
     gate, running = threading.Event(), threading.Barrier(3, timeout=SECONDS)
 
@@ -53,13 +68,22 @@ def test_as_many_run_at_once_as_there_are_workers() -> None:
         gate.set()
 
 
-def test_one_worker_runs_where_it_is_asked() -> None:
-    with Crew[int](1) as crew:
-        crew.start("a", threading.get_ident)
-        assert crew.has_room
-        assert list(crew.take()) == [threading.get_ident()]
+def test_who_finishes_waits_for_all_and_hears_what_went_wrong() -> None:
+    done: list[str] = []
+
+    def work(seconds: float, name: str) -> str:
+        time.sleep(seconds)
+        done.append(name)
+        return name
+
+    with Crew[str](2) as crew:
+        crew.start("a", lambda: work(0.1, "a"))
+        crew.start("b", lambda: work(0.01, "b"))
+        crew.finish()
+        assert done == ["b", "a"]
+        crew.start("c", lambda: work(0.01, {}["c"]))
         with pytest.raises(KeyError):
-            crew.start("b", {}.popitem)  # type: ignore[arg-type]
+            crew.finish()
 
 
 def test_an_error_is_raised_at_once_and_the_others_stop_before_their_next_epoch() -> None:

@@ -9,10 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
-from pneumonia import disk, trial
+from pneumonia import disk, journal, trial
 from pneumonia.disk import Cost
 from pneumonia.oracle import Round
-from pneumonia.plan import Pace, Plan, megabytes
+from pneumonia.plan import Pace, Plan, _times, megabytes
 from pneumonia.space import find
 from pneumonia.trial import Task
 
@@ -133,3 +133,29 @@ def test_states_are_kept_for_one_bracket_at_a_time(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_built_is_left_out(tmp_path: Path) -> None:
     assert estimate(tmp_path, model__layer="choice(block3b_add, nothing)").features > 0
+
+
+def test_trials_that_ran_at_once_have_their_shares_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(journal.Journal, "elapsed", property(lambda _: float(next(clock))))
+    log = journal.Journal(tmp_path)
+    log.append("search_started")
+    for trial_id in ("a", "b"):
+        log.append("trial_started", trial_id=trial_id, tags={})
+    for _ in range(3):
+        log.append("epoch_ended", trial_id="a")
+        log.append("epoch_ended", trial_id="b")
+    log.append("trial_ended", trial_id="a", status="COMPLETED")
+    log.append("trial_ended", trial_id="b", status="FAILED")
+    log.append("trial_started", trial_id="c", tags={"taken_over_from": "other/a"})
+    log.append("epoch_ended", trial_id="c")
+    log.append("trial_ended", trial_id="c", status="COMPLETED")
+    log.append("trial_started", trial_id="d", tags={})
+    log.append("search_ended")
+    log.append("epoch_ended", trial_id="d")
+    log.close()
+    epochs, trials = _times(tmp_path)
+    assert epochs == [1.0] * 4
+    assert trials == [(4.0, 3)]
