@@ -76,7 +76,7 @@ class LocalExecutor:
             return Failure(reason, traceback.format_exc())
 
 
-def local(*, workers: int = 2) -> LocalExecutor:
+def local(*, workers: int = 1) -> LocalExecutor:
     """Return the executor of this process.
 
     Args:
