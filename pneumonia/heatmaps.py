@@ -28,7 +28,6 @@ Explain = Callable[[Sequence[Pixels]], list[Heat]]
 Step = Callable[[Any], Any]
 
 _BATCH = 16
-_FEW = 2
 # Values of images of one size that are handled at a time: 64 MB as floats.
 _BATCH_VALUES = 16_000_000
 _STRONGEST = 0.6  # how much of the image the hottest place covers
@@ -48,11 +47,7 @@ def explain(classifier: keras.Model, images: Sequence[Pixels]) -> list[Heat]:
     Raises:
         UserError: Where no layer of the classifier has height and width.
     """
-    heat = _heat(classifier)
-    # For a few batches, tracing takes longer than calling one layer after the other.
-    if len({image.shape for image in images}) > _FEW or len(images) > _FEW * _BATCH:
-        return explainer(classifier)(images)
-    return _in_batches(images, lambda batch: np.asarray(heat(tf.constant(batch))))
+    return explainer(classifier)(images)
 
 
 def explainer(classifier: keras.Model) -> Explain:
@@ -61,14 +56,6 @@ def explainer(classifier: keras.Model) -> Explain:
     Raises:
         UserError: Where no layer of the classifier has height and width.
     """
-    signature = tf.TensorSpec((None, None, None, None), tf.uint8)
-    # One signature for all sizes: tracing again for each takes longer than the images do.
-    call = tf.function(_heat(classifier), autograph=False).get_concrete_function(signature)
-    return lambda images: _in_batches(images, lambda batch: np.asarray(call(tf.constant(batch))))
-
-
-def _heat(classifier: keras.Model) -> Step:
-    """Return the heat maps (n, h, w) of images (n, H, W, C), neither scaled nor smoothed."""
     look, judge = _halves(classifier)
 
     def heat(images: tf.Tensor) -> tf.Tensor:
@@ -80,7 +67,10 @@ def _heat(classifier: keras.Model) -> Step:
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         return tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
 
-    return heat
+    signature = tf.TensorSpec((None, None, None, None), tf.uint8)
+    # One signature for all sizes: tracing again for each takes longer than the images do.
+    call = tf.function(heat, autograph=False).get_concrete_function(signature)
+    return lambda images: _in_batches(images, lambda batch: np.asarray(call(tf.constant(batch))))
 
 
 def overlay(image: Pixels, heat: Heat) -> Pixels:
