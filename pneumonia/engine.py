@@ -8,13 +8,12 @@ learning rate and dropout rates are variables of the program. Losses and optimiz
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,29 +256,25 @@ def borrow(
     with LOCK:
         found = program(model, optimizer, loss=loss, jit=jit)
         is_new, found.borrower = found.borrower is None, threading.get_ident()
-    try:
+    with ExitStack() as own:
+        if is_new:
+            (getattr(_threads, "held", None) or own).callback(_give_back, found)
         yield found
-    finally:
-        if is_new and not getattr(_threads, "is_holding", False):
-            _give_back()
 
 
 @contextmanager
 def hold() -> Iterator[None]:
     """Keep what this thread borrows until the end, so that it gets the same programs again."""
-    _threads.is_holding = True
-    try:
-        yield
-    finally:
-        _threads.is_holding = False
-        _give_back()
+    with ExitStack() as _threads.held:
+        try:
+            yield
+        finally:
+            _threads.held = None
 
 
-def _give_back() -> None:
+def _give_back(program: Program) -> None:
     with _returned:
-        for one in itertools.chain(*_programs.values()):
-            if one.borrower == threading.get_ident():
-                one.borrower = None
+        program.borrower = None
         _returned.notify_all()
 
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pneumonia import account, history
-from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.oracle import Proposal
-from pneumonia.trial import Result
 
 Config = dict[str, Any]
 
@@ -24,21 +22,20 @@ class Recorder:
         journal: The journal, which no other process has open.
 
     Attributes:
-        journal: The journal.
         past: What is known, kept up with.
         lock: Held while an event is recorded, and by those who read what is known, or do what has
             to follow, while trials run.
     """
 
     def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+        self._journal = journal
         self.past = history.read(journal.path.parent)
         self.lock = threading.RLock()
 
     def tell(self, kind: str, /, **fields: Any) -> None:
         """Record an event."""
         with self.lock:
-            self.past.apply(self.journal.append(kind, **fields))
+            self.past.apply(self._journal.append(kind, **fields))
 
     def begin_trial(self, proposal: Proposal, config: Config, **tags: str) -> None:
         """Record that a trial begins, unless it began in a process that was killed."""
@@ -63,7 +60,3 @@ class Recorder:
             fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
             self.tell("epoch_ended", trial_id=trial_id, **fields)
             return True
-
-    def end_trial(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        """Record what came of a trial."""
-        self.tell("trial_ended", trial_id=proposal.trial_id, **account.ending(outcome))

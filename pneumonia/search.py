@@ -253,15 +253,11 @@ class Search:
             if logs is not None:
                 logs.write(execution, epoch, metrics)
 
-        def report(text: str, done: int, total: int) -> None:
-            self._ask(self.bounds.interruption.check)
-            self._report(text, done, total)
-
         try:
             outcome = self.executor.run(
                 task,
                 on_epoch=on_epoch,
-                report=report,
+                report=self._report,
                 between_epochs=lambda: self._ask(self.bounds.between_epochs),
             )
         except BudgetSpent:
@@ -274,7 +270,7 @@ class Search:
         return Ended(proposal, task.config, outcome)
 
     def _ask(self, check: Callable[[], None]) -> None:
-        """Stop a trial here where the search has to: a signal is told once, and stops all."""
+        """Stop what runs here where the search has to: a signal is told once, and stops all."""
         with self.lock:
             self.crew.check()
             try:
@@ -293,10 +289,9 @@ class Search:
                 self.stopped.append(Ended(reached, task.config, outcome))
 
     def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        failure = outcome.reason if isinstance(outcome, Failure) else ""
-        score = outcome.score if isinstance(outcome, Result) else None
-        self.progress.trial_end(score, number=proposal.number, failure=failure)
-        self.recorder.end_trial(proposal, outcome)
+        fields, number = account.ending(outcome), proposal.number
+        self.progress.trial_end(fields["score"], number=number, failure=fields["reason"])
+        self.recorder.tell("trial_ended", trial_id=proposal.trial_id, **fields)
 
     def _drop_states(self) -> None:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
@@ -388,7 +383,7 @@ class Search:
             self.recorder.tell("search_ended", **ending)
 
     def _report(self, text: str, done: int, total: int) -> None:
-        self.bounds.interruption.check()
+        self._ask(self.bounds.interruption.check)
         self.progress.phase(f"{text} {done}/{total}")
 
 

@@ -132,36 +132,24 @@ def train(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where it takes longer than it may.
     """
-    with started(training.model, training.config, training.seed) as program:
-        return _train(training, epochs, program, begin=begin, tell=tell, offer=offer)
-
-
-def _train(
-    training: Training,
-    epochs: int,
-    program: engine.Program,
-    *,
-    begin: Progress | None,
-    tell: Tell,
-    offer: Offer,
-) -> Progress:
     config = training.config
     history: list[Metrics] = []
     best: tuple[Array, ...] = ()
-    if begin is not None:
-        program.resume(engine.State(begin.model, begin.optimizer))
-        history, best = list(begin.history), begin.best
-    metrics, begun = build_metrics(config), len(history)
-    val = read_all(training.inputs.val)
-    while len(history) < epochs and not is_stopped(history, config):
-        training.limit.check(len(history), epochs, has_trained=len(history) > begun)
-        epoch = len(history) + 1
-        history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
-        if best_epoch(history, config["objective"]) == epoch:
-            best = program.weights()
-        offer(partial(_progress, program, best, history))
-        tell(epoch, history[-1])
-    return _progress(program, best, history)
+    with started(training.model, config, training.seed) as program:
+        if begin is not None:
+            program.resume(engine.State(begin.model, begin.optimizer))
+            history, best = list(begin.history), begin.best
+        metrics, begun = build_metrics(config), len(history)
+        val = read_all(training.inputs.val)
+        while len(history) < epochs and not is_stopped(history, config):
+            training.limit.check(len(history), epochs, has_trained=len(history) > begun)
+            epoch = len(history) + 1
+            history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
+            if best_epoch(history, config["objective"]) == epoch:
+                best = program.weights()
+            offer(partial(_progress, program, best, history))
+            tell(epoch, history[-1])
+        return _progress(program, best, history)
 
 
 def best_epoch(history: Sequence[Metrics], objective: Config) -> int:

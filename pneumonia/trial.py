@@ -83,6 +83,7 @@ def state_path(folder: str | Path, trial_id: str) -> Path:
     return Path(folder) / "trials" / f"{trial_id}.zip"
 
 
+@engine.hold()
 def run(
     task: Task,
     *,
@@ -105,13 +106,6 @@ def run(
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where the training takes longer than it may.
     """
-    with engine.hold():
-        return _run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
-
-
-def _run(
-    task: Task, *, on_epoch: OnEpoch, report: Report, between_epochs: Callable[[], None]
-) -> Result:
     started = time.monotonic()
     kept = Checkpoints(state_path(task.folder, task.trial_id))
     between = between_epochs

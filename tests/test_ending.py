@@ -143,12 +143,11 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
 # Signals.
 
 
-@pytest.mark.slow  # tests/test_at_once.py has one with two trials that run
 def test_a_signal_ends_a_search_after_the_epoch(
     tmp_path: Path, command: Callable[..., Ran]
 ) -> None:
     project = tmp_path / "project"
-    ran = finish(start(project, *SEARCH, "executor.workers=1", code=SIGNALLED), project)
+    ran = finish(start(project, *SEARCH, code=SIGNALLED), project)
     search_id = ran.events[0]["search_id"]
     assert ran.status == 130
     assert ran.stderr.endswith(f"Interrupted. To go on: pneumonia resume={search_id}\n")
@@ -207,7 +206,7 @@ def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(
 
     monkeypatch.setattr(Journal, "append", append_until_full)
     try:
-        ran = here(*SEARCH, "executor.workers=1")
+        ran = here(*SEARCH)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     monkeypatch.setattr(Journal, "append", append)

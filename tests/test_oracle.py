@@ -36,7 +36,7 @@ TUNERS = {
     "bayesian": {
         "_target_": "keras_tuner.oracles.BayesianOptimizationOracle",
         "max_epochs": 5,
-        "max_trials": 14,
+        "max_trials": 16,
         "num_initial_points": 12,
         "alpha": 1e-4,
         "beta": 2.6,

@@ -531,7 +531,7 @@ def test_tensorboard_logs_hold_every_epoch(ran: Ran) -> None:
 
 
 def comparable(ran: Ran) -> list[Event]:
-    """Return the events without what may differ: times, ids, paths, and which trial was quicker."""
+    """Return the events without what may differ: times, ids, paths."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):
@@ -543,11 +543,8 @@ def comparable(ran: Ran) -> list[Event]:
             return [cleaned(item) for item in value]
         return value.replace(ran.folder.name, "") if isinstance(value, str) else value
 
-    first, *events, last = ran.events
-    events.sort(key=lambda event: event.get("trial_id", ""))
-    ordered = [first, *events, last]
     # nan is not equal to itself, its text is.
-    return [json.loads(json.dumps(cleaned(event)), parse_constant=str) for event in ordered]
+    return [json.loads(json.dumps(cleaned(event)), parse_constant=str) for event in ran.events]
 
 
 def assert_same_weights(one: Ran, other: Ran) -> None:
@@ -715,15 +712,10 @@ def test_more_budget_and_then_a_fork(
 
 def scores(ran: Ran) -> list[tuple[Any, ...]]:
     """Return what the trials of a search came to."""
-    ended = {event["trial_id"]: event for event in ran.of("trial_ended")}
+    values = {event["trial_id"]: event["values"] for event in ran.of("trial_started")}
     return [
-        (
-            event["trial_id"],
-            event["values"],
-            *(ended[event["trial_id"]][k] for k in ("score", "metrics")),
-        )
-        for event in ran.of("trial_started")
-        if event["trial_id"] in ended
+        (event["trial_id"], values[event["trial_id"]], event["score"], event["metrics"])
+        for event in ran.of("trial_ended")
     ]
 
 
@@ -731,8 +723,8 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(here: Callable[..., Ran])
     ran = here(*DIVERGING, 'optimizer.learning_rate="choice(1e-3, 1e30, 1e-2)"')
     assert ran.status == 0
     assert "1 trial came to no score" in ran.stdout
-    statuses = {event["trial_id"]: event["status"] for event in ran.of("trial_ended")}
-    assert sorted(statuses.items()) == [("0", "COMPLETED"), ("1", "FAILED"), ("2", "COMPLETED")]
+    statuses = [event["status"] for event in ran.of("trial_ended")]
+    assert statuses == ["COMPLETED", "FAILED", "COMPLETED"]
     (failed,) = [run for run in ran.children.values() if run.info.status == "FAILED"]
     assert float(failed.data.params["optimizer.learning_rate"]) == 1e30
     assert "diverged" in failed.data.tags["reason"]
@@ -770,7 +762,7 @@ def test_a_resumed_search_is_tracked_where_it_was(here: Callable[..., Ran], tmp_
 
 def test_too_many_failures_in_a_row_stop_the_search(here: Callable[..., Ran]) -> None:
     rates = 'optimizer.learning_rate="choice(1e-3, 1e30, 2e30, 3e30)"'
-    ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2", "executor.workers=1")
+    ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2")
     assert ran.status == 2
     assert "2 trials failed one after the other" in ran.stderr
     assert "tuner.max_consecutive_failures" in ran.stderr
@@ -798,7 +790,7 @@ def test_a_broken_trial_and_an_interruption(
         return run(task, **options)
 
     monkeypatch.setattr(trial, "run", disturb)
-    ran = here(*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"', "executor.workers=1")
+    ran = here(*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
     assert ran.status == 130
     assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("KILLED", "interrupted")
     assert [one.info.status for one in ran.children.values()] == ["FINISHED", "FAILED", "KILLED"]
