@@ -176,7 +176,8 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ending: The event that is about to end the search, where the journal does not have it yet.
 
     Raises:
-        UserError: Where the folder holds no journal, or one that does not begin with the search.
+        UserError: Where the folder holds no journal, or one that does not begin with the search;
+            where it or the predictions are damaged.
     """
     past = history.read(folder)
     if past.started is None:
@@ -185,6 +186,9 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
     for event in journal.read(folder):
         clock.see(event)
     params = past.started.get("params", {})
+    file = folder / history.PREDICTIONS
+    predictions = read_predictions(file)
+    _check_sizes(predictions, past.started.get("datasets"), file)
     text, end = _text(folder / history.CONFIG), clock.ended if ending is None else ending
     ranges = _ranges(text, [one.values for one in past.trials.values()])
     search = Chronicle(
@@ -196,7 +200,7 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ranges=ranges,
         trials=tuple(_trial(name, past, clock, ranges) for name in past.trials),
         config=text,
-        predictions=read_predictions(folder / history.PREDICTIONS),
+        predictions=predictions,
         seconds=clock.now,
         export=_object(folder / EXPORT),
     )
@@ -217,22 +221,45 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     """Read what the final classifier gave: columns `split,name,label,probability`.
 
     Returns:
-        Predictions by split; none where the file is missing or is another kind of file.
+        Predictions by split; none where the file is missing.
+
+    Raises:
+        UserError: Where it is damaged, with the line.
     """
     rows: dict[str, list[tuple[str, int, float]]] = {}
-    try:
-        # Names of files may be no text: Python keeps their bytes as surrogates.
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file):
-                values = (row["name"], int(row["label"]), float(row["probability"]))
-                rows.setdefault(row["split"], []).append(values)
-    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+    if not path.exists():
         return {}
+    # Names of files may be no text: Python keeps their bytes as surrogates.
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                values = (row["name"], int(row["label"]), float(row["probability"]))
+                if values[1] not in (0, 1) or not 0 <= values[2] <= 1 or None in row:
+                    raise ValueError
+                rows.setdefault(row["split"], []).append(values)
+            if not rows:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise _damaged(path, f"in line {max(1, reader.line_num)}") from error
     found = {}
     for split, members in rows.items():
         names, labels, probabilities = zip(*members, strict=True)
         found[split] = Predictions(names, np.array(labels), np.array(probabilities))
     return found
+
+
+def _damaged(path: Path, where: str) -> UserError:
+    text = "Without the file, a report of this search leaves out what depends on it."
+    return UserError(f"{path}: damaged {where}. {text}")
+
+
+def _check_sizes(predictions: Mapping[str, Predictions], datasets: Any, path: Path) -> None:
+    """Notice rows that are missing: the search says how many images each split has."""
+    sizes = {row.get("split"): row.get("size") for row in datasets or ()}
+    for split, one in predictions.items():
+        if sizes.get(split, len(one.names)) != len(one.names):
+            raise _damaged(path, f"({len(one.names)} rows of {split} instead of {sizes[split]})")
 
 
 class _Clock:

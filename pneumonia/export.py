@@ -153,7 +153,10 @@ def _report(model: FoundModel, text: str) -> str:
     if folder is None:
         return ""
     (folder / chronicle.EXPORT).write_text(text, encoding="utf-8")
-    return f"The report: {shown(reporting.write(folder))}\n"
+    try:
+        return f"The report: {shown(reporting.write(folder))}\n"
+    except UserError as error:
+        return f"There is no new report. {error}\n"
 
 
 def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> dict[str, Any]:

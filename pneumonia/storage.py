@@ -17,6 +17,8 @@ _NUMBERS = {
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
+    errno.EISDIR,  # a folder where a file should be, and the other way round
+    errno.ENOTDIR,
 }
 
 
