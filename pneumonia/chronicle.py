@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pneumonia.ranges import Range
 Array = np.ndarray[Any, Any]
 
 EXPORT = "export.json"
+JOBS = "jobs.jsonl"
 _MILLISECONDS = 1000.0
 
 
@@ -166,6 +167,45 @@ class Chronicle:
         """Return the trial that won, or leads where the search has not come to its end."""
         named = [one for one in self.trials if one.trial_id == self.ended.get("winner")]
         return next(iter(named or self.ranked()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What came of a job of a multirun.
+
+    Attributes:
+        number: Hydra's, from 0.
+        overrides: What it was run with.
+        folder: The name of its folder within that of the multirun.
+        status: The exit status that it would have alone: 0 where a search came to its end.
+        reason: Why it failed.
+    """
+
+    number: int
+    overrides: str
+    folder: str
+    status: int
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"job {self.number} ({self.overrides})"
+
+
+def note(job: Job, folder: Path) -> None:
+    """Add a job to those noted in the folder of its multirun; several processes may."""
+    with (folder / JOBS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(job)) + "\n")
+
+
+def jobs(folder: Path) -> list[Job]:
+    """Return the jobs noted in the folder of a multirun, by their numbers."""
+    found = []
+    for line in _text(folder / JOBS).splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # one that is damaged
+            found.append(Job(**json.loads(line)))
+    return sorted(found, key=lambda job: job.number)
 
 
 def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:

@@ -7,6 +7,7 @@ and nothing of TensorFlow before the config is valid.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -127,14 +128,14 @@ def main() -> int:
 def _run(arguments: list[str]) -> int:
     """Validate, then let Hydra run the job or jobs."""
     from hydra import main as hydra_main
-    from omegaconf import OmegaConf
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from pneumonia import composing
+    from pneumonia import composing, multirun
 
     # `python -m pneumonia` finds a user's own functions in the current folder: so does `pneumonia`.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))
-    OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
@@ -150,27 +151,30 @@ def _run(arguments: list[str]) -> int:
         config_name=composing.NAME,
     )
     mistakes: list[UserError] = []
-    process, has_begun = os.getpid(), False
+    has_begun, multirun.Compare.status = False, 0
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float:
         nonlocal has_begun
         has_begun = True
-        found = _job(cfg)
-        # Raised, Hydra would add lines of its own; in another process, only raising tells.
-        if found and os.getpid() != process:
-            raise found
-        mistakes.extend([found] if found else [])
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return multirun.attempt(lambda: _job(cfg))
+        try:
+            return _job(cfg)
+        except UserError as error:  # raised, Hydra would add lines of its own
+            print(error, file=sys.stderr)
+            mistakes.append(error)
+            return math.nan
 
     try:
         decorate(job)()
     except OSError as error:
-        if has_begun or error.filename is None or storage.explain(error):
+        if has_begun or error.filename is None:
             raise
         expected = "a folder that can be made and written to"
         told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
         print(told, file=sys.stderr)
         return USER_ERROR
-    return USER_ERROR if mistakes else 0
+    return USER_ERROR if mistakes else multirun.Compare.status
 
 
 def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
@@ -200,7 +204,7 @@ def _show_plans(configs: list[DictConfig]) -> int:
     from pneumonia import startup
 
     startup.start()
-    from pneumonia import plan, resumption
+    from pneumonia import composing, plan, resumption
 
     for cfg in configs:
         chosen = cfg.hydra.runtime.choices
@@ -208,11 +212,17 @@ def _show_plans(configs: list[DictConfig]) -> int:
         job = resumption.Job(cfg, Path(cfg.hydra.run.dir), choices)
         job = resumption.plan(job, list(cfg.hydra.overrides.task))
         plan.show(job.cfg, job.choices, folder=job.folder)
+    if configs and composing.has_own_sweeper(configs[0]):
+        print("each search that the sweeper asks for is like this one")
     return 0
 
 
-def _job(cfg: DictConfig) -> UserError | None:
-    """Run one search in the folder that Hydra made for it; return the user's mistake, told."""
+def _job(cfg: DictConfig) -> float:
+    """Run one search in the folder that Hydra made for it; return its objective.
+
+    Raises:
+        UserError: For a mistake of the user.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -223,7 +233,7 @@ def _job(cfg: DictConfig) -> UserError | None:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = source.path
     try:
-        from pneumonia import resumption
+        from pneumonia import history, resumption
 
         job = resumption.plan(
             resumption.Job(cfg, folder, choices), HydraConfig.get().overrides.task
@@ -232,14 +242,13 @@ def _job(cfg: DictConfig) -> UserError | None:
             _remove_if_unused(folder)
         folder = job.folder
         _run_job(job)
+        return history.objective(folder)
     except Exception as error:
         found = _user_error(error)
         if found is None:
             raise
-        print(found, file=sys.stderr)
         _remove_if_unused(folder)
-        return found
-    return None
+        raise found from None
 
 
 def _run_job(job: Job) -> None:

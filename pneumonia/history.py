@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,18 @@ def read(folder: Path) -> History:
             text = f"{folder / journal.NAME}: damaged in line {line}: {error} did not begin before."
             raise UserError(text) from error
     return history
+
+
+def objective(folder: Path) -> float:
+    """Return what a search has reached by its objective; nan where it has no winner."""
+    ended: Event = {}
+    name = ""
+    for event in journal.read(folder):
+        if event["kind"] == "search_started":
+            name = event.get("params", {}).get("objective.name", "")
+        elif event["kind"] == "search_ended":
+            ended = event
+    return float(ended.get("metrics", {}).get(name, math.nan))
 
 
 def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:

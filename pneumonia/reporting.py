@@ -124,8 +124,14 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
         for folder in found
         if (folder / NAME).exists()
     }
+    jobs = [
+        job
+        for folder in folders
+        for job in chronicle.jobs(folder)
+        if job.status and folder / job.folder not in found
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return save(overview.render(searches, links), path)
+    return save(overview.render(searches, links, jobs), path)
 
 
 def find_searches(folder: Path) -> list[Path]:
