@@ -30,8 +30,6 @@ USER_ERROR = 2
 INTERRUPTED = 130
 _DRY_RUN = "--dry-run"
 
-_MORE = "resume=last tuner.max_trials=<more>, or resume=last resume.fork=true with other settings."
-
 _HELP = """\
 Tune an image classifier, made for detecting pneumonia in chest X-rays.
 
@@ -258,12 +256,12 @@ def _run_job(job: Job) -> None:
     settings = tracking.Settings(**job.cfg.tracking)
     tracking.prepare()
     if job.is_over:
-        print(f"The search in {job.folder} is complete. More: {_MORE}", file=sys.stderr)
+        print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)
         tracking.check(settings).result()
         with tracking.Tracker(job.folder, settings):
             return
     uri = None if settings.uri is None else tracking.redact(settings.uri)
-    with _saying_how_to_go_on(), closing(resumption.claim(job, uri=uri)) as journal:
+    with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         loading.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
         checked = tracking.check(settings)
@@ -274,15 +272,30 @@ def _run_job(job: Job) -> None:
         search.run(job, journal, settings=settings)
 
 
+def _more(job: Job) -> str:
+    """Return what can be done with a search that is complete."""
+    from pneumonia import history, shell
+
+    first = history.first_event(job.folder) or {}
+    name, tuner = str(first.get("search_id", "last")), job.cfg.tuner
+    keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
+    more = [shell.resume(job.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]
+    fork = shell.resume(job.folder, name, "resume.fork=true")
+    told = [f"With more budget it goes on: {command}" for command in more]
+    return "\n".join([*told, f"As a new one, with other settings if you add them: {fork}"])
+
+
 @contextlib.contextmanager
-def _saying_how_to_go_on() -> Iterator[None]:
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
     """Let an interruption that says nothing, before a search has begun, say how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
         if str(error):
             raise
-        raise KeyboardInterrupt("Interrupted. To go on: pneumonia resume=last") from None
+        from pneumonia import shell
+
+        raise KeyboardInterrupt(f"Interrupted. To go on: {shell.resume(folder, 'last')}") from None
 
 
 def _forget_passwords(folder: Path) -> None:

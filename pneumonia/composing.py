@@ -122,9 +122,10 @@ def prepare(overrides: Sequence[str]) -> list[str]:
             # The empty mapping is closed to new keys, except by force.
             made.append(f"++{override}")
         elif key.lstrip("+") == "resume" and equals:
-            # Quoted, since an id may look like a number.
-            quote = "'" if re.fullmatch(r"[0-9a-f]+", value) else ""
-            made.append(f"resume.search={quote}{value}{quote}")
+            # Quoted, since an id may look like a number, and a folder may hold anything.
+            if re.fullmatch(r"[0-9a-f]+", value) or "/" in value:
+                value = "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+            made.append(f"resume.search={value}")
         elif key.lstrip("+") in _TEXTS and not _is_grammatical(override):
             # A shell takes the quotes away that were meant for Hydra.
             escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import cursor, journal
+from pneumonia import cursor, journal, shell
 from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
 from pneumonia.journal import Event, Place
@@ -103,7 +103,8 @@ class Follower:
             self._warn(
                 "left",
                 f"MLflow at {redact(self._settings.store_uri)} has not taken {left} events of "
-                f"this search. They are kept: `pneumonia resume={self._name()}` sends them.",
+                "this search. They are kept: "
+                f"`{shell.resume(self._folder, self._name())}` sends them.",
             )
         return left
 

@@ -149,8 +149,8 @@ def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:
     """Return the folder of a search.
 
     Args:
-        name: The id of the search or of its run, or `last`: the last one that has something left to
-            do, be it only to send to MLflow; the last one of all where none has.
+        name: The id of the search or of its run, its folder, or `last`: the last one that has
+            something left to do, be it only to send to MLflow; the last one of all where none has.
         outputs: Where searches are.
         overrides: What is given beside it. For a fork, or with more budget, any search has
             something left to do.
@@ -159,6 +159,8 @@ def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:
         FileNotFoundError: Where there is none.
         UserError: Where there is none among those that can be read.
     """
+    if "/" in name and (Path(name) / journal.NAME).exists():
+        return Path(name)
     keys = {override.lstrip("+").partition("=")[0] for override in overrides}
     is_any = not keys.isdisjoint((*BUDGET, "resume.fork"))
     folders = (path.parent for path in outputs.glob(f"**/{journal.NAME}"))

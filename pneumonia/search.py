@@ -185,6 +185,7 @@ class Search:
             self.replayed.add(trial_id)
             self.crew.add(trial_id, known)
             return True
+        self.bounds.check_failures(self.ended)
         if is_alone := self.runs_alone or self.executor.runs_alone(task):
             self.crew.finish()
         so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
@@ -219,7 +220,6 @@ class Search:
         if trial_id not in self.replayed:
             # While it replays, the search does not yet know which states are needed.
             self._drop_states()
-        self.bounds.check_failures(self.ended)
 
     def _take_over(self, proposal: Proposal, config: Config) -> Ended | None:
         """Record a trial that the search this one was forked from has finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,23 @@ def commands() -> tuple[str, str]:
     prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
     has_target = "\nui:" in _read(Path("Makefile"))
     return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+
+
+def command(*words: str) -> str:
+    """Return a command, its name and its arguments, as it works when it is pasted here."""
+    return f"{commands()[0]}{shlex.join(words)}"
+
+
+def resume(folder: Path, search_id: str, *more: str) -> str:
+    """Return the command that goes on with a search.
+
+    Args:
+        folder: Its folder.
+        search_id: Its id, by which it is found in `outputs` here.
+        more: What is given beside it.
+    """
+    is_found = Path("outputs").resolve() in folder.resolve().parents
+    return command("pneumonia", f"resume={search_id if is_found else shown(folder)}", *more)
 
 
 def _read(path: Path) -> str:
