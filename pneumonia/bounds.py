@@ -98,8 +98,8 @@ class Bounds:
         if isinstance(error, KeyboardInterrupt):
             return Interrupted(f"Interrupted. To go on: {self._command()}")
         fault = storage.explain(error)
-        if fault is None:
-            return error
+        if fault is None or isinstance(fault, storage.GoneError):
+            return fault or error
         text = "What has finished is kept. When that is mended, the search goes on"
         return storage.StorageError(f"{fault} {text}: {self._command()}")
 

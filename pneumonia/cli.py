@@ -7,6 +7,7 @@ and nothing of TensorFlow before the config is valid.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import storage
+from pneumonia import storage, terminal
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 1
 _DRY_RUN = "--dry-run"
 
 _HELP = """\
@@ -97,21 +99,27 @@ def main() -> int:
     """Run the command line; return the exit status.
 
     Returns:
-        0; 2 for a mistake of the user, told in a message; 130 when interrupted. A fault of the
-        program leaves with its traceback, and so with 1.
+        0; 2 for a mistake of the user, told in a message; 130 when interrupted; 1 where nobody
+        reads what it prints. A fault of the program leaves with its traceback, and so with 1.
     """
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:
-        print(_help(), end="")
+        terminal.write(_help(), sys.stdout)
         return 0
     if "--version" in arguments:
-        print(f"pneumonia {_version()}")
+        terminal.write(f"pneumonia {_version()}\n", sys.stdout)
         return 0
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Hydra writes to both as if they were always open, and somebody always read them.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    logging.raiseExceptions = False
     try:
         return _run(arguments)
+    except BrokenPipeError:
+        terminal.abandon(sys.stdout)
+        return UNREAD
     except KeyboardInterrupt as error:
         print(str(error) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -135,6 +135,8 @@ class Journal:
             StorageError: Where it cannot be written. The journal then ends before it.
         """
         file = self.claim()
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise storage.GoneError(f"{self.path} was removed while the search ran.")
         self._time = max(self._time, time.time_ns() // 1_000_000)
         times = {"time": self._time, "seconds_elapsed": round(self.elapsed, 3)}
         event = {"n": self.count, "kind": kind, **times, **fields}

@@ -42,7 +42,7 @@ from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
 from pneumonia.space import Space, collapse, find
-from pneumonia.storage import StorageError
+from pneumonia.storage import GoneError, StorageError
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task
@@ -110,8 +110,9 @@ class Search:
             raise self.bounds.explain(error) from None
         except Exception as error:
             found = self.bounds.explain(error)
-            with contextlib.suppress(StorageError):  # the disk may take no more of the journal
-                self._end("failed", reason=f"{type(found).__name__}: {found}")
+            if not isinstance(found, GoneError):
+                with contextlib.suppress(StorageError):  # the disk may take no more of the journal
+                    self._end("failed", reason=f"{type(found).__name__}: {found}")
             if found is not error:
                 raise found from error
             raise

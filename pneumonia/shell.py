@@ -18,7 +18,7 @@ def shown(path: Path, *, resolve: bool = True) -> str:
     try:
         absolute = path.resolve() if resolve else path.absolute()
         return str(absolute.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # elsewhere; the current folder was removed
         return str(path)
 
 
@@ -44,7 +44,10 @@ def resume(folder: Path, search_id: str, *more: str) -> str:
         search_id: Its id, by which it is found in `outputs` here.
         more: What is given beside it.
     """
-    is_found = Path("outputs").resolve() in folder.resolve().parents
+    try:
+        is_found = Path("outputs").resolve() in folder.resolve().parents
+    except FileNotFoundError:  # the current folder was removed
+        is_found = False
     return command("pneumonia", f"resume={search_id if is_found else shown(folder)}", *more)
 
 
