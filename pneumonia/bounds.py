@@ -72,7 +72,7 @@ class Bounds:
         self._budget.trials = sum(trial.source is None for trial in trials)
         if spent := self._budget.spent():
             key, _, limit = spent.strip("`").partition("=")
-            more = self._command(f"{key}={2 * float(limit):g}")
+            more = self._command(f"{key}={2 * float(limit):.15g}")
             self._note = f"{spent} has ended the search. With more of it, it goes on: {more}"
         return bool(spent)
 

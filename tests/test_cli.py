@@ -17,10 +17,11 @@ import pytest
 from made import finished
 from omegaconf import DictConfig
 
-from pneumonia import cli, composing, presets, reporting
+from pneumonia import cli, compare, composing, export, predict, presets, reporting
 from pneumonia.errors import DataError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job
+from pneumonia.ui import serve_ui
 
 ROOT = Path(__file__).parents[1]
 
@@ -480,3 +481,60 @@ def test_the_current_folder_can_be_imported(main: Any, search: Search, tmp_path:
     arguments = ["dense._target_=own_of_test.head", "~dense.dropout", "~dense.activation"]
     assert main(*arguments, "dense.units=3") == 0
     assert search.jobs[0][0].dense.units == 3
+
+
+def test_a_current_folder_that_was_removed_is_one_message(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    smaller = (predict.main, compare.main, reporting.main, export.main, serve_ui)
+    commands = [
+        functools.partial(main, *given) for given in ([], ["resume=last"], ["-m", "seed=1,2"])
+    ]
+    commands += [functools.partial(one, []) for one in (compare.main, export.main, serve_ui)]
+    for command in commands:
+        assert command() == 2
+        assert capsys.readouterr().err == "The current folder was removed: go to another one.\n"
+    for one in smaller[:3:2]:
+        assert one(["x"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+STREAMS = """
+for options in --help --version "--cfg job" "--info defaults" --hydra-help "-sc install=bash"; do
+  {python} -m pneumonia $options | true
+  {python} -m pneumonia $options >&- || echo "status $?" >&2
+done
+{python} -m pneumonia --cfg job | head -1
+"""
+
+
+def test_streams_that_nobody_reads_are_no_fault(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        ["bash", "-c", STREAMS.format(python=shlex.quote(sys.executable))],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == ""
+    assert ran.stdout == "dataset:\n"
+
+
+def test_a_search_elsewhere_goes_on_by_its_folder(
+    main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = tmp_path / "it's mine" / "a"
+    search.error = KeyboardInterrupt()
+    assert main(f"hydra.run.dir='{where}'".replace("t's", r"t\'s"), "dense.units=24") == 130
+    told = capsys.readouterr().err.rpartition(": ")[2]
+    command = shlex.split(told)
+    assert command == ["pneumonia", f"resume={where.relative_to(tmp_path)}"]
+    search.error = None
+    assert main(*command[1:]) == 0, capsys.readouterr().err
+    assert search.jobs[-1][0].dense.units == 24
+    assert search.jobs[-1][1].resolve() == where
