@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -13,11 +14,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import finished
 from omegaconf import DictConfig
 
-from pneumonia import cli, compare, composing, export, predict, presets, reporting
+from pneumonia import cli, compare, composing, export, options, predict, presets, reporting
 from pneumonia.errors import DataError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job
@@ -538,3 +540,44 @@ def test_a_search_elsewhere_goes_on_by_its_folder(
     assert main(*command[1:]) == 0, capsys.readouterr().err
     assert search.jobs[-1][0].dense.units == 24
     assert search.jobs[-1][1].resolve() == where
+
+
+PLACES = {"<date>/<time>": "day/time", "IMAGE...": "x.png", "path/to/folder": ".", "my_conf": "."}
+
+
+def documented() -> list[str]:
+    """Return every command that README, help texts and presets tell, as it is told there."""
+    helps = [cli._help(), *(one._HELP for one in (compare, predict, reporting, export))]
+    presets = [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
+    lines = "\n".join([(ROOT / "README.md").read_text(), *helps, *presets]).splitlines()
+    found = [re.sub(r"^(# *|\$)? *", "", line) for line in lines]
+    told = {re.split(r"  | #| [|>] ", line)[0].strip() for line in found}
+    forms = [line for line in told if "[" in line or "FOLDER..." in line]
+    told -= {*forms, "pneumonia dense.unit=3"}  # which shows a mistake
+    return sorted(line for line in told if re.match(r"pneumonia(-[a-z]+)? [^=]*[=/.-]", line))
+
+
+@pytest.mark.parametrize("line", documented())
+def test_every_command_that_is_documented_is_sound(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, given in PLACES.items():
+        line = line.replace(place, given)
+    for name in ("outputs/day/time/best.yaml", "seven.yaml"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("# @package _global_\nseed: 2\n")
+    Path("dataset").mkdir()
+    Path("dataset/mine.yaml").write_text("_target_: pneumonia.phantom.phantom\n")
+    for name in ("pneumoniamnist.npz", "pneumoniamnist_224.npz"):
+        np.savez(name, train_images=np.zeros(1))
+    Path("x.png").touch()
+    program, *arguments = shlex.split(line)
+    if program != "pneumonia":
+        parse = {"compare": compare.parse, "predict": predict.parse, "export": export.parse}
+        parse.get(program.rpartition("-")[2], list)(arguments)
+        return
+    args = options.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
+    if not args.shell_completion:
+        prepared = composing.prepare(args.overrides)
+        composing.check(prepared, folder=args.config_dir, multirun=args.multirun)
