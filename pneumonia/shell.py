@@ -48,7 +48,8 @@ def resume(folder: Path, search_id: str, *more: str) -> str:
         is_found = Path("outputs").resolve() in folder.resolve().parents
     except FileNotFoundError:  # the current folder was removed
         is_found = False
-    return command("pneumonia", f"resume={search_id if is_found else shown(folder)}", *more)
+    place = shown(folder) if "/" in shown(folder) else f"./{shown(folder)}"
+    return command("pneumonia", f"resume={search_id if is_found else place}", *more)
 
 
 def _read(path: Path) -> str:

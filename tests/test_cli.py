@@ -527,15 +527,17 @@ def test_streams_that_nobody_reads_are_no_fault(tmp_path: Path) -> None:
     assert ran.stdout == "dataset:\n"
 
 
+@pytest.mark.parametrize("name", ["mine", "it's mine/a,b", "a=b/(c)", "ä/1e3"])
 def test_a_search_elsewhere_goes_on_by_its_folder(
-    main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = tmp_path / "it's mine" / "a"
+    where = tmp_path / name
     search.error = KeyboardInterrupt()
-    assert main(f"hydra.run.dir='{where}'".replace("t's", r"t\'s"), "dense.units=24") == 130
+    quoted = str(where).replace("'", r"\'")
+    assert main(f"hydra.run.dir='{quoted}'", "dense.units=24") == 130
     told = capsys.readouterr().err.rpartition(": ")[2]
     command = shlex.split(told)
-    assert command == ["pneumonia", f"resume={where.relative_to(tmp_path)}"]
+    assert command == ["pneumonia", f"resume={name if '/' in name else './' + name}"]
     search.error = None
     assert main(*command[1:]) == 0, capsys.readouterr().err
     assert search.jobs[-1][0].dense.units == 24

@@ -622,7 +622,7 @@ def test_a_search_goes_on_without_its_server(
     assert follower.close(timeout=3) == len(list(read(folder)))
     away, left = (record.getMessage() for record in caplog.records)
     assert "cannot be reached" in away
-    assert "resume=s1" in left
+    assert f"`pneumonia resume={folder}` sends them." in left
     assert search_run_id(folder) is None
 
 
