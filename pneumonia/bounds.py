@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pneumonia import storage
+from pneumonia import shell, storage
 from pneumonia.account import Ended
 from pneumonia.budget import Budget
 from pneumonia.errors import UserError
@@ -32,6 +32,7 @@ class Bounds:
     ) -> None:
         self.interruption = Interruption()
         self._most_failures, self._past = most_failures, past
+        self._folder = journal.path.parent
         own = [trial for trial in past.trials.values() if trial.source is None]
         epochs = sum(len(curve) for trial in own for curve in trial.epochs.values())
         self._budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
@@ -70,13 +71,13 @@ class Bounds:
         trials = [self._past.trials[trial_id] for trial_id in trial_ids]
         self._budget.trials = sum(trial.source is None for trial in trials)
         if spent := self._budget.spent():
-            self._note = (
-                f"{spent} has ended the search. With more of it, it goes on: {self._command}"
-            )
+            key, _, limit = spent.strip("`").partition("=")
+            more = self._command(f"{key}={2 * float(limit):.15g}")
+            self._note = f"{spent} has ended the search. With more of it, it goes on: {more}"
         return bool(spent)
 
     def check_failures(self, ended: Sequence[Ended]) -> None:
-        """Stop where too many trials failed one after the other.
+        """Stop, before another trial begins, where too many failed one after the other.
 
         Raises:
             UserError: With what they failed with.
@@ -84,24 +85,24 @@ class Bounds:
         last = ended[-self._most_failures :]
         failures = [one.outcome for one in last if isinstance(one.outcome, Failure)]
         if len(failures) == self._most_failures:
+            more = self._command(f"tuner.max_consecutive_failures={2 * self._most_failures}")
             reasons = "\n".join(f"  {failure.reason}" for failure in failures)
             raise UserError(
                 f"{len(failures)} trials failed one after the other, so the search has stopped "
                 f"(`tuner.max_consecutive_failures`). They failed with:\n{reasons}\n"
-                f"With a higher number it goes on: {self._command}"
+                f"With a higher number it goes on: {more}"
             )
 
     def explain(self, error: BaseException) -> BaseException:
         """Return what to raise instead of an error: it says how to go on where one can."""
         if isinstance(error, KeyboardInterrupt):
-            return Interrupted(f"Interrupted. To go on: {self._command}")
+            return Interrupted(f"Interrupted. To go on: {self._command()}")
         fault = storage.explain(error)
-        if fault is None:
-            return error
+        if fault is None or isinstance(fault, storage.GoneError):
+            return fault or error
         text = "What has finished is kept. When that is mended, the search goes on"
-        return storage.StorageError(f"{fault} {text}: {self._command}")
+        return storage.StorageError(f"{fault} {text}: {self._command()}")
 
-    @property
-    def _command(self) -> str:
+    def _command(self, *more: str) -> str:
         search_id = (self._past.started or {}).get("search_id", "last")
-        return f"pneumonia resume={search_id}"
+        return shell.resume(self._folder, search_id, *more)

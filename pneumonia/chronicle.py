@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pneumonia.ranges import Range
 Array = np.ndarray[Any, Any]
 
 EXPORT = "export.json"
+JOBS = "jobs.jsonl"
 _MILLISECONDS = 1000.0
 
 
@@ -168,6 +169,45 @@ class Chronicle:
         return next(iter(named or self.ranked()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What came of a job of a multirun.
+
+    Attributes:
+        number: Hydra's, from 0.
+        overrides: What it was run with.
+        folder: The name of its folder within that of the multirun.
+        status: The exit status that it would have alone: 0 where a search came to its end.
+        reason: Why it failed.
+    """
+
+    number: int
+    overrides: str
+    folder: str
+    status: int
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"job {self.number} ({self.overrides})"
+
+
+def note(job: Job, folder: Path) -> None:
+    """Add a job to those noted in the folder of its multirun; several processes may."""
+    with (folder / JOBS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(job)) + "\n")
+
+
+def jobs(folder: Path) -> list[Job]:
+    """Return the jobs noted in the folder of a multirun, by their numbers."""
+    found = []
+    for line in _text(folder / JOBS).splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # one that is damaged
+            found.append(Job(**json.loads(line)))
+    return sorted(found, key=lambda job: job.number)
+
+
 def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
     """Read the folder of a search.
 
@@ -176,7 +216,8 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ending: The event that is about to end the search, where the journal does not have it yet.
 
     Raises:
-        UserError: Where the folder holds no journal, or one that does not begin with the search.
+        UserError: Where the folder holds no journal, or one that does not begin with the search;
+            where it or the predictions are damaged.
     """
     past = history.read(folder)
     if past.started is None:
@@ -185,6 +226,9 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
     for event in journal.read(folder):
         clock.see(event)
     params = past.started.get("params", {})
+    file = folder / history.PREDICTIONS
+    predictions = read_predictions(file)
+    _check_sizes(predictions, past.started.get("datasets"), file)
     text, end = _text(folder / history.CONFIG), clock.ended if ending is None else ending
     ranges = _ranges(text, [one.values for one in past.trials.values()])
     search = Chronicle(
@@ -196,7 +240,7 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ranges=ranges,
         trials=tuple(_trial(name, past, clock, ranges) for name in past.trials),
         config=text,
-        predictions=read_predictions(folder / history.PREDICTIONS),
+        predictions=predictions,
         seconds=clock.now,
         export=_object(folder / EXPORT),
     )
@@ -217,22 +261,45 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     """Read what the final classifier gave: columns `split,name,label,probability`.
 
     Returns:
-        Predictions by split; none where the file is missing or is another kind of file.
+        Predictions by split; none where the file is missing.
+
+    Raises:
+        UserError: Where it is damaged, with the line.
     """
     rows: dict[str, list[tuple[str, int, float]]] = {}
-    try:
-        # Names of files may be no text: Python keeps their bytes as surrogates.
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file):
-                values = (row["name"], int(row["label"]), float(row["probability"]))
-                rows.setdefault(row["split"], []).append(values)
-    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+    if not path.exists():
         return {}
+    # Names of files may be no text: Python keeps their bytes as surrogates.
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                values = (row["name"], int(row["label"]), float(row["probability"]))
+                if values[1] not in (0, 1) or not 0 <= values[2] <= 1 or None in row:
+                    raise ValueError
+                rows.setdefault(row["split"], []).append(values)
+            if not rows:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise _damaged(path, f"in line {max(1, reader.line_num)}") from error
     found = {}
     for split, members in rows.items():
         names, labels, probabilities = zip(*members, strict=True)
         found[split] = Predictions(names, np.array(labels), np.array(probabilities))
     return found
+
+
+def _damaged(path: Path, where: str) -> UserError:
+    text = "Without the file, a report of this search leaves out what depends on it."
+    return UserError(f"{path}: damaged {where}. {text}")
+
+
+def _check_sizes(predictions: Mapping[str, Predictions], datasets: Any, path: Path) -> None:
+    """Notice rows that are missing: the search says how many images each split has."""
+    sizes = {row.get("split"): row.get("size") for row in datasets or ()}
+    for split, one in predictions.items():
+        if sizes.get(split, len(one.names)) != len(one.names):
+            raise _damaged(path, f"({len(one.names)} rows of {split} instead of {sizes[split]})")
 
 
 class _Clock:

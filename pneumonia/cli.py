@@ -7,6 +7,8 @@ and nothing of TensorFlow before the config is valid.
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import os
 import shutil
 import signal
@@ -17,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import storage
+from pneumonia import storage, terminal
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 1
 _DRY_RUN = "--dry-run"
-
-_MORE = "resume=last tuner.max_trials=<more>, or resume=last resume.fork=true with other settings."
 
 _HELP = """\
 Tune an image classifier, made for detecting pneumonia in chest X-rays.
@@ -98,21 +99,27 @@ def main() -> int:
     """Run the command line; return the exit status.
 
     Returns:
-        0; 2 for a mistake of the user, told in a message; 130 when interrupted. A fault of the
-        program leaves with its traceback, and so with 1.
+        0; 2 for a mistake of the user, told in a message; 130 when interrupted; 1 where nobody
+        reads what it prints. A fault of the program leaves with its traceback, and so with 1.
     """
     arguments = sys.argv[1:]
     if "-h" in arguments or "--help" in arguments:
-        print(_help(), end="")
+        terminal.write(_help(), sys.stdout)
         return 0
     if "--version" in arguments:
-        print(f"pneumonia {_version()}")
+        terminal.write(f"pneumonia {_version()}\n", sys.stdout)
         return 0
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Hydra writes to both as if they were always open, and somebody always read them.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    logging.raiseExceptions = False
     try:
         return _run(arguments)
+    except BrokenPipeError:
+        terminal.abandon(sys.stdout)
+        return UNREAD
     except KeyboardInterrupt as error:
         print(str(error) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -127,14 +134,14 @@ def main() -> int:
 def _run(arguments: list[str]) -> int:
     """Validate, then let Hydra run the job or jobs."""
     from hydra import main as hydra_main
-    from omegaconf import OmegaConf
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from pneumonia import composing
+    from pneumonia import composing, multirun
 
     # `python -m pneumonia` finds a user's own functions in the current folder: so does `pneumonia`.
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))
-    OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
@@ -150,27 +157,30 @@ def _run(arguments: list[str]) -> int:
         config_name=composing.NAME,
     )
     mistakes: list[UserError] = []
-    process, has_begun = os.getpid(), False
+    has_begun, multirun.Compare.status = False, 0
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float:
         nonlocal has_begun
         has_begun = True
-        found = _job(cfg)
-        # Raised, Hydra would add lines of its own; in another process, only raising tells.
-        if found and os.getpid() != process:
-            raise found
-        mistakes.extend([found] if found else [])
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return multirun.attempt(lambda: _job(cfg))
+        try:
+            return _job(cfg)
+        except UserError as error:  # raised, Hydra would add lines of its own
+            print(error, file=sys.stderr)
+            mistakes.append(error)
+            return math.nan
 
     try:
         decorate(job)()
     except OSError as error:
-        if has_begun or error.filename is None or storage.explain(error):
+        if has_begun or error.filename is None:
             raise
         expected = "a folder that can be made and written to"
         told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
         print(told, file=sys.stderr)
         return USER_ERROR
-    return USER_ERROR if mistakes else 0
+    return USER_ERROR if mistakes else multirun.Compare.status
 
 
 def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
@@ -200,7 +210,7 @@ def _show_plans(configs: list[DictConfig]) -> int:
     from pneumonia import startup
 
     startup.start()
-    from pneumonia import plan, resumption
+    from pneumonia import composing, plan, resumption
 
     for cfg in configs:
         chosen = cfg.hydra.runtime.choices
@@ -208,11 +218,17 @@ def _show_plans(configs: list[DictConfig]) -> int:
         job = resumption.Job(cfg, Path(cfg.hydra.run.dir), choices)
         job = resumption.plan(job, list(cfg.hydra.overrides.task))
         plan.show(job.cfg, job.choices, folder=job.folder)
+    if configs and composing.has_own_sweeper(configs[0]):
+        print("each search that the sweeper asks for is like this one")
     return 0
 
 
-def _job(cfg: DictConfig) -> UserError | None:
-    """Run one search in the folder that Hydra made for it; return the user's mistake, told."""
+def _job(cfg: DictConfig) -> float:
+    """Run one search in the folder that Hydra made for it; return its objective.
+
+    Raises:
+        UserError: For a mistake of the user.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -223,7 +239,7 @@ def _job(cfg: DictConfig) -> UserError | None:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = source.path
     try:
-        from pneumonia import resumption
+        from pneumonia import history, resumption
 
         job = resumption.plan(
             resumption.Job(cfg, folder, choices), HydraConfig.get().overrides.task
@@ -232,14 +248,13 @@ def _job(cfg: DictConfig) -> UserError | None:
             _remove_if_unused(folder)
         folder = job.folder
         _run_job(job)
+        return history.objective(folder)
     except Exception as error:
         found = _user_error(error)
         if found is None:
             raise
-        print(found, file=sys.stderr)
         _remove_if_unused(folder)
-        return found
-    return None
+        raise found from None
 
 
 def _run_job(job: Job) -> None:
@@ -249,12 +264,12 @@ def _run_job(job: Job) -> None:
     settings = tracking.Settings(**job.cfg.tracking)
     tracking.prepare()
     if job.is_over:
-        print(f"The search in {job.folder} is complete. More: {_MORE}", file=sys.stderr)
+        print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)
         tracking.check(settings).result()
         with tracking.Tracker(job.folder, settings):
             return
     uri = None if settings.uri is None else tracking.redact(settings.uri)
-    with _saying_how_to_go_on(), closing(resumption.claim(job, uri=uri)) as journal:
+    with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         loading.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
         checked = tracking.check(settings)
@@ -265,15 +280,30 @@ def _run_job(job: Job) -> None:
         search.run(job, journal, settings=settings)
 
 
+def _more(job: Job) -> str:
+    """Return what can be done with a search that is complete."""
+    from pneumonia import history, shell
+
+    first = history.first_event(job.folder) or {}
+    name, tuner = str(first.get("search_id", "last")), job.cfg.tuner
+    keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
+    more = [shell.resume(job.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]
+    fork = shell.resume(job.folder, name, "resume.fork=true")
+    told = [f"With more budget it goes on: {command}" for command in more]
+    return "\n".join([*told, f"As a new one, with other settings if you add them: {fork}"])
+
+
 @contextlib.contextmanager
-def _saying_how_to_go_on() -> Iterator[None]:
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
     """Let an interruption that says nothing, before a search has begun, say how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
         if str(error):
             raise
-        raise KeyboardInterrupt("Interrupted. To go on: pneumonia resume=last") from None
+        from pneumonia import shell
+
+        raise KeyboardInterrupt(f"Interrupted. To go on: {shell.resume(folder, 'last')}") from None
 
 
 def _forget_passwords(folder: Path) -> None:

@@ -129,10 +129,10 @@ def _compare(runs: Runs, options: Options) -> None:
 
     found = []
     for name in options.test:
-        run = _search_of(runs, name)
+        run = _search_of(runs, name, options.store)
         text = runs.text(run, comparison.FILE)
         if text is None:
-            raise comparison.missing(run, options.test)
+            raise comparison.missing(run, options.test, store=options.store)
         found.append(comparison.read(text, run, threshold=options.threshold))
     result = comparison.compare(*found)
     if options.format == "csv":
@@ -143,16 +143,19 @@ def _compare(runs: Runs, options: Options) -> None:
         _write(comparison.as_table(result), options.output)
 
 
-def _search_of(runs: Runs, name: str) -> Run:
+def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
     """Return the search that a user means, by itself or by its winner."""
     if "/" not in name or name.startswith("models:/"):
         return runs.search(name, key="test")
     trial = runs.trial(name, key="test")
     search = runs.of_trial(trial)
     if trial.tags.get("trial_id") != search.tags.get("winner"):
+        from pneumonia.comparison import commands_again
+
+        export, train = commands_again(search, name, "it.yaml", store)
         hint = (
-            f"Only winners are tested. To test this one: `pneumonia-compare export={name} "
-            "output=it.yaml`, `pneumonia experiment=it.yaml`, and name that search (`last`)"
+            f"Only winners are tested. To test this one: `{export}`, `{train}`, and name that "
+            "search (`last`)"
         )
         raise ConfigError("test", "a search, or its winner", name, hint)
     return search

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pneumonia.arguments import output_format, split, threshold
 from pneumonia.errors import ConfigError
+from pneumonia.provenance import without_passwords
 
 LIMIT = 20
 
@@ -48,6 +49,17 @@ class Options:
     threshold: float | None = None
     tracking_uri: str | None = None
     experiment: str = "pneumonia"
+
+    @property
+    def store(self) -> tuple[str, ...]:
+        """What another command of ours is to be given for the same store, without a password."""
+        uri = (
+            ()
+            if self.tracking_uri is None
+            else (f"tracking.uri={without_passwords(self.tracking_uri)}",)
+        )
+        named = self.experiment != "pneumonia"
+        return (*uri, *([f"tracking.experiment={self.experiment}"] if named else []))
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -6,15 +6,18 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumonia import presets
 from pneumonia.errors import UserError
 from pneumonia.mlflow_runs import Run
 from pneumonia.report import Table
+from pneumonia.shell import command
 from pneumonia.significance import Difference, delong, mcnemar
 
 FILE = "predictions.csv"
@@ -185,16 +188,36 @@ def as_json(found: Comparison) -> str:
     return json.dumps(body, indent=2, allow_nan=False) + "\n"
 
 
-def missing(run: Run, names: Sequence[str]) -> UserError:
-    """Return the error for a search that has logged no predictions, which says how to get them."""
+def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> UserError:
+    """Return the error for a search that has logged no predictions, which says how to get them.
+
+    Args:
+        run: The search.
+        names: What was to be compared.
+        store: The arguments that name the store.
+    """
     first, second = names
+    export, train = commands_again(run, run.run_id[:8], "again.yaml", store)
     return UserError(
         f"The search {run.run_id[:8]} ({run.name}) has not logged {FILE}: it has no winner yet, or "
-        "was made with an earlier version. To get it, train its winner again: "
-        f"`pneumonia-compare export={run.run_id[:8]} output=again.yaml`, then "
-        "`pneumonia experiment=again.yaml`, and name that search (`last`) here instead, where now "
-        f"is test={first},{second}."
+        f"was made with an earlier version. To get it, train its winner again: `{export}`, then "
+        f"`{train}`, and name that search (`last`) here instead, where now is "
+        f"test={first},{second}."
     )
+
+
+def commands_again(run: Run, name: str, file: str, store: Sequence[str]) -> tuple[str, str]:
+    """Return the commands that write a trial as a preset, and that train it again.
+
+    Args:
+        run: Its search.
+        name: What to call the trial.
+        file: The preset.
+        store: The arguments that name the store.
+    """
+    options = shlex.split(presets.options(json.loads(run.tags.get("choices") or "{}")))
+    export = command("pneumonia-compare", f"export={name}", f"output={file}", *store)
+    return export, command("pneumonia", *options, f"experiment={file}", *store)
 
 
 def p_text(p: float) -> str:

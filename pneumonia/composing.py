@@ -122,9 +122,10 @@ def prepare(overrides: Sequence[str]) -> list[str]:
             # The empty mapping is closed to new keys, except by force.
             made.append(f"++{override}")
         elif key.lstrip("+") == "resume" and equals:
-            # Quoted, since an id may look like a number.
-            quote = "'" if re.fullmatch(r"[0-9a-f]+", value) else ""
-            made.append(f"resume.search={quote}{value}{quote}")
+            # Quoted, since an id may look like a number, and a folder may hold anything.
+            if re.fullmatch(r"[0-9a-f]+", value) or "/" in value:
+                value = "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+            made.append(f"resume.search={value}")
         elif key.lstrip("+") in _TEXTS and not _is_grammatical(override):
             # A shell takes the quotes away that were meant for Hydra.
             escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
@@ -218,11 +219,15 @@ def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfi
 
 
 def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
-    """List the overrides of every job of a multirun, where Hydra's own sweeper makes them."""
+    """List the overrides of every job of a multirun.
+
+    Another sweeper than Hydra's own makes the jobs as it goes: one stands for them all, with the
+    first of the values that each override names.
+    """
     fixed = [item for item in overrides if item.lstrip("+~").startswith(("hydra.", "hydra/"))]
     swept = [item for item in overrides if item not in fixed]
-    if cfg.hydra.sweeper.get("_target_", "").rpartition(".")[2] != "BasicSweeper":
-        return [fixed]
+    if has_own_sweeper(cfg):
+        return [[*fixed, *(_first_of(hydra, overrides, item) for item in swept)]]
     params = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     try:
@@ -234,6 +239,25 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
     except HydraException as error:
         raise Translator(hydra, overrides, NAME).translate(error) from error
     return [[*fixed, *job] for job in jobs]
+
+
+def has_own_sweeper(cfg: DictConfig) -> bool:
+    """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
+    return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"
+
+
+def _first_of(hydra: Hydra, overrides: Sequence[str], item: str) -> str:
+    """Return an override without its sweep: with the first value, or the low end of an interval."""
+    try:
+        [parsed] = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides([item])
+        if not parsed.is_sweep_override():
+            return item
+        key = parsed.get_key_element()
+        if parsed.is_discrete_sweep():
+            return f"{key}={next(parsed.sweep_string_iterator())}"
+        return f"{key}={parsed.value().start}"  # type: ignore[union-attr]
+    except HydraException as error:
+        raise Translator(hydra, overrides, NAME).translate(error) from error
 
 
 def _endless(key: str, value: str) -> ConfigError:

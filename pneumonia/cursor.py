@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from pneumonia.journal import Place
 
 NAME = "tracking.json"
+
+_TYPES: dict[str, Any] = {
+    **{"str": str, "int": int, "bool": bool},
+    **{"str | None": str | None, "float | None": float | int | None},
+}
 
 
 @dataclass(slots=True)
@@ -31,12 +39,14 @@ class TrialRun:
 class Cursor:
     """How far a journal was sent, and what became of it in the store.
 
-    `next` is the number of the first event not yet sent, at byte `offset` of the journal.
+    `next` is the number of the first event not yet sent, at byte `offset` of the journal; `crc` is
+    the checksum of the event before it.
     """
 
     store: str
     next: int = 0
     offset: int = 0
+    crc: int = 0
     search_id: str = ""
     name: str = ""
     dataset: str = ""
@@ -46,6 +56,11 @@ class Cursor:
     best: str | None = None
     final_model: str | None = None
     trials: dict[str, TrialRun] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """How far the journal was sent."""
+        return Place(self.next, self.offset, self.crc)
 
     @classmethod
     def load(cls, path: Path, store: str) -> Cursor:
@@ -62,12 +77,29 @@ class Cursor:
         try:
             saved = json.loads(path.read_text())
             trials = {key: TrialRun(**row) for key, row in saved.pop("trials").items()}
-            return cls(**saved, trials=trials)
-        except (ValueError, TypeError, LookupError, AttributeError):
+            found = cls(**saved, trials=trials)
+        except (
+            FileNotFoundError,
+            IsADirectoryError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+        ):
             return cls(store="")
+        records: list[Cursor | TrialRun] = [found, *trials.values()]
+        return found if all(map(_is_sound, records)) else cls(store="")
 
     def save(self, path: Path) -> None:
         """Write the cursor to a file, whole or not at all."""
         partial = path.with_name(path.name + ".part")
         partial.write_text(json.dumps(asdict(self)))
         partial.replace(path)
+
+
+def _is_sound(record: Cursor | TrialRun) -> bool:
+    """Tell whether every field is of its type."""
+    return all(
+        isinstance(getattr(record, one.name), _TYPES.get(str(one.type), dict))
+        for one in fields(record)
+    )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia import arguments, terminal
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.shell import shown
+from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
     from pneumonia.inference import Classify, Image
@@ -42,7 +42,7 @@ Write a classifier in a format for phones and small computers, and check and mea
 
 IMAGE, a file, a folder or a pattern as of pneumonia-predict, is what the export is compared with
 its classifier on, to 1e-4; generated chest phantoms where none is named. Needs
-`pip install 'pneumonia[export]'`.
+`pip install 'ai-edge-litert>=2.1'`.
 
 Keys:
   model=models:/pneumonia@champion
@@ -121,7 +121,8 @@ def _run(options: Options) -> str:
     from pneumonia import litert
 
     if not litert.is_supported():
-        raise UserError(f"An export is checked with the package ai-edge-litert: {litert.EXTRA}")
+        install = f"{commands()[0]}{litert.EXTRA}"
+        raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
     images = [inference.decode(path) for path in paths] or _phantoms()
     part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
@@ -153,7 +154,10 @@ def _report(model: FoundModel, text: str) -> str:
     if folder is None:
         return ""
     (folder / chronicle.EXPORT).write_text(text, encoding="utf-8")
-    return f"The report: {shown(reporting.write(folder))}\n"
+    try:
+        return f"The report: {shown(reporting.write(folder))}\n"
+    except UserError as error:
+        return f"There is no new report. {error}\n"
 
 
 def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> dict[str, Any]:

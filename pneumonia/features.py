@@ -41,6 +41,8 @@ _CODE = 2
 _BATCH = 128
 _BLOCK = 2**24
 _ONCE = "once-"
+# What reading an entry may raise, by where it is damaged.
+_DAMAGES = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,8 @@ def _compute_once(
 def _drop_abandoned(folder: Path) -> None:
     """Remove what processes that were killed have left of features that were to be used once."""
     for path in folder.glob(f"{_ONCE}*"):
-        if process_start(int(path.name.split("-")[1])) is None:
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and process_start(int(pid)) is None:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -230,12 +233,17 @@ def _open(path: Path, *, trusted: bool = False) -> Array | None:
     note = path.with_suffix(".json")
     try:
         about = json.loads(note.read_text())
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        expected = [about[name] for name in ("shape", "dtype", "crc32")]
+        array = np.lib.format.open_memmap(path, mode="r")
+        # The checksum is of the bytes, whose order is a row after the other.
+        if not array.flags.c_contiguous:
+            return None
+        found = [list(array.shape), array.dtype.str, expected[2]]
+        if not trusted:
+            found[2] = _crc32(path, path.stat().st_size - array.nbytes)
+    except _DAMAGES:
         return None
-    if list(array.shape) != about["shape"] or array.dtype.str != about["dtype"]:
-        return None
-    if not trusted and _crc32(path, path.stat().st_size - array.nbytes) != about["crc32"]:
+    if found != expected:
         return None
     os.utime(note)
     return array

@@ -8,7 +8,7 @@ server has left unsent is sent by the next follower of the same folder, and noth
 from __future__ import annotations
 
 import fcntl
-import json
+import itertools
 import logging
 import os
 import threading
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import cursor, journal
+from pneumonia import cursor, journal, shell
 from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
-from pneumonia.journal import Event
+from pneumonia.journal import Event, Place
 from pneumonia.mirror import Mirror
 from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import Store, is_final
@@ -94,12 +94,17 @@ class Follower:
             self._deadline = time.monotonic() + timeout
             self._closing.set()
             self._thread.join(timeout)
-        left = sum(1 for _ in journal.read(self._folder, start=self._cursor.next))
+        try:
+            left = sum(1 for _ in journal.read(self._folder, start=self._cursor.next))
+        except UserError as error:
+            self._stop(error)
+            return 0
         if left:
             self._warn(
                 "left",
                 f"MLflow at {redact(self._settings.store_uri)} has not taken {left} events of "
-                f"this search. They are kept: `pneumonia resume={self._name()}` sends them.",
+                "this search. They are kept: "
+                f"`{shell.resume(self._folder, self._name())}` sends them.",
             )
         return left
 
@@ -110,12 +115,24 @@ class Follower:
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             if self._has_lock(folder):
-                self._cursor = Cursor.load(self._path, self._identity)
-                # An earlier follower may have sent what is there already without noting it.
-                self._doubtful_until = sum(1 for _ in journal.read(self._folder))
+                self._resume()
                 self._follow()
+        except UserError as error:
+            self._stop(error)
         finally:
             os.close(folder)
+
+    def _resume(self) -> None:
+        """Find where the follower before this one ended."""
+        self._cursor = Cursor.load(self._path, self._identity)
+        places = [Place(), *(place for _, place in journal.walk(self._folder))]
+        if self._cursor.place not in places:
+            self._cursor = Cursor(self._identity)
+        # An earlier follower may have sent what is there already without noting it.
+        self._doubtful_until = len(places) - 1
+
+    def _stop(self, error: UserError) -> None:
+        self._warn("stopped", f"The tracking has stopped. {error}")
 
     def _has_lock(self, folder: int) -> bool:
         """Wait until no other process sends this journal: one that was killed is still closing."""
@@ -142,9 +159,8 @@ class Follower:
                     return
                 # A moment's events together cost less than one by one.
                 self._closing.wait(PAUSE)
-            except UserError as error:
-                self._warn("stopped", f"The tracking has stopped. {error}")
-                return
+            except UserError:
+                raise
             except Exception as error:  # the thread outlives whatever a store does
                 if self._mirror is not None and is_final(error):
                     self._single_out(error)
@@ -169,21 +185,21 @@ class Follower:
     def _send_batch(self) -> bool:
         """Send the events that wait, at most a batch; return whether there were any."""
         mirror = self._connect()
-        events, offset = _read(self._folder, self._cursor.offset, self._batch)
+        events, place = _read(self._folder, self._cursor.place, self._batch)
         if not events:
             return False
-        first, last = int(events[0]["n"]), int(events[-1]["n"])
-        look_up = first < self._doubtful_until
-        self._doubtful_until = max(self._doubtful_until, last + 1)
+        look_up = self._cursor.next < self._doubtful_until
+        self._doubtful_until = max(self._doubtful_until, place.number)
         mirror.apply(events, look_up=look_up)
-        self._advance(last + 1, offset)
+        self._advance(place)
         return True
 
-    def _advance(self, number: int, offset: int) -> None:
-        self._cursor.next, self._cursor.offset = number, offset
-        self._cursor.save(self._path)
+    def _advance(self, place: Place) -> None:
+        sent = self._cursor
+        sent.next, sent.offset, sent.crc = place.number, place.offset, place.crc
+        sent.save(self._path)
         self._attempts = 0
-        if number >= self._doubtful_until:
+        if place.number >= self._doubtful_until:
             self._batch = BATCH
 
     def _has_given_up(self, wait: float, error: Exception) -> bool:
@@ -206,15 +222,14 @@ class Follower:
         self._attempts += 1
         if self._attempts < ATTEMPTS:
             return
-        events, offset = _read(self._folder, self._cursor.offset, 1)
-        event = events[0]
+        [event], place = _read(self._folder, self._cursor.place, 1)
         reason = str(error).partition("\n")[0][:REASON_LENGTH]
         text = f"MLflow has refused a part of this search ({event['kind']}). {reason}"
         self._warn(f"refused {event['kind']}", text)
-        self._advance(int(event["n"]) + 1, offset)
+        self._advance(place)
 
     def _name(self) -> str:
-        events, _ = _read(self._folder, 0, 1)
+        events, _ = _read(self._folder, Place(), 1)
         return str(events[0].get("search_id", self._folder)) if events else str(self._folder)
 
     def _warn(self, cause: str, text: str) -> None:
@@ -224,20 +239,7 @@ class Follower:
             self._tell(without_passwords(text))  # MLflow names the address it called
 
 
-def _read(folder: Path, offset: int, limit: int) -> tuple[list[Event], int]:
-    """Read whole events of the journal from a byte on; return them and the byte after them.
-
-    Reading on from where one left off costs the same however long the journal is.
-    """
-    events: list[Event] = []
-    path = folder / journal.NAME
-    if not path.exists():
-        return events, offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n") or len(events) == limit:
-                break
-            events.append(json.loads(line))
-            offset += len(line)
-    return events, offset
+def _read(folder: Path, place: Place, limit: int) -> tuple[list[Event], Place]:
+    """Read events of the journal from a place on; return them and the place after them."""
+    found = list(itertools.islice(journal.walk(folder, place), limit))
+    return [event for event, _ in found], found[-1][1] if found else place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from pneumonia import cursor, journal
 from pneumonia.checkpoint import Metrics
 from pneumonia.cursor import Cursor
+from pneumonia.errors import UserError
 from pneumonia.journal import Event
 
 CONFIG = "config.yaml"
@@ -115,30 +117,55 @@ class History:
 
 
 def read(folder: Path) -> History:
-    """Return what the journal in a search's folder says."""
+    """Return what the journal in a search's folder says.
+
+    Raises:
+        UserError: Where it is damaged.
+    """
     history = History()
     for event in journal.read(folder):
-        history.apply(event)
+        try:
+            history.apply(event)
+        except LookupError as error:
+            line = event["n"] + 1
+            text = f"{folder / journal.NAME}: damaged in line {line}: {error} did not begin before."
+            raise UserError(text) from error
     return history
+
+
+def objective(folder: Path) -> float:
+    """Return what a search has reached by its objective; nan where it has no winner."""
+    ended: Event = {}
+    name = ""
+    for event in journal.read(folder):
+        if event["kind"] == "search_started":
+            name = event.get("params", {}).get("objective.name", "")
+        elif event["kind"] == "search_ended":
+            ended = event
+    return float(ended.get("metrics", {}).get(name, math.nan))
 
 
 def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:
     """Return the folder of a search.
 
     Args:
-        name: The id of the search or of its run, or `last`: the last one that has something left to
-            do, be it only to send to MLflow; the last one of all where none has.
+        name: The id of the search or of its run, its folder, or `last`: the last one that has
+            something left to do, be it only to send to MLflow; the last one of all where none has.
         outputs: Where searches are.
         overrides: What is given beside it. For a fork, or with more budget, any search has
             something left to do.
 
     Raises:
         FileNotFoundError: Where there is none.
+        UserError: Where there is none among those that can be read.
     """
+    if "/" in name and (Path(name) / journal.NAME).exists():
+        return Path(name)
     keys = {override.lstrip("+").partition("=")[0] for override in overrides}
     is_any = not keys.isdisjoint((*BUDGET, "resume.fork"))
     folders = (path.parent for path in outputs.glob(f"**/{journal.NAME}"))
-    known = [folder for folder in folders if (folder / CONFIG).exists()]
+    # One that was killed while it was made has neither, and nothing to go on with.
+    known = [one for one in folders if (one / CONFIG).exists() or first_event(one) is not None]
     known.sort(key=_time, reverse=True)
     if name != "last":
         found = next((folder for folder in known if name in _names(folder)), None)
@@ -146,6 +173,8 @@ def find(name: str, outputs: Path, *, overrides: Sequence[str] = ()) -> Path:
         unfinished = (folder for folder in known if is_any or not is_over(folder))
         found = next(unfinished, known[0] if known else None)
     if found is None:
+        for folder in known:
+            next(journal.read(folder), None)  # it may be one whose id cannot be read
         raise FileNotFoundError(name)
     return found
 
@@ -156,30 +185,52 @@ def choices(folder: Path) -> dict[str, str]:
     if first is not None:
         return dict(first.get("choices", {}))
     file = folder / ".hydra" / "hydra.yaml"
-    if not file.exists():
-        return {}
-    chosen = yaml.safe_load(file.read_text())["hydra"]["runtime"]["choices"]
-    return {str(group): str(option) for group, option in chosen.items() if option is not None}
+    try:
+        chosen = yaml.safe_load(file.read_text())["hydra"]["runtime"]["choices"]
+        return {str(group): str(option) for group, option in chosen.items() if option is not None}
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        # Without the options, neither its name nor its winner's preset would be right.
+        raise UserError(
+            f"{file}: missing or damaged. The search in {folder} had not begun: nothing is lost by "
+            "typing its command again."
+        ) from error
 
 
 def is_over(folder: Path) -> bool:
-    """Tell whether a search has come to its end, and MLflow has taken all of it."""
-    count = sum(1 for _ in journal.read(folder))
+    """Tell whether a search has come to its end, and MLflow has taken all of it.
+
+    One whose journal is damaged is not: that is told where it is gone on with.
+    """
     path = folder / cursor.NAME
-    if not path.exists() or not read(folder).is_completed:
+    try:
+        count = sum(1 for _ in journal.read(folder))
+        if not path.exists() or not read(folder).is_completed:
+            return False
+    except UserError:
         return False
     sent = Cursor.read(path)
     return sent.next >= count and not sent.is_open
 
 
+def first_event(folder: Path) -> Event | None:
+    """Return the event that a journal begins with, None where there is none or it is damaged.
+
+    For those who look for one search among others: a damaged one must not keep them from it.
+    """
+    try:
+        return next(journal.read(folder), None)
+    except (UserError, OSError):
+        return None
+
+
 def _time(folder: Path) -> int:
     """Return when a search began, in milliseconds since 1970."""
-    first = next(journal.read(folder), None)
+    first = first_event(folder)
     return int(first["time"] if first else (folder / journal.NAME).stat().st_mtime_ns // 10**6)
 
 
 def _names(folder: Path) -> Iterator[str]:
-    first = next(journal.read(folder), None)
+    first = first_event(folder)
     if first is not None:
         yield first["search_id"]
         path = folder / cursor.NAME

@@ -3,9 +3,13 @@
 The journal is the single record of a search. A resumed search replays it, the tracking follows
 it, the report reads it. Every event has a `kind`, a number `n` that counts up from 0, the `time` at
 which it was written, in milliseconds since 1970, and `seconds_elapsed`: for how long the search had
-run by then, in all its processes. Neither goes back, whatever becomes of the system's clock.
+run by then, in all its processes. Neither goes back, whatever becomes of the system's clock. Last
+in a line is `crc`, the CRC-32 of what is before it, begun with that of the line before: no line is
+changed, moved, taken out or put in without notice. What a crash leaves at the end, a line without
+its end or with zero bytes in it, is no event, and is cut off when the search goes on, which then
+comes to the same again.
 
-Kinds of events and their fields, beside those four:
+Kinds of events and their fields, beside those five:
 
 `search_started`
     `search_id`, `name`, `direction` of the objective (`max` or `min`), `tags` and `params` (flat
@@ -37,8 +41,11 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +55,35 @@ from pneumonia.errors import UserError
 Event = dict[str, Any]
 
 NAME = "journal.jsonl"
+
+_SEALED = re.compile(rb'(\{.*), "crc": (\d+)\}\n', re.DOTALL)
+# What is read of a line that has no checksum, as earlier versions wrote them.
+_FIELDS: dict[str, dict[str, type]] = {
+    "search_started": {"search_id": str, "tags": dict, "params": dict, "datasets": list},
+    "search_extended": {"params": dict},
+    "trial_started": {"trial_id": str, "values": dict, "tags": dict},
+    "epoch_ended": {"trial_id": str, "execution": int, "epoch": int, "metrics": dict},
+    "trial_ended": {"trial_id": str, "status": str, "metrics": dict},
+    "search_ended": {"status": str, "metrics": dict},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Between two lines of a journal.
+
+    Attributes:
+        number: The `n` of the next event.
+        offset: Its first byte.
+        crc: The checksum of the event before; 0 where it has none.
+    """
+
+    number: int = 0
+    offset: int = 0
+    crc: int = 0
+
+
+_START = Place()
 
 
 class Journal:
@@ -59,13 +95,18 @@ class Journal:
         folder: The folder of the search.
 
     Raises:
-        UserError: Where another process has the journal open: its search still runs.
+        UserError: Where another process has the journal open: its search still runs. Where it is
+            damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._file: BinaryIO | None = self._open() if self.path.exists() else None
-        self._count, last = _mend(self.path)
+        try:
+            self._place, last = _mend(folder)
+        except UserError:
+            self.close()
+            raise
         self._time: int = last.get("time", 0)
         self._elapsed: float = last.get("seconds_elapsed", 0.0)
         self._opened = time.monotonic()
@@ -73,7 +114,7 @@ class Journal:
     @property
     def count(self) -> int:
         """The number of events in the journal."""
-        return self._count
+        return self._place.number
 
     @property
     def elapsed(self) -> float:
@@ -94,11 +135,14 @@ class Journal:
             StorageError: Where it cannot be written. The journal then ends before it.
         """
         file = self.claim()
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise storage.GoneError(f"{self.path} was removed while the search ran.")
         self._time = max(self._time, time.time_ns() // 1_000_000)
         times = {"time": self._time, "seconds_elapsed": round(self.elapsed, 3)}
-        event = {"n": self._count, "kind": kind, **times, **fields}
-        self._write(file, json.dumps(event).encode() + b"\n")
-        self._count += 1
+        event = {"n": self.count, "kind": kind, **times, **fields}
+        line, place = seal(event, self._place)
+        self._write(file, line)
+        self._place = place
         return event
 
     def close(self) -> None:
@@ -134,36 +178,93 @@ class Journal:
 
 
 def read(folder: Path, *, start: int = 0) -> Iterator[Event]:
-    """Yield the events of a search's journal from number `start` on.
+    """Yield the events of a search's journal from number `start` on; see `walk`."""
+    return (event for event, _ in walk(folder) if event["n"] >= start)
 
-    Only whole lines count, so this may run while the search writes.
+
+def walk(folder: Path, place: Place = _START) -> Iterator[tuple[Event, Place]]:
+    """Yield the events of a search's journal from a place on, each with the place after it.
+
+    Only whole lines count, so this may run while the search writes. Reading on from a place costs
+    the same however long the journal is.
 
     Raises:
-        UserError: Where a whole line is no event, as a disk may leave it that lost its power.
+        UserError: Where a whole line is not the event that was written there.
     """
     path = folder / NAME
     if not path.exists():
         return
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+        file.seek(place.offset)
+        for line in file:
+            # Power that fails may leave zeros instead of the last line.
+            if not line.endswith(b"\n") or (b"\0" in line and not file.peek(1)):
                 return
-            try:
-                event: Event = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}: damaged in line {number}.") from error
-            if event["n"] >= start:
-                yield event
+            event, crc = _parse(line, place, path)
+            place = Place(place.number + 1, place.offset + len(line), crc)
+            yield event, place
 
 
-def _mend(path: Path) -> tuple[int, Event]:
-    """Cut off a half-written last line; return the number of events, and the last one."""
-    if not path.exists():
-        return 0, {}
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
+def seal(event: Event, place: Place) -> tuple[bytes, Place]:
+    """Return the line of an event at a place, with its checksum, and the place after it."""
+    body = json.dumps(event).encode()[:-1]
+    crc = zlib.crc32(body, place.crc)
+    line = body + f', "crc": {crc}}}\n'.encode()
+    return line, Place(place.number + 1, place.offset + len(line), crc)
+
+
+def _parse(line: bytes, place: Place, path: Path) -> tuple[Event, int]:
+    """Return the event of a line and its checksum, 0 where it has none."""
+    sealed = _SEALED.fullmatch(line)
+    crc = zlib.crc32(sealed[1], place.crc) if sealed else 0
+    try:
+        event = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
+        event = None
+    fault = ""
+    if not _is_event(event):
+        fault = "it is no event"
+    elif event["n"] != place.number:
+        fault = f"expected event {place.number}. Received: event {event['n']}"
+    elif sealed and int(sealed[2]) != crc:
+        fault = "it is not as it was written"
+    elif not sealed and (place.crc or "crc" in event or line.endswith(b"\r\n")):
+        fault = "it is not as it was written: it does not end in its checksum"
+    elif not sealed and (missing := _missing(event)):
+        fault = f"it has no {missing}, or of another type"
+    if fault:
+        raise UserError(
+            f"{path}: damaged in line {place.number + 1}: {fault}. What is damaged cannot be made "
+            "again: put a copy in its place, or begin the search anew."
+        )
+    event.pop("crc", None)
+    return event, crc
+
+
+def _is_event(event: object) -> bool:
+    return (
+        isinstance(event, dict)
+        and type(event.get("n")) is int
+        and isinstance(event.get("kind"), str)
+        and type(event.get("time")) is int
+    )
+
+
+def _missing(event: Event) -> str:
+    """Return a field of its kind that an event lacks, or has with another type."""
+    fields = _FIELDS.get(event["kind"], {})
+    wrong = (name for name, kind in fields.items() if not isinstance(event.get(name), kind))
+    return next(wrong, "")
+
+
+def _mend(folder: Path) -> tuple[Place, Event]:
+    """Cut off what a crash has left of a last line; return the end, and the last event."""
+    last: Event = {}
+    place = _START
+    for last, place in walk(folder):  # noqa: B007 - the last ones are wanted
+        pass
+    path = folder / NAME
+    if path.exists() and path.stat().st_size > place.offset:
         with path.open("r+b") as file:
-            file.truncate(whole)
-    lines = data[:whole].splitlines()
-    return len(lines), json.loads(lines[-1]) if lines else {}
+            file.truncate(place.offset)
+    return place, last

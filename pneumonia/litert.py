@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pneumonia.errors import UserError
 
-EXTRA = "pip install 'pneumonia[export]'"
+EXTRA = "pip install 'ai-edge-litert>=2.1'"
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

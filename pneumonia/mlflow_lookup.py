@@ -23,13 +23,13 @@ from pneumonia.mlflow_setup import (
     unreachable,
 )
 from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
+from pneumonia.shell import command
 from pneumonia.tracking import fetch_classifier
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CLASS_NAMES, THRESHOLD = "class_names", "threshold"
-FIRST_SEARCH = "`pneumonia experiment=demo`"
 
 _EXPECTED = "a model: an MLflow URI, the id of a run, or a .keras file"
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
@@ -107,7 +107,7 @@ def _check_store(model: str, settings: Settings) -> None:
             "a model in an MLflow store",
             model,
             f"There is no store at {path}: go to the folder of your searches, name another store "
-            f"with `tracking.uri=...`, or make a first champion with {FIRST_SEARCH}",
+            f"with `tracking.uri=...`, or make a first champion with `{_first_search()}`",
         )
     probe(uri)
     prepare_environment()
@@ -186,10 +186,14 @@ def _advice(client: MlflowClient, model: str) -> str:
     if not known:
         return (
             f"There is no champion yet in {store}: a search that completes makes one, such as "
-            f"{FIRST_SEARCH}"
+            f"`{_first_search()}`"
         )
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3]
     return f"It is not in {store}. There is {', '.join(near)}"
+
+
+def _first_search() -> str:
+    return command("pneumonia", "experiment=demo")
 
 
 def _stated(file: Path) -> dict[str, str]:

@@ -19,7 +19,8 @@ from pneumonia.mlflow_setup import (
     sqlite_path,
     unreachable,
 )
-from pneumonia.mlflow_store import SEARCH_ID
+from pneumonia.mlflow_store import SEARCH_ID, check_experiment
+from pneumonia.shell import command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +92,7 @@ class Runs:
         if path is not None and not path.exists():
             hint = (
                 "Go to the folder of your searches, name another store with `tracking.uri=...`, or "
-                "make a first search with `pneumonia experiment=demo`"
+                f"make a first search with `{command('pneumonia', 'experiment=demo')}`"
             )
             raise ConfigError("tracking.uri", "an MLflow store that exists", str(path), hint)
         probe(uri)
@@ -225,6 +226,7 @@ class Runs:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"The nearest is {near[0]}" if near else f"There is {', '.join(sorted(names))}"
             raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
+        check_experiment(found, self._client.tracking_uri)
         return str(found.experiment_id)
 
 
@@ -263,6 +265,6 @@ def _begins(run: Run, beginning: str) -> bool:
 
 def _advice(runs: Sequence[Run], *, is_many: bool) -> str:
     if not runs:
-        return "There is no search yet: `pneumonia experiment=demo` makes one"
+        return f"There is no search yet: `{command('pneumonia', 'experiment=demo')}` makes one"
     named = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in runs[:3])
     return f"{'It may be one of' if is_many else 'The latest are'} {named}"

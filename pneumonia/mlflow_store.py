@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +19,14 @@ from urllib.parse import urlsplit
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, unreachable
+from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, redact, unreachable
 from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
 from pneumonia.process import process_start
+from pneumonia.shell import command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import Experiment, LoggedModel
 
 SEARCH_ID = "pneumonia.search_id"
 HOST, PID, STARTED = "pneumonia.host", "pneumonia.pid", "pneumonia.process_start"
@@ -257,10 +259,7 @@ class Store:
                 found = self._client.get_experiment_by_name(name)  # another process was faster
                 if found is None:
                     raise error
-        if found.lifecycle_stage == "deleted":
-            hint = f"Run `mlflow experiments restore -x {found.experiment_id}` or name another one"
-            expected = "an experiment that was not deleted in MLflow"
-            raise ConfigError("tracking.experiment", expected, name, hint)
+        check_experiment(found, self._uri)
         return str(found.experiment_id)
 
     def _ensure_registered_model(self, name: str) -> None:
@@ -287,6 +286,20 @@ class Store:
         with tempfile.TemporaryDirectory(dir=classifier.parent, prefix=".model-") as staged:
             write_model(Path(staged), classifier, model_id=model_id, run_id=run_id)
             self._client.log_model_artifacts(model_id, staged)
+
+
+def check_experiment(experiment: Experiment, uri: str) -> None:
+    """Refuse an experiment that was deleted, with the command that restores it.
+
+    Raises:
+        ConfigError: It was.
+    """
+    if experiment.lifecycle_stage != "deleted":
+        return
+    restore = command("mlflow", "experiments", "restore", "-x", str(experiment.experiment_id))
+    hint = f"Run `MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} {restore}`, or name another one"
+    expected = "an experiment that was not deleted in MLflow"
+    raise ConfigError("tracking.experiment", expected, str(experiment.name), hint)
 
 
 def make_ready(settings: Settings) -> None:

@@ -1,27 +1,90 @@
-"""What happens at the end of a Hydra multirun: a page that compares its searches."""
+"""The jobs of a Hydra multirun: what came of each, and the page that compares their searches."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from pneumonia import shell, terminal
+from pneumonia.errors import UserError
+from pneumonia.provenance import without_passwords
+
+MISTAKE, FAULT = 2, 1
+"""Exit statuses."""
+
+# Here, where a launcher's other processes import it too: the name of their folder holds it.
+OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
+
+
+def attempt(run: Callable[[], float]) -> float:
+    """Run a job of a multirun; let the others go on, whatever comes of it.
+
+    What failed is told at once and noted in the folder of the multirun, for jobs may run in other
+    processes, on other machines.
+
+    Args:
+        run: The job; returns its objective.
+
+    Returns:
+        The objective, for Hydra's sweeper; nan where it failed, which a sweeper that learns takes
+        for a failure.
+    """
+    status, reason, score = 0, "", math.nan
+    try:
+        score = run()
+    except UserError as error:
+        status, reason = MISTAKE, str(error)
+    except Exception as error:
+        status, reason = FAULT, f"{type(error).__name__}: {error}"
+        terminal.write(traceback.format_exc(), sys.stderr)
+    from pneumonia import chronicle
+
+    hydra = HydraConfig.get()
+    text = without_passwords(" ".join(hydra.overrides.task))
+    job = chronicle.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
+    if status:
+        terminal.write(f"{job.name} failed: {reason}\n", sys.stderr)
+    chronicle.note(job, Path(hydra.sweep.dir))
+    return score
 
 
 class Compare(Callback):
-    """Writes the page into the multirun's folder; `conf/config.yaml` names it.
+    """Writes the page into the multirun's folder, and tells what failed.
 
-    It must not import anything heavy before there is something to compare: Hydra makes one for
-    every command.
+    `conf/config.yaml` names it. It must not import anything heavy before there is something to
+    compare: Hydra makes one for every command.
+
+    Attributes:
+        status: The exit status that the last multirun of this process comes to.
     """
+
+    status: ClassVar[int] = 0
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the searches that have left a journal."""
-        from pneumonia import reporting, shell, terminal
+        from pneumonia import chronicle, reporting
 
         folder = Path(config.hydra.sweep.dir)
-        if reporting.find_searches(folder):
-            path = reporting.write_overview([folder], folder / reporting.NAME)
-            terminal.write(f"\nThe searches compared: {shell.shown(path)}\n", sys.stdout)
+        jobs = chronicle.jobs(folder)
+        failed = [job for job in jobs if job.status]
+        faults = [job for job in failed if job.status == FAULT]
+        Compare.status = FAULT if faults else MISTAKE if failed else 0
+        try:
+            if reporting.find_searches(folder):
+                path = reporting.write_overview([folder], folder / reporting.NAME)
+                terminal.write(f"\nThe searches compared: {shell.shown(path)}\n", sys.stdout)
+        except UserError as error:
+            terminal.say(f"warning: the searches are not compared. {error}")
+        if failed:
+            lines = [f"{len(failed)} of {len(jobs)} failed:"]
+            lines += [f"  {job.name}: {job.reason.splitlines()[0]}" for job in failed]
+            terminal.write("\n".join(lines) + "\n", sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pneumonia import curve_figures, page, score_sections
-from pneumonia.chronicle import Chronicle
+from pneumonia.chronicle import Chronicle, Job
 from pneumonia.figures import CURVES, Figure, escape, focus, rounded
 from pneumonia.metrics import Estimate
 from pneumonia.page import Section, Tile
@@ -21,12 +21,15 @@ _SCORES = ("auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
 _OWN = ("hydra", "tracking.", "resume")
 
 
-def render(searches: Sequence[Chronicle], links: Mapping[str, str]) -> str:
+def render(
+    searches: Sequence[Chronicle], links: Mapping[str, str], jobs: Sequence[Job] = ()
+) -> str:
     """Return the page that compares searches as HTML.
 
     Args:
         searches: At least one, in their order.
         links: The address of the page of each search, by its folder's name, where there is one.
+        jobs: Those of a multirun that failed before they came to a search.
     """
     shown = list(searches[:MOST_SEARCHES])
     names = labels(shown)
@@ -34,6 +37,7 @@ def render(searches: Sequence[Chronicle], links: Mapping[str, str]) -> str:
     sections = [
         _summary(shown, names, hidden=len(searches) - len(shown)),
         _table(shown, names, scores, links),
+        *_failures(shown, names, jobs),
         _intervals(shown, names, scores),
         _course(shown, names),
         _differences(shown),
@@ -164,6 +168,18 @@ def _table(
         if str(one.folder) in links
     }
     return Section("searches", "Searches", tables=(table,), links=tuple(addresses.items()))
+
+
+def _failures(
+    searches: Sequence[Chronicle], names: Sequence[str], jobs: Sequence[Job]
+) -> list[Section]:
+    """Return what failed, searches and jobs that came to none, each with its reason."""
+    rows = [(job.name, job.reason) for job in jobs]
+    for one, name in zip(searches, names, strict=True):
+        if one.status == "failed":
+            rows.append((name, str(one.ended.get("reason") or "unknown")))
+    table = Table("", ("search", "reason"), tuple(rows), (False, False))
+    return [Section("failed", f"Failed: {len(rows)}", tables=(table,))] if rows else []
 
 
 _COLUMNS = (("val", "auc"), ("test", "auc"), ("test", "sensitivity"), ("test", "specificity"))

@@ -16,6 +16,7 @@ from pneumonia import disk, history, journal, prepared, report, space
 from pneumonia.config import flatten
 from pneumonia.data import ImageData
 from pneumonia.disk import Cost
+from pneumonia.errors import UserError
 from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Round, capped
 from pneumonia.progress import clock_time
@@ -218,10 +219,13 @@ def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
     found: list[tuple[float, float]] = []
     paths = sorted(outputs.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
     for path in paths[:_LOOKED_AT]:
-        first = next(journal.read(path.parent), None)
+        first = history.first_event(path.parent)
         if first is None or not _is_alike(first, own, digests):
             continue
-        epochs, trials = _times(path.parent)
+        try:
+            epochs, trials = _times(path.parent)
+        except UserError:  # damaged: that is told where it is gone on with
+            continue
         if epochs and trials:
             epoch = statistics.median(epochs)
             beside = statistics.mean(max(0.0, span - epoch * trained) for span, trained in trials)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from pneumonia import (
     chronicle,
     fact_sections,
+    history,
     journal,
     overview,
     page,
@@ -123,8 +124,14 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
         for folder in found
         if (folder / NAME).exists()
     }
+    jobs = [
+        job
+        for folder in folders
+        for job in chronicle.jobs(folder)
+        if job.status and folder / job.folder not in found
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return save(overview.render(searches, links), path)
+    return save(overview.render(searches, links, jobs), path)
 
 
 def find_searches(folder: Path) -> list[Path]:
@@ -135,12 +142,11 @@ def find_searches(folder: Path) -> list[Path]:
 
 def find_search(search_id: str, folder: Path) -> Path | None:
     """Return the folder of a search in or below a folder, None where it is not there."""
-    found = (one for one in find_searches(folder) if search_id == _id(one))
-    return next(found, None)
-
-
-def _id(folder: Path) -> str:
-    return str(next(journal.read(folder)).get("search_id"))
+    for path in folder.rglob(journal.NAME):
+        first = history.first_event(path.parent)
+        if first is not None and first.get("search_id") == search_id:
+            return path.parent
+    return None
 
 
 def _order(folder: Path) -> tuple[int, str]:

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, history, journal, provenance, schema
+from pneumonia import config, cursor, history, journal, provenance, schema, storage, terminal
 from pneumonia.config import flatten
+from pneumonia.cursor import Cursor
 from pneumonia.data import ImageData
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.history import BUDGET, History
@@ -35,6 +38,10 @@ _UNCHECKED = ("resume", "tracking.", "dataset.", "executor.", "features.")
 # Beside the arguments of a trial, what its result depends on.
 _COMMON = ("seed", "objective.", "features.")
 _NONE = "(none)"
+_HINT = (
+    "A copy of it goes to MLflow, as an artifact of the search's run: put that in its place, or "
+    "begin the search anew."
+)
 _Tree = dict[str, Any]
 
 
@@ -98,7 +105,7 @@ def plan(job: Job, overrides: Sequence[str]) -> Job:
     name = "last" if asked.search is None else str(asked.search)
     folder = _find(name, overrides)
     past = history.read(folder)
-    changed = _overlay(_saved(folder), job, overrides, history.choices(folder))
+    changed = _overlay(_saved(folder, past), job, overrides, history.choices(folder))
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
         config.validate(_whole(found.cfg, job.cfg))
@@ -126,6 +133,9 @@ def claim(job: Job, *, uri: str | None) -> Journal:
         UserError: Where the search still runs, in another process.
     """
     found = Journal(job.folder)
+    lost = Cursor.read(job.folder / cursor.NAME).next - found.count
+    if lost > 0:
+        terminal.say(f"warning: {found.path} has lost its last {lost} events; they come again.")
     cfg = OmegaConf.create(plain(job.cfg))
     cfg.tracking.uri = uri
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +199,16 @@ def _forked_from(past: History, folder: Path) -> dict[str, str] | None:
     if past.started is not None:
         return past.started.get("forked_from")
     path = folder / history.FORKED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(given[name]) for name in ("search_id", "folder")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged. The search in {folder} had not begun: nothing is lost by typing its "
+            "command again."
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -234,10 +253,23 @@ def _find(name: str, overrides: Sequence[str]) -> Path:
         raise ConfigError("resume", expected, name) from error
 
 
-def _saved(folder: Path) -> DictConfig:
-    cfg = OmegaConf.load(folder / history.CONFIG)
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{folder / history.CONFIG} is not the configuration of a search.")
+def _saved(folder: Path, past: History) -> DictConfig:
+    """Return the configuration of a search, which is all there."""
+    path = folder / history.CONFIG
+    try:
+        cfg = OmegaConf.load(path)
+        now = flatten(cfg) if isinstance(cfg, DictConfig) else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(storage.explain(error) or error).split())
+        raise UserError(f"{path}: damaged. {reason} {_HINT}") from error
+    if now is None or not isinstance(cfg, DictConfig):
+        raise UserError(f"{path}: damaged. It is not the configuration of a search. {_HINT}")
+    for key in past.params:
+        if key not in now:
+            raise UserError(f"{path}: damaged. It has no `{key}`. {_HINT}")
+        check = schema.KEYS.get(key) if is_free(key) else None
+        if check is not None and not check.accepts(now[key]):
+            raise ConfigError(key, check.expected, now[key], f"It is in {path}")
     return cfg
 
 

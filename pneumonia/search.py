@@ -42,7 +42,7 @@ from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
 from pneumonia.space import Space, collapse, find
-from pneumonia.storage import StorageError
+from pneumonia.storage import GoneError, StorageError
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task
@@ -110,8 +110,9 @@ class Search:
             raise self.bounds.explain(error) from None
         except Exception as error:
             found = self.bounds.explain(error)
-            with contextlib.suppress(StorageError):  # the disk may take no more of the journal
-                self._end("failed", reason=f"{type(found).__name__}: {found}")
+            if not isinstance(found, GoneError):
+                with contextlib.suppress(StorageError):  # the disk may take no more of the journal
+                    self._end("failed", reason=f"{type(found).__name__}: {found}")
             if found is not error:
                 raise found from error
             raise
@@ -185,6 +186,7 @@ class Search:
             self.replayed.add(trial_id)
             self.crew.add(trial_id, known)
             return True
+        self.bounds.check_failures(self.ended)
         if is_alone := self.runs_alone or self.executor.runs_alone(task):
             self.crew.finish()
         so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
@@ -219,7 +221,6 @@ class Search:
         if trial_id not in self.replayed:
             # While it replays, the search does not yet know which states are needed.
             self._drop_states()
-        self.bounds.check_failures(self.ended)
 
     def _take_over(self, proposal: Proposal, config: Config) -> Ended | None:
         """Record a trial that the search this one was forked from has finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def shown(path: Path, *, resolve: bool = True) -> str:
     try:
         absolute = path.resolve() if resolve else path.absolute()
         return str(absolute.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # elsewhere; the current folder was removed
         return str(path)
 
 
@@ -28,6 +29,27 @@ def commands() -> tuple[str, str]:
     prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
     has_target = "\nui:" in _read(Path("Makefile"))
     return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+
+
+def command(*words: str) -> str:
+    """Return a command, its name and its arguments, as it works when it is pasted here."""
+    return f"{commands()[0]}{shlex.join(words)}"
+
+
+def resume(folder: Path, search_id: str, *more: str) -> str:
+    """Return the command that goes on with a search.
+
+    Args:
+        folder: Its folder.
+        search_id: Its id, by which it is found in `outputs` here.
+        more: What is given beside it.
+    """
+    try:
+        is_found = Path("outputs").resolve() in folder.resolve().parents
+    except FileNotFoundError:  # the current folder was removed
+        is_found = False
+    place = shown(folder) if "/" in shown(folder) else f"./{shown(folder)}"
+    return command("pneumonia", f"resume={search_id if is_found else place}", *more)
 
 
 def _read(path: Path) -> str:

@@ -17,11 +17,17 @@ _NUMBERS = {
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
+    errno.EISDIR,  # a folder where a file should be, and the other way round
+    errno.ENOTDIR,
 }
 
 
 class StorageError(UserError):
     """A file that cannot be written or read: it stops a search, and is no result of a trial."""
+
+
+class GoneError(StorageError):
+    """A folder or a file that was removed meanwhile: nothing can go on in it."""
 
 
 def explain(error: BaseException, path: Path | None = None) -> StorageError | None:
@@ -33,11 +39,21 @@ def explain(error: BaseException, path: Path | None = None) -> StorageError | No
     """
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
+        return GoneError("The current folder was removed: go to another one.")
     if not isinstance(error, OSError) or error.errno not in _NUMBERS:
         return None
     name = error.filename2 or error.filename or path  # of two, the second is written
     text = os.strerror(error.errno)
     return StorageError(f"{name}: {text}." if name else f"A file cannot be written: {text}.")
+
+
+def _has_current_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def let_go(path: Path) -> None:

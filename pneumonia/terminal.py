@@ -68,7 +68,7 @@ def write(text: str, stream: TextIO | None) -> bool:
         stream.write(encodable(text, stream))
         stream.flush()
     except BrokenPipeError:
-        _abandon(stream)
+        abandon(stream)
         return False
     except (OSError, ValueError):  # a full disk; a closed stream
         return False
@@ -80,7 +80,7 @@ def say(text: str) -> None:
     write(" ".join(text.split("\n")) + "\n", sys.stderr)
 
 
-def _abandon(stream: TextIO) -> None:
+def abandon(stream: TextIO) -> None:
     """Lead a standard stream nowhere: Python would fail again when it flushes it at the end.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import cursor
+from pneumonia import cursor, journal, shell
 from pneumonia.companion import CLOSING_SECONDS, current
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_model import CLASSIFIER, DATA
@@ -94,7 +94,10 @@ class Tracker:
                 companion.close(self._folder, timeout)
             except ChildProcessError as error:
                 if attempt == ATTEMPTS - 1:
-                    _log.warning("%s `pneumonia resume=last` sends what is left.", error)
+                    first = next(journal.read(self._folder), {})
+                    name = str(first.get("search_id", "last"))
+                    again = shell.resume(self._folder, name)
+                    _log.warning("%s `%s` sends what is left.", error, again)
             else:
                 return
 

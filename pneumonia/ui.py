@@ -9,8 +9,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pneumonia.mlflow_setup import Settings, redact, sqlite_path
+from pneumonia import terminal
+from pneumonia.arguments import run
+from pneumonia.errors import UserError
+from pneumonia.mlflow_setup import Settings, prepare_environment, redact, sqlite_path, unreachable
 from pneumonia.mlflow_store import Store
+from pneumonia.shell import command, commands
+
+_HELP = """\
+The MLflow UI on the results.
+
+  pneumonia-ui [--port PORT]
+
+It is at http://127.0.0.1:PORT, by default port 5000, for this machine only, until Ctrl-C ends it.
+Exit status: 2 where there is nothing to show.
+"""
 
 
 def serve_ui(arguments: Sequence[str] | None = None) -> int:
@@ -20,24 +33,47 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
         An exit status: 2 where there is nothing to show; otherwise the server takes this
         process over.
     """
-    parser = argparse.ArgumentParser(prog="make ui", description="The MLflow UI on the results.")
+    return run(_serve, arguments, text=_HELP)
+
+
+def _serve(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="pneumonia-ui")
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(arguments).port
     settings = Settings()
     path = sqlite_path(settings.store_uri)
     if path is None:
-        print(f"The results are at {redact(settings.store_uri)}.")
+        terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
         return 0
     if not path.exists():
-        print(f"Nothing to show yet: there is no {path}. Run `make demo` first.", file=sys.stderr)
-        return 2
-    if _is_taken(port):
-        print(f"Port {port} is taken. Choose another: make ui PORT=5001", file=sys.stderr)
-        return 2
-    place = Store(settings).arrange_view()
-    print(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)")
-    sys.stdout.flush()
+        first = command("pneumonia", "experiment=demo")
+        raise UserError(f"Nothing to show yet: there is no {path}. Run `{first}` first.")
+    if not 0 < port < 2**16 or _is_taken(port):
+        raise UserError(f"Port {port} is taken. Choose another: {_elsewhere()}")
+    place = _arrange(settings)
+    terminal.write(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)\n", sys.stdout)
     return _become_server(settings, port)
+
+
+def _arrange(settings: Settings) -> str:
+    """Prepare the view of the runs; return its place."""
+    prepare_environment()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Store(settings).arrange_view()
+    except MlflowException as error:
+        raise unreachable(settings.store_uri, error) from error
+
+
+def _elsewhere() -> str:
+    """Return the command that shows the results at a port that is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port = probe_socket.getsockname()[1]
+    prefix, ui = commands()
+    is_make = ui.startswith("make")
+    return f"{ui} PORT={port}" if is_make else f"{prefix}pneumonia-ui --port {port}"
 
 
 def _become_server(settings: Settings, port: int) -> NoReturn:

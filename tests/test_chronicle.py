@@ -99,10 +99,38 @@ def test_predictions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "a,b\n1,2\n", "split,name,label,probability\ntest,a,one,0.5\n", "split,name\ntest,a\n"],
+    ("text", "line"),
+    [
+        ("", 1),
+        ("a,b\n1,2\n", 2),
+        ("split,name,label,probability\ntest,a,one,0.5\n", 2),
+        ("split,name,label,probability\ntest,a,1,0.5\ntest,b,2,0.5\n", 3),
+        ("split,name,label,probability\ntest,a,1,nan\n", 2),
+        ("split,name,label,probability\ntest,a,1,1.5\n", 2),
+        ("split,name,label,probability\ntest,a,1,0.5,0.5\n", 2),
+        ("split,name,label,probability\ntest,a,1,0.5\ntest,b", 3),
+        ("split,name\ntest,a\n", 2),
+        ("\0\0\0\0", 1),
+    ],
 )
-def test_predictions_of_another_kind_are_none(text: str, tmp_path: Path) -> None:
+def test_damaged_predictions_are_named(text: str, line: int, tmp_path: Path) -> None:
     (tmp_path / "predictions.csv").write_text(text)
-    assert chronicle.read_predictions(tmp_path / "predictions.csv") == {}
+    with pytest.raises(UserError, match=rf"predictions\.csv: damaged in line {line}\. Without"):
+        chronicle.read_predictions(tmp_path / "predictions.csv")
     assert chronicle.read_predictions(tmp_path / "none.csv") == {}
+
+
+def test_predictions_that_have_lost_rows_are_named(tmp_path: Path) -> None:
+    path = finished(tmp_path) / "predictions.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-7]) + "\n")
+    with pytest.raises(UserError, match=r"damaged \(113 rows of test instead of 120\)"):
+        chronicle.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["dense: 5", "when: 3", "- 1", "a: ${b", "dense: {units: null}", "\0"]
+)
+def test_whatever_is_in_a_config_a_report_does_without(text: str, tmp_path: Path) -> None:
+    finished(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    assert "0123456789ab" in reporting.render(chronicle.read(tmp_path))

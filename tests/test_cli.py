@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -13,14 +14,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import finished
 from omegaconf import DictConfig
 
-from pneumonia import cli, composing, presets
+from pneumonia import cli, compare, composing, export, options, predict, presets, reporting
 from pneumonia.errors import DataError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job
+from pneumonia.ui import serve_ui
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,14 +56,18 @@ class Search:
         self.jobs: list[tuple[DictConfig, Path]] = []
         self.choices: list[dict[str, str]] = []
         self.error: BaseException | None = None
+        self.errors: dict[int, BaseException] = {}  # by the seed
 
     def run(self, job: Job, journal: Journal, **told: Any) -> None:
         assert told.keys() == {"settings"}
         assert (journal.path.parent, journal.count) == (job.folder, 0)
         self.jobs.append((job.cfg, job.folder))
         self.choices.append(dict(job.choices))
-        if self.error:
-            raise self.error
+        if error := self.errors.get(job.cfg.seed, self.error):
+            raise error
+        if self.errors:
+            event = {"search_id": f"s{job.cfg.seed}", "tags": {}, "params": {}, "datasets": []}
+            journal.append("search_started", **event)
 
 
 @pytest.fixture
@@ -289,13 +296,166 @@ def test_a_users_mistake_in_a_job(
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
-def test_users_mistakes_in_a_multirun_are_all_told(
+def test_what_fails_in_a_multirun_is_told_at_once_and_at_the_end(
     main: Any, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search.error = DataError("no such dataset")
+    search.errors = {2: DataError("no such\ndataset")}
+    assert main("-m", "seed=1,2,3", "dense.units=64") == 2
+    assert len(search.jobs) == 3
+    name = "job 1 (seed=2 dense.units=64)"
+    told = f"{name} failed: no such\ndataset\n1 of 3 failed:\n  {name}: no such\n"
+    assert capsys.readouterr().err == told
+    [page] = Path("outputs").glob("*/*/report.html")
+    text = page.read_text()
+    assert "Failed: 1" in text
+    assert name in text
+    assert [path.name for path in sorted(page.parent.iterdir()) if path.is_dir()] == ["0", "2"]
+    assert main("seed=1") == 0
+
+
+def test_where_all_fail_each_is_told(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.errors = {seed: DataError(f"no dataset {seed}") for seed in (1, 2)}
     assert main("-m", "seed=1,2") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "job 0 (seed=1) failed: no dataset 1",
+        "job 1 (seed=2) failed: no dataset 2",
+        "2 of 2 failed:",
+        "  job 0 (seed=1): no dataset 1",
+        "  job 1 (seed=2): no dataset 2",
+    ]
+    assert not list(Path("outputs").glob("*/*/report.html"))
+
+
+def test_a_fault_in_a_multirun_keeps_its_traceback_and_the_others_go_on(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.errors = {1: ZeroDivisionError("a fault"), 2: DataError("no such dataset")}
+    assert main("-m", "seed=1,2,3") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):")
+    assert "job 0 (seed=1) failed: ZeroDivisionError: a fault\n" in told
+    assert told.endswith("  job 1 (seed=2): no such dataset\n")
+    assert len(search.jobs) == 3
+    # Another page of the same folder tells it, too.
+    [page] = Path("outputs").glob("*/*/report.html")
+    page.unlink()
+    assert reporting.main([str(page.parent)]) == 0
+    assert "ZeroDivisionError: a fault" in page.read_text()
+
+
+def test_an_interrupt_ends_a_multirun(main: Any, search: Search) -> None:
+    search.errors = {2: KeyboardInterrupt()}
+    assert main("-m", "seed=1,2,3") == 130
     assert len(search.jobs) == 2
-    assert capsys.readouterr().err == "no such dataset\nno such dataset\n"
+
+
+SWEEPER = """
+from dataclasses import dataclass
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.core.plugins import Plugins
+
+class Own(Sweeper):
+    def __init__(self, trials=3):
+        self.trials = trials
+    def setup(self, *, hydra_context, task_function, config):
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config)
+    def sweep(self, arguments):
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        kept = [one for one in arguments if not one.startswith("dense.dropout=")]
+        for number in range(self.trials):
+            job = [*kept, f"dense.dropout={(number + 1) / 10}"]
+            [result] = self.launcher.launch([job], initial_job_idx=number)
+            print("told", float(result.return_value), flush=True)
+
+@dataclass
+class Conf:
+    _target_: str = "hydra_plugins.hydra_own_sweeper.own.Own"
+    trials: int = 3
+
+ConfigStore.instance().store(group="hydra/sweeper", name="own", node=Conf, provider="own")
+"""
+# The command line with a search that knows its score at once: the strength of the dropout.
+QUICK = """
+import sys, types
+from concurrent.futures import Future
+import pneumonia
+from pneumonia import cli, tracking, startup, loading
+def run(job, journal, settings):
+    dropout = job.cfg.dense.dropout
+    if dropout == 0.2:
+        raise pneumonia.errors.UserError("no trial came to a score")
+    start = {"search_id": "s1", "name": "quick", "tags": {}, "datasets": [], "direction": "max"}
+    journal.append("search_started", **start, params={"objective.name": "val_auc"})
+    journal.append("search_ended", status="completed", metrics={"val_auc": dropout}, winner=None)
+pneumonia.search = sys.modules["pneumonia.search"] = types.SimpleNamespace(run=run)
+def show(cfg, choices, folder):
+    print("nothing was run or written")
+pneumonia.plan = sys.modules["pneumonia.plan"] = types.SimpleNamespace(show=show)
+done = Future()
+done.set_result(None)
+tracking.prepare, tracking.check = lambda: None, lambda settings: done
+startup.start, loading.load_data = lambda: None, lambda config: None
+sys.exit(cli.main())
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Any:
+    """Return the command in a process of its own, with another sweeper to choose."""
+    plugin = tmp_path / "plugins" / "hydra_plugins" / "hydra_own_sweeper"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").touch()
+    (plugin / "own.py").write_text(SWEEPER)
+    (tmp_path / "here").mkdir()
+    code = f"import sys; sys.argv[0] = 'pneumonia'\n{QUICK}"
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path / "here",
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path / 'plugins'}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+OWN = ("-m", "hydra/sweeper=own", "dense.dropout=interval(0.1,0.4)", "dense.units=64", "seed=3,4")
+
+
+def test_a_sweeper_is_told_the_objective_of_each_search(quick: Any) -> None:
+    ran = quick(*OWN[:-1])
+    assert ran.returncode == 2, ran.stderr
+    told = [line for line in ran.stdout.splitlines() if line.startswith("told")]
+    assert told == ["told 0.1", "told nan", "told 0.3"]
+    failed = "job 1 (dense.units=64 dense.dropout=0.2)"
+    assert ran.stderr.startswith(f"{failed} failed: no trial came to a score\n1 of 3 failed:\n")
+
+
+def test_a_plan_runs_nothing_whatever_the_sweeper(quick: Any, tmp_path: Path) -> None:
+    arguments = (*OWN, "dataset=phantom", "model=cnn", "tuner=random")
+    for plan in ("--dry-run", "plan=true"):
+        ran = quick(*arguments, plan)
+        assert ran.returncode == 0, ran.stderr
+        assert "told" not in ran.stdout
+        assert "nothing was run or written" in ran.stdout
+        assert "each search that the sweeper asks for is like this one" in ran.stdout
+    # What it starts from is checked, too.
+    ran = quick("-m", "hydra/sweeper=own", "dense.unit=choice(8,16)")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("`dense.unit`: expected a key of the config. Received: ")
+    ran = quick("-m", "hydra/sweeper=own", "dense.dropout=interval(1.5,2)")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("`dense.dropout`: expected")
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_a_fault_keeps_its_traceback(main: Any, search: Search) -> None:
@@ -323,3 +483,103 @@ def test_the_current_folder_can_be_imported(main: Any, search: Search, tmp_path:
     arguments = ["dense._target_=own_of_test.head", "~dense.dropout", "~dense.activation"]
     assert main(*arguments, "dense.units=3") == 0
     assert search.jobs[0][0].dense.units == 3
+
+
+def test_a_current_folder_that_was_removed_is_one_message(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    smaller = (predict.main, compare.main, reporting.main, export.main, serve_ui)
+    commands = [
+        functools.partial(main, *given) for given in ([], ["resume=last"], ["-m", "seed=1,2"])
+    ]
+    commands += [functools.partial(one, []) for one in (compare.main, export.main, serve_ui)]
+    for command in commands:
+        assert command() == 2
+        assert capsys.readouterr().err == "The current folder was removed: go to another one.\n"
+    for one in smaller[:3:2]:
+        assert one(["x"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+STREAMS = """
+for options in --help --version "--cfg job" "--info defaults" --hydra-help "-sc install=bash"; do
+  {python} -m pneumonia $options | true
+  {python} -m pneumonia $options >&- || echo "status $?" >&2
+done
+{python} -m pneumonia --cfg job | head -1
+"""
+
+
+def test_streams_that_nobody_reads_are_no_fault(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        ["bash", "-c", STREAMS.format(python=shlex.quote(sys.executable))],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == ""
+    assert ran.stdout == "dataset:\n"
+
+
+@pytest.mark.parametrize("name", ["mine", "it's mine/a,b", "a=b/(c)", "ä/1e3"])
+def test_a_search_elsewhere_goes_on_by_its_folder(
+    name: str, main: Any, search: Search, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = tmp_path / name
+    search.error = KeyboardInterrupt()
+    quoted = str(where).replace("'", r"\'")
+    assert main(f"hydra.run.dir='{quoted}'", "dense.units=24") == 130
+    told = capsys.readouterr().err.rpartition(": ")[2]
+    command = shlex.split(told)
+    assert command == ["pneumonia", f"resume={name if '/' in name else './' + name}"]
+    search.error = None
+    assert main(*command[1:]) == 0, capsys.readouterr().err
+    assert search.jobs[-1][0].dense.units == 24
+    assert search.jobs[-1][1].resolve() == where
+
+
+PLACES = {"<date>/<time>": "day/time", "IMAGE...": "x.png", "path/to/folder": ".", "my_conf": "."}
+
+
+def documented() -> list[str]:
+    """Return every command that README, help texts and presets tell, as it is told there."""
+    helps = [cli._help(), *(one._HELP for one in (compare, predict, reporting, export))]
+    presets = [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
+    lines = "\n".join([(ROOT / "README.md").read_text(), *helps, *presets]).splitlines()
+    found = [re.sub(r"^(# *|\$)? *", "", line) for line in lines]
+    told = {re.split(r"  | #| [|>] ", line)[0].strip() for line in found}
+    forms = [line for line in told if "[" in line or "FOLDER..." in line]
+    told -= {*forms, "pneumonia dense.unit=3"}  # which shows a mistake
+    return sorted(line for line in told if re.match(r"pneumonia(-[a-z]+)? [^=]*[=/.-]", line))
+
+
+@pytest.mark.parametrize("line", documented())
+def test_every_command_that_is_documented_is_sound(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, given in PLACES.items():
+        line = line.replace(place, given)
+    for name in ("outputs/day/time/best.yaml", "seven.yaml"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("# @package _global_\nseed: 2\n")
+    Path("dataset").mkdir()
+    Path("dataset/mine.yaml").write_text("_target_: pneumonia.phantom.phantom\n")
+    for name in ("pneumoniamnist.npz", "pneumoniamnist_224.npz"):
+        np.savez(name, train_images=np.zeros(1))
+    Path("x.png").touch()
+    program, *arguments = shlex.split(line)
+    if program != "pneumonia":
+        parse = {"compare": compare.parse, "predict": predict.parse, "export": export.parse}
+        parse.get(program.rpartition("-")[2], list)(arguments)
+        return
+    args = options.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
+    if not args.shell_completion:
+        prepared = composing.prepare(args.overrides)
+        composing.check(prepared, folder=args.config_dir, multirun=args.multirun)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import termios
@@ -22,7 +23,7 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia import compare, journal
+from pneumonia import compare, composing, journal
 from pneumonia.compare_arguments import parse
 from pneumonia.errors import ConfigError
 
@@ -225,7 +226,10 @@ def test_exported_trials_come_to_the_same_score_and_are_compared(
 
 
 def test_a_classifier_is_compared_on_the_test_split(
-    searched: Searched, told: Callable[..., str]
+    searched: Searched,
+    told: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_id = searched.run_id
     text = told(f"test={run_id},{run_id[:8]}/{searched.winner}")
@@ -239,6 +243,11 @@ def test_a_classifier_is_compared_on_the_test_split(
     other = 1 if searched.winner != 1 else 2
     message = told(f"test=last,{run_id[:8]}/{other}", status=2)
     assert "Only winners are tested" in message
+    export, train = re.findall("`(pneumonia[^`]*)`", message)
+    monkeypatch.chdir(tmp_path)
+    assert "it.yaml" in export
+    told(*shlex.split(export)[1:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
+    assert len(composing.check(composing.prepare(shlex.split(train)[1:]))) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,11 @@ def test_a_file_that_is_something_else(text: str) -> None:
 
 def test_a_search_without_predictions_says_how_to_get_them() -> None:
     message = str(comparison.missing(run("a"), ("last", "b")))
-    assert "pneumonia-compare export=aaaaaaaa output=again.yaml" in message
+    assert "`pneumonia-compare export=aaaaaaaa output=again.yaml`" in message
+    store = ("tracking.uri=sqlite:///a b.db", "tracking.experiment=it's")
+    export, train = comparison.commands_again(run("a"), "last/7", "it.yaml", store)
+    assert shlex.split(export) == ["pneumonia-compare", "export=last/7", "output=it.yaml", *store]
+    assert shlex.split(train) == ["pneumonia", "experiment=it.yaml", *store]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_budget_of_epochs_ends_a_search_within_a_trial_and_more_of_it_goes_on(
     search_id = ran.events[0]["search_id"]
     note = (
         "`budget.epochs=3` has ended the search. With more of it, it goes on: "
-        f"pneumonia resume={search_id}"
+        f"pneumonia resume={search_id} budget.epochs=6"
     )
     assert (ran.end["status"], ran.end["reason"]) == ("completed", note)
     assert note in ran.stdout
@@ -130,6 +130,7 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
     assert epochs(more) == [2, 2]
     assert "`budget.trials=2` has ended the search" in more.stdout
     search_id = ran.events[0]["search_id"]
+    assert more.end["reason"].endswith(f"goes on: pneumonia resume={search_id} budget.trials=4")
     plan = here("resume=last", "budget.trials=3", "--dry-run")
     assert plan.status == 0, plan.stderr
     assert f"{search_id} goes on: 2 of its trials have ended" in plan.stdout

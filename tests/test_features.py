@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import features
+from pneumonia import features, storage
 from pneumonia.augment import geometric
 from pneumonia.errors import ConfigError
 from pneumonia.features import Frozen, Settings, View
@@ -191,3 +191,75 @@ def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
     entry.with_suffix(".part").write_bytes(b"half")
     features.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
     assert sorted(tmp_path.iterdir()) == files
+
+
+def about(change: Any) -> Any:
+    def call(array: Path, note: Path) -> None:
+        note.write_text(json.dumps(change(json.loads(note.read_text()))))
+
+    return call
+
+
+def archive(array: Path) -> None:
+    np.savez(array.with_suffix(".npz"), a=np.zeros(3))
+    array.with_suffix(".npz").replace(array)
+
+
+def turned(array: Path, note: Path) -> None:
+    """Say that the same bytes are a column after the other."""
+    array.write_bytes(array.read_bytes().replace(b"False", b"True ", 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(about(lambda _, made=made: made) for made in ({}, [], None, 5, "x", [1, 2])),
+        *(about(lambda old, name=name: old | {name: None}) for name in ("shape", "dtype", "crc32")),
+        about(lambda old: old | {"shape": [20, 100 * 8]}),
+        about(lambda old: {"shape": old["shape"]}),
+        lambda array, note: note.write_bytes(b"\xff\0"),
+        lambda array, note: array.write_bytes(b""),
+        lambda array, note: array.write_bytes(array.read_bytes()[:-40]),
+        lambda array, note: array.write_bytes(array.read_bytes()[:50]),
+        lambda array, note: array.write_bytes(array.read_bytes() + b"more"),
+        lambda array, note: array.write_bytes(b"\0" * array.stat().st_size),
+        lambda array, note: archive(array),
+        lambda array, note: np.save(array, np.zeros((100, 8), np.float32)),
+        lambda array, note: np.save(array, np.load(array).astype(">f4")),
+        turned,
+    ],
+)
+def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_path: Path) -> None:
+    count, options = Counter(), {"view": None, "settings": settings(tmp_path)}
+    first = np.array(features.compute(DATA.train, frozen(), report=count, **options))
+    [array], [note] = tmp_path.glob("*.npy"), tmp_path.glob("*.json")
+    damage(array, note)
+    again = features.compute(DATA.train, frozen(), report=count, **options)
+    np.testing.assert_array_equal(again, first)
+    assert count.images == 2
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".part"])
+def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
+    options = {"view": None, "settings": settings(tmp_path), "report": Counter()}
+    features.compute(DATA.val, frozen(), **options)
+    [array] = tmp_path.glob("*.npy")
+    place = array.with_suffix(suffix)
+    for path in (place, array.with_suffix(".json")):
+        path.unlink(missing_ok=True)
+    (place / "in it").mkdir(parents=True)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says is looked at
+        features.compute(DATA.val, frozen(), **options)
+    fault = storage.explain(caught.value)
+    assert fault is not None
+    assert place.stem in str(fault)
+
+
+def test_a_name_like_that_of_features_used_once_is_left_alone(tmp_path: Path) -> None:
+    others = ["once-foo", "once-", "once-²-x"]
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / "once-0999999999-a").mkdir()
+    where = settings(tmp_path, is_kept=False)
+    features.compute(DATA.val, frozen(), view=None, settings=where, report=Counter())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

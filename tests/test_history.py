@@ -12,6 +12,7 @@ import pytest
 
 from pneumonia import cursor, history, journal
 from pneumonia.cursor import Cursor
+from pneumonia.errors import UserError
 from pneumonia.journal import Journal
 
 
@@ -21,6 +22,15 @@ def begin(folder: Path, search_id: str = "s1", status: str | None = None) -> Non
         if status:
             one.append("search_ended", status=status)
     (folder / history.CONFIG).write_text("")
+
+
+def write(events: list[journal.Event], path: Path) -> None:
+    """Write a journal of changed events as if they had been so from the beginning."""
+    place, text = journal.Place(), b""
+    for event in events:
+        line, place = journal.seal(event, place)
+        text += line
+    path.write_bytes(text)
 
 
 def send(folder: Path, run_id: str, *, left: int = 0, is_open: bool = False) -> None:
@@ -112,8 +122,7 @@ def test_finds_the_last_one_that_has_not_completed(tmp_path: Path) -> None:
     # Times are in milliseconds, and these searches began within one.
     for number, name in enumerate(["day/b", "sweep/0/a", "day/c"]):
         path = tmp_path / name / "journal.jsonl"
-        events = [json.loads(line) | {"time": number} for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(event) + "\n" for event in events))
+        write([event | {"time": number} for event in journal.read(path.parent)], path)
     assert history.find("last", tmp_path) == tmp_path / "sweep" / "0" / "a"
     # Whatever is the last one can be forked, or given more budget.
     for more in ("resume.fork=true", "tuner.max_trials=9", "+tuner.hyperband_iterations=2"):
@@ -160,3 +169,61 @@ def test_finds_a_search_by_its_id_and_by_its_run(tmp_path: Path) -> None:
 def test_nothing_to_find(name: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         history.find(name, tmp_path / "outputs")
+
+
+def test_a_damaged_journal_keeps_nobody_from_another(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        begin(tmp_path / name, name)
+    for name, line in (("a", 1), ("b", 2)):
+        path = tmp_path / name / journal.NAME
+        lines = [*path.read_bytes().splitlines(), b"{}"]
+        lines[line - 1] = b"{}"
+        path.write_bytes(b"\n".join(lines) + b"\n")
+    assert history.find("c", tmp_path) == tmp_path / "c"
+    assert history.find("b", tmp_path) == tmp_path / "b"
+    with pytest.raises(UserError, match=r"b.journal\.jsonl: damaged in line 2"):
+        history.read(tmp_path / "b")
+    with pytest.raises(UserError, match=r"a.journal\.jsonl: damaged in line 1"):
+        history.find("a", tmp_path)  # which it may be
+
+
+def test_an_event_of_no_trial_is_named(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with closing(Journal(tmp_path)) as one:
+        train(one, "0007", 1)
+    with pytest.raises(UserError, match="damaged in line 2: '0007' did not begin before"):
+        history.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "", "[", "- 1", "hydra: {}", "hydra: {runtime: 3}", "\0"])
+def test_without_its_options_a_search_that_had_not_begun_is_named(
+    text: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / ".hydra").mkdir()
+    if text is not None:
+        (tmp_path / ".hydra" / "hydra.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"hydra\.yaml: missing or damaged"):
+        history.choices(tmp_path)
+
+
+TRACKED = {"store": "x", "next": 1, "trials": {"0000": {"run_id": "ab"}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "null", "5", "\0\0", '{"store": 1}', json.dumps(TRACKED)[:-3]]
+    + [json.dumps(TRACKED | change) for change in (
+        {"next": "1"}, {"next": None}, {"trials": []}, {"trials": {"0000": {}}}, {"more": 1},
+        {"trials": {"0000": {"run_id": 5}}}, {"trials": {"0000": {"run_id": "ab", "epochs": 1}}},
+        {"trials": {"0000": {"run_id": "ab", "score": "high"}}}, {"run_id": 7}, {"store": None},
+    )],
+)  # fmt: skip
+def test_nothing_was_noted_in_a_damaged_cursor(text: str, tmp_path: Path) -> None:
+    path = tmp_path / cursor.NAME
+    path.write_text(json.dumps(TRACKED))
+    assert Cursor.read(path).trials["0000"].run_id == "ab"
+    path.write_text(text)
+    assert Cursor.read(path) == Cursor("")
+    path.unlink()
+    path.mkdir()
+    assert Cursor.read(path) == Cursor("")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pneumonia import composing, cursor, history, provenance, resumption
+from pneumonia import composing, cursor, history, journal, provenance, resumption
 from pneumonia.config import flatten
 from pneumonia.cursor import Cursor
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
@@ -78,12 +77,10 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the first event of a journal."""
-    path = folder / NAME
-    first, *rest = path.read_text().splitlines()
-    event = json.loads(first)
+    """Change the event of a journal, as if it had been so from the beginning."""
+    [event] = journal.read(folder)
     change(event)
-    path.write_text("\n".join([json.dumps(event), *rest]) + "\n")
+    (folder / NAME).write_bytes(journal.seal(event, journal.Place())[0])
 
 
 def test_a_command_without_resume_is_what_it_is() -> None:
@@ -199,8 +196,8 @@ def test_more_budget_is_a_legal_change(begin: Callable[..., Path]) -> None:
     assert plan("resume=s1").is_over
     found = plan("resume=last", "tuner.max_trials=6")
     assert (found.more, found.is_over) == ({"tuner.max_trials": 6}, False)
-    with closing(resumption.claim(found, uri=None)) as journal:
-        assert journal.count == 3
+    with closing(resumption.claim(found, uri=None)) as one:
+        assert one.count == 3
     # From now on it has that budget, whoever goes on with it.
     again = plan("resume=last")
     assert (again.cfg.tuner.max_trials, again.more, again.is_over) == (6, {}, False)
@@ -271,6 +268,10 @@ def test_a_fork_killed_before_it_began_still_takes_over(begin: Callable[..., Pat
     folder = begin(status="completed")
     fork = plan("resume.fork=true", "dense.units=8")
     resumption.claim(fork, uri=None).close()
+    (fork.folder / ".hydra").mkdir()
+    (fork.folder / ".hydra" / "hydra.yaml").write_text(
+        "hydra: {runtime: {choices: {model: cnn}}}\n"
+    )
     found = plan("resume=last")
     assert found.folder == fork.folder
     assert found.cfg.dense.units == 8
@@ -290,3 +291,75 @@ def test_nothing_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for overrides in (["resume=last"], ["resume=abc"], ["resume.fork=true"]):
         with pytest.raises(ConfigError, match="`resume`: expected `last`, or the id of a search"):
             plan(*overrides)
+
+
+def broken(change: Callable[[str], str | bytes | None]) -> Callable[[Path], None]:
+    """Return what does something to a file: gives it another text, or makes it a folder."""
+
+    def call(path: Path) -> None:
+        made = change(path.read_text()) if path.exists() else change("")
+        path.unlink(missing_ok=True)
+        if made is None:
+            path.mkdir()
+        else:
+            path.write_bytes(made if isinstance(made, bytes) else made.encode())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (broken(lambda text: ""), "It has no `"),
+        (broken(lambda text: "a: [1"), "damaged. while parsing"),
+        (broken(lambda text: "- 1\n"), "It is not the configuration of a search."),
+        (broken(lambda text: "just text"), "It has no `"),
+        (broken(lambda text: "5"), "damaged."),
+        (broken(lambda text: b"\xff\xfe\0\1"), "damaged. "),
+        (broken(lambda text: b"\0" * 99), "damaged. "),
+        (broken(lambda text: text[: len(text) // 2]), "damaged. It has no `"),
+        (broken(lambda text: text.replace("tracking:", "trakcing:")), "It has no `tracking."),
+        (broken(lambda text: text.replace("log_models: all", "log_models: some")),
+         "`tracking.log_models`: expected all, best or none. Received: 'some'. It is in"),
+        (broken(lambda text: None), "Is a directory"),
+        (Path.unlink, "No such file"),
+    ],
+)  # fmt: skip
+def test_a_damaged_configuration_is_named(
+    change: Callable[[Path], None], told: str, begin: Callable[..., Path]
+) -> None:
+    path = begin() / history.CONFIG
+    change(path)
+    for name in ("last", "s1"):
+        with pytest.raises(UserError) as caught:
+            plan(f"resume={name}")
+        message = str(caught.value)
+        assert told in message
+        assert "outputs/one/config.yaml" in message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"folder": 1}', "\0"])
+def test_a_damaged_note_on_a_fork_is_named(text: str, begin: Callable[..., Path]) -> None:
+    begin(status="completed")
+    fork = plan("resume.fork=true", "dense.units=8")
+    resumption.claim(fork, uri=None).close()
+    (fork.folder / ".hydra").mkdir()
+    (fork.folder / ".hydra" / "hydra.yaml").write_text(
+        "hydra: {runtime: {choices: {model: cnn}}}\n"
+    )
+    (fork.folder / history.FORKED).write_text(text)
+    with pytest.raises(
+        UserError, match=r"forked_from\.json: damaged\. The search in .*had not begun"
+    ):
+        plan("resume=last")
+
+
+def test_a_journal_that_has_lost_its_end_is_told(
+    begin: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = begin()
+    Cursor("somewhere", next=5, run_id="0").save(folder / cursor.NAME)
+    resumption.claim(plan("resume=last"), uri=None).close()
+    told = "warning: {}/journal.jsonl has lost its last 4 events; they come again.\n"
+    assert capsys.readouterr().err in (told.format(folder), told.format("outputs/one"))

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -635,8 +636,11 @@ def test_no_range_is_one_training_and_leaves_nothing_to_go_on_with(
     before = ran.events
     again = here("resume=last")
     assert again.status == 0
-    assert "is complete. More: resume=last tuner.max_trials" in again.stderr
     assert again.events == before
+    # What it says can be done, can be.
+    fork = again.stderr.splitlines()[-1].rpartition(": ")[2]
+    assert fork == f"pneumonia resume={before[0]['search_id']} resume.fork=true"
+    assert here(*shlex.split(fork)[1:], "--dry-run").status == 0
     assert searches(ran.project) == [ran.folder]
 
 
@@ -760,6 +764,14 @@ def test_a_resumed_search_is_tracked_where_it_was(here: Callable[..., Ran], tmp_
     assert len(ran.store.runs("search")) == 1
 
 
+def test_nothing_stops_a_search_that_has_no_trial_left(here: Callable[..., Ran]) -> None:
+    rates = 'optimizer.learning_rate="choice(1e-3, 1e30, 2e30)"'
+    ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2")
+    assert ran.status == 0, ran.stderr
+    assert [e["status"] for e in ran.of("trial_ended")] == ["COMPLETED", "FAILED", "FAILED"]
+    assert ran.end["status"] == "completed"
+
+
 def test_too_many_failures_in_a_row_stop_the_search(here: Callable[..., Ran]) -> None:
     rates = 'optimizer.learning_rate="choice(1e-3, 1e30, 2e30, 3e30)"'
     ran = here(*DIVERGING, rates, "tuner.max_consecutive_failures=2")
@@ -773,6 +785,13 @@ def test_too_many_failures_in_a_row_stop_the_search(here: Callable[..., Ran]) ->
     assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("FAILED", "failed")
     assert "trials failed" in ran.parent.data.tags["reason"]
     assert_nothing_repeats_or_runs(ran.store)
+    told = ran.stderr.splitlines()[-1].rpartition(": ")[2]
+    search_id = ran.events[0]["search_id"]
+    assert told == f"pneumonia resume={search_id} tuner.max_consecutive_failures=4"
+    again = here(*shlex.split(told)[1:])
+    assert again.status == 0, again.stderr
+    assert again.end["status"] == "completed"
+    assert len(again.of("trial_ended")) == 4
 
 
 def test_a_broken_trial_and_an_interruption(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal, read
 from pneumonia.mirror import Mirror
+from pneumonia.mlflow_runs import Runs
 from pneumonia.mlflow_setup import redact
 from pneumonia.mlflow_store import Point, Store, make_ready
 from pneumonia.process import process_start
@@ -620,7 +622,7 @@ def test_a_search_goes_on_without_its_server(
     assert follower.close(timeout=3) == len(list(read(folder)))
     away, left = (record.getMessage() for record in caplog.records)
     assert "cannot be reached" in away
-    assert "resume=s1" in left
+    assert f"`pneumonia resume={folder}` sends them." in left
     assert search_run_id(folder) is None
 
 
@@ -764,10 +766,30 @@ def test_the_config_group_holds_the_settings(option: str) -> None:
     assert settings.store_uri.startswith("sqlite" if option == "local" else "http://127.0.0.1")
 
 
-def test_a_deleted_experiment_is_named(settings: Settings) -> None:
-    client(settings).delete_experiment(Store(settings).experiment_id)
-    with pytest.raises(ConfigError, match=r"`tracking\.experiment`.*restore"):
-        make_ready(settings)
+@pytest.mark.parametrize("name", ["plain", 'it\'s "a" $HOME & more'])
+def test_a_deleted_experiment_is_named_with_what_restores_it(
+    name: str,
+    empty_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name / "mlruns").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    shutil.copyfile(empty_store, "mlruns/mlflow.db")
+    settings = Settings()
+    known = Store(settings).experiment_id
+    client(settings).delete_experiment(known)
+    for use in (make_ready, Runs):
+        with pytest.raises(ConfigError, match=r"`tracking\.experiment`.*restore") as caught:
+            use(settings)
+    assert serve_ui([]) == 2
+    assert capsys.readouterr().err == f"{caught.value}\n"
+    # The command that it names works as it is, in a shell, and makes no other store.
+    [restore] = re.findall("Run `([^`]*)`", str(caught.value))
+    subprocess.run(restore, shell=True, check=True, capture_output=True)
+    assert Store(settings).experiment_id == known
+    assert {path.name for path in Path.cwd().iterdir()} == {"mlruns"}
 
 
 def test_the_environment_names_the_store_unless_the_config_does(
@@ -800,7 +822,7 @@ def test_the_ui_says_when_there_is_nothing_to_show(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert serve_ui([]) == 2
-    assert "make demo" in capsys.readouterr().err
+    assert "Run `pneumonia experiment=demo` first." in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import resource
 import sqlite3
 import time
@@ -28,7 +29,7 @@ from test_tracking import (
 )
 
 from pneumonia import cursor, history
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal
 from pneumonia.mlflow_setup import Settings
@@ -172,3 +173,51 @@ def test_what_breaks_off_in_the_end_of_a_search_repeats_no_step(
     assert_whole(trials=3, epochs=2)
     found = rows("select step from metrics where key = 'best_score' order by step")
     assert found == [(1,), (2,), (3,)]
+
+
+def test_a_journal_that_is_damaged_while_it_is_followed_stops_the_tracking(
+    settings: Settings, folder: Path, journal: Journal
+) -> None:
+    make_ready(settings)
+    follower, told = follow(folder, settings)
+    start_search(journal)
+    trial_id = start_trial(journal, 1)
+    await_condition(lambda: rows("select count(*) from runs") == [(2,)])
+    add_epochs(journal, trial_id, range(1, 3))
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join([*lines[:3], b"5\n"]))
+    assert follower.close() == 0
+    assert told == [f"The tracking has stopped. {error_of(folder)}"]
+    follower, told = follow(folder, settings)  # and so does the next one
+    assert follower.close() == 0
+    assert told == [f"The tracking has stopped. {error_of(folder)}"]
+
+
+def error_of(folder: Path) -> str:
+    with pytest.raises(UserError, match="damaged in line 4: it is no event") as caught:
+        history.read(folder)
+    return str(caught.value)
+
+
+def test_a_journal_that_has_lost_its_end_is_sent_again_to_the_same_runs(
+    settings: Settings, folder: Path
+) -> None:
+    write_search(folder)
+    track(folder, settings)
+    path = folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-3]))
+    with closing(Journal(folder)) as journal:
+        for line in lines[-3:]:
+            event = json.loads(line)
+            kind = event.pop("kind")
+            journal.append(kind, **{k: v for k, v in event.items() if k not in TIMES})
+    track(folder, settings)
+    assert rows("select count(*) from runs") == [(4,)]
+    assert rows("select count(*) from runs where status != 'FINISHED'") == [(0,)]
+    # Points that come again have another time, and the same value.
+    points = "select count(distinct value) from metrics group by run_uuid, key, step"
+    assert set(rows(points)) == {(1,)}
+
+
+TIMES = ("n", "time", "seconds_elapsed", "crc")
