@@ -131,9 +131,6 @@ def _run(arguments: list[str]) -> int:
 
     from pneumonia import composing
 
-    # `python -m pneumonia` finds a user's own functions in the current folder: so does `pneumonia`.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.append(str(Path.cwd()))
     OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
         sys.argv[1:], configs = _check(arguments)
@@ -142,6 +139,8 @@ def _run(arguments: list[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
+    # Processes for jobs or for a user's own functions begin with what is on our path, and no more.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorate = hydra_main(

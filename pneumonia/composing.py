@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from hydra import version
@@ -22,11 +23,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, history, schema
+from pneumonia import building, config, history, schema, targets
 from pneumonia.errors import ConfigError, ConfigErrors
 from pneumonia.space import GROUPS
 from pneumonia.translation import Translator
@@ -81,7 +83,10 @@ def check(
     with _hydra(folder) as hydra:
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         cfg = _compose(hydra, overrides, mode)
-        _check_hydra(cfg.hydra)
+        try:
+            _check_hydra(cfg.hydra)
+        except OmegaConfBaseException as error:
+            raise Translator(hydra, overrides, NAME).translate(error) from error
         jobs = [list(overrides)]
         multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if multirun:
@@ -250,10 +255,29 @@ def _check_hydra(hydra: DictConfig) -> None:
         if isinstance(value, str):
             hint = f"Options are chosen by hydra/{group}={value}"
             raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
+    if hydra.job.chdir:
+        expected = "false, as paths count from the folder where the command is typed"
+        raise ConfigErrors([ConfigError("hydra.job.chdir", expected, hydra.job.chdir)])
+    _check_callbacks(OmegaConf.to_container(hydra.callbacks, resolve=True))
     for key in ("hydra.run.dir", "hydra.sweep.dir"):
         value = OmegaConf.to_container(hydra)[key.split(".")[1]]["dir"]  # type: ignore[call-overload,index]
         if not str(value or "").strip():
             raise ConfigErrors([ConfigError(key, "a folder", value)])
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse what is no callback: Hydra calls whatever they name, before there is a job."""
+    for name, section in callbacks.items():
+        key, kind = f"hydra.callbacks.{name}", None
+        target = section.get("_target_") if isinstance(section, dict) else None
+        if target is not None:
+            targets.inspect(f"{key}._target_", target)
+            kind = building.locate(target, key)
+        is_plain = isinstance(section, dict) and str(section).count("_target_") == 1
+        if not (is_plain and isinstance(kind, type) and issubclass(kind, Callback)):
+            expected = "a mapping whose only `_target_` is a subclass of "
+            expected += "hydra.experimental.callback.Callback"
+            raise ConfigErrors([ConfigError(key, expected, section)])
 
 
 def _is_resumed(cfg: DictConfig, overrides: Sequence[str]) -> bool:
