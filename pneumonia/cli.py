@@ -127,11 +127,9 @@ def main() -> int:
 def _run(arguments: list[str]) -> int:
     """Validate, then let Hydra run the job or jobs."""
     from hydra import main as hydra_main
-    from omegaconf import OmegaConf
 
     from pneumonia import composing
 
-    OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
@@ -167,6 +165,15 @@ def _run(arguments: list[str]) -> int:
             raise
         expected = "a folder that can be made and written to"
         told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
+        print(told, file=sys.stderr)
+        return USER_ERROR
+    except Exception as error:
+        if has_begun or _user_error(error):
+            raise
+        # Nothing of ours has run yet: Hydra says what it cannot use of its own settings.
+        text, _, key = str(error).partition("full_key: ")
+        reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
+        told = ConfigError(key.strip() or "hydra", "what Hydra can use", reason)
         print(told, file=sys.stderr)
         return USER_ERROR
     return USER_ERROR if mistakes else 0

@@ -81,7 +81,10 @@ def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
     """Check that what the config holds at its top is all there, and nothing else."""
     for key, value in tree.items():
         if key not in _ROOTS:
-            yield ConfigError(key, "a key of the config", value, nearest(str(key), _ROOTS))
+            hint = nearest(str(key), _ROOTS)
+            if key == "experiment":
+                hint = "The keys of a preset stand at the top of its file"
+            yield ConfigError(key, "a key of the config", value, hint)
         elif key in MAPPINGS and not isinstance(value, dict):
             hint = f"Options are chosen by {key}=<option>, keys set by {key}.<key>=<value>"
             if key in _PLAIN:
@@ -238,7 +241,7 @@ def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator
     if isinstance(value, list) and any(map(looks_like_range, value)):
         yield ConfigError(path, "a range as the whole value, not inside a list", value)
     can_vary = can_vary and not check.accepts(["a", "b"])
-    is_misspelt = can_vary and misspelt_function(value) is not None
+    is_misspelt = can_vary and path not in schema.PATHS and misspelt_function(value) is not None
     if is_misspelt or not check.accepts(value):
         meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
         meant = (

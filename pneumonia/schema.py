@@ -178,6 +178,16 @@ KEYS: dict[str, Check] = {
 }
 """The check of every key that has one of its own."""
 
+PATHS = frozenset({"dataset.path", "dataset.data_dir", "dataset.manual_dir", "model.weights"})
+"""Keys that hold the path of something; a range of them may stand for it."""
+
+TEXTS = PATHS | {
+    *("dataset.patient_pattern", "dataset.positive", "features.folder"),
+    *("tracking.uri", "tracking.artifacts", "tracking.experiment"),
+    *("tracking.registered_model", "tracking.alias", "hydra.run.dir", "hydra.sweep.dir"),
+}
+"""Keys that hold what Hydra's grammar wants quoted: spaces, umlauts, parentheses, commas."""
+
 _SHARE = number(0, 1, with_high=False)
 
 BY_TARGET: dict[str, dict[str, Check]] = {

@@ -196,7 +196,7 @@ def find_module(name: str) -> ModuleSpec | None:
     if finder.files.find_spec(name) is None:
         return None
     finder.names.add(name)
-    sys.path_importer_cache[folder] = finder  # type: ignore[assignment]
+    sys.path_importer_cache[folder] = finder
     if folder not in sys.path:
         sys.path.append(folder)  # where processes that unpickle look, too
     return _spec(name)
