@@ -32,9 +32,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia import config, conflicts, history, schema
 from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.presets import FILES, check_files
 from pneumonia.space import GROUPS
 from pneumonia.spelling import quoted
-from pneumonia.translation import FILES, Translator, check_files
+from pneumonia.translation import Translator
 
 NAME = "config"
 OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)

@@ -155,14 +155,22 @@ def _check_names(
     key: str, section: dict[str, Any], signature: targets.Signature, excluded: set[str]
 ) -> Iterator[ConfigError]:
     beside = schema.SECTIONS.get(key, ())
+    inputs = tuple(signature.types)[:1] if key == "dense" else ()
+    own = ("_target_", "_partial_") if key.startswith("training.metrics.") else ("_target_",)
     for name, value in section.items():
         path = f"{key}.{name}"
-        is_known = str(name).startswith("_") or name in signature.types or name in beside
+        if path in schema.GIVEN or name in inputs:
+            hint = schema.GIVEN.get(path, "It is the shape of the features")
+            yield ConfigError(path, "nothing, as the program decides it", value, hint)
+            continue
+        is_known = name in (*own, *signature.types, *beside)
         if not is_known and path not in excluded and not signature.is_open:
-            near = nearest(path, [f"{key}.{other}" for other in (*signature.types, *beside)])
+            names = [] if str(name).startswith("_") else (*signature.types, *beside)
+            near = nearest(path, [f"{key}.{other}" for other in names])
             target = section["_target_"]
             yield ConfigError(path, f"an argument that `{target}` takes", value, near)
-    absent = signature.required - set(section) - set(schema.GIVEN.get(key, ()))
+    given = {path.rpartition(".")[2] for path in schema.GIVEN if path.startswith(f"{key}.")}
+    absent = signature.required - set(section) - given
     if not section.get("_partial_"):
         for name in sorted(absent):
             yield ConfigError(f"{key}.{name}", "a value", None, "This argument has no default")

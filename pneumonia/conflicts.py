@@ -33,6 +33,11 @@ def find(tree: Tree) -> Iterator[ConfigError]:
     yield from _layers(tree["model"])
     yield from _views(tree["augment"], tree["model"])
     yield from _optimizer(tree["optimizer"])
+    yield from _unheeded(tree["optimizer"], tree["training"].get("loss"))
+    name = tree["tracking"].get("experiment")
+    if isinstance(name, str) and not (len(name) <= schema.MOST_CHARACTERS and name.isprintable()):
+        expected = f"a text of at most {schema.MOST_CHARACTERS} characters, all on one line"
+        yield ConfigError("tracking.experiment", expected, name)
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -95,6 +100,11 @@ def _objective(tree: Tree) -> Iterator[ConfigError]:
     if not isinstance(metrics, dict):
         yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
         return
+    for name in metrics:
+        # MLflow takes them for paths, and the loss is another one.
+        if not str(name).isidentifier() or name == "loss":
+            expected = "a name of letters, digits and _, other than loss"
+            yield ConfigError(f"training.metrics.{name}", expected, name)
     name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
     if isinstance(name, str) and name not in names and "${" not in name:
         hint = nearest(name, names) or f"There are {', '.join(names)}"
@@ -170,6 +180,17 @@ def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
     if name.lower() in known and name.lower() != kind.lower() and kind not in known:
         hint = f"An optimizer is chosen by optimizer=any optimizer.name={name}"
         yield ConfigError("optimizer.name", f"{kind.lower()}, for `{module}.{kind}`", name, hint)
+
+
+def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
+    """Find arguments of Keras that only its own loop heeds."""
+    scale = optimizer.get("loss_scale_factor")
+    if isinstance(scale, int | float):
+        # The gradients would be divided by it, without the loss having been multiplied.
+        yield ConfigError("optimizer.loss_scale_factor", "null, as no loss is scaled", scale)
+    if isinstance(loss, dict) and str(loss.get("reduction", "sum")).lower() in ("none", "null"):
+        expected = "sum_over_batch_size, sum or mean"
+        yield ConfigError("training.loss.reduction", expected, loss["reduction"])
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:
