@@ -131,6 +131,8 @@ def prepare(overrides: Sequence[str]) -> list[str]:
             # Quoted, since an id may look like a number.
             quote = "'" if re.fullmatch(r"[0-9a-f]+", value) else ""
             made.append(f"resume.search={quote}{value}{quote}")
+        elif key.lstrip("+") in schema.TEXTS and "${" in value and _exists(value):
+            raise ConfigError(key, "a path without ${, which leads to another value", value)
         elif key.lstrip("+") in schema.TEXTS and _is_text(override):
             # A shell takes the quotes away that were meant for Hydra.
             made.append(f"{key}={quoted(value)}")

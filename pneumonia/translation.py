@@ -89,7 +89,9 @@ class Translator:
             return ConfigError(
                 key, "a value or a quoted range", value, f"Write '{key}=\"{meant}\"'"
             )
-        if value.endswith(",") or ",," in value:
+        if given := self._hint_at_option(key, value, []) if key == "dataset" else "":
+            hint = given
+        elif value.endswith(",") or ",," in value:
             hint = "There is a comma with nothing beside it"
         elif value.startswith("="):
             hint = f"Write {key}{value}"
