@@ -113,7 +113,12 @@ def quoted(text: str) -> str:
 
 def typed(key: str, value: str) -> str:
     """Return an override as it is typed in a shell, the value being taken as it is."""
-    return shlex.quote(f"{key}={quoted(value)}")
+    return in_shell(f"{key}={quoted(value)}")
+
+
+def in_shell(text: str) -> str:
+    """Return a word as it is typed in a shell, always in quotes."""
+    return shlex.quote(text) if "'" in text else f"'{text}'"
 
 
 def value_meant(

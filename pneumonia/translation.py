@@ -19,7 +19,7 @@ from pneumonia import config, schema, targets
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.presets import FILES
 from pneumonia.space import GROUPS, leaves
-from pneumonia.spelling import closest, closest_key, nearest, range_meant, typed
+from pneumonia.spelling import closest, closest_key, in_shell, nearest, range_meant, typed
 
 # The option of a group that takes any class of a module by its name.
 _BY_NAME = {
@@ -149,7 +149,7 @@ class Translator:
     def _sweep(self, key: str, error: Exception) -> UserError:
         value = self._value(key)
         if key in self._groups():
-            hint = f"For one search each: pneumonia -m {shlex.quote(f'{key}={value}')}"
+            hint = f"For one search each: pneumonia -m {in_shell(f'{key}={value}')}"
             return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
         if schema.takes_list(key) and "(" not in value:
             return ConfigError(key, "a list", value, f"Write '{key}=[{value}]'")
@@ -159,7 +159,7 @@ class Translator:
         if key.startswith("hydra."):
             hint = f"Write {typed(key, value)}" if key in schema.TEXTS else ""
             return ConfigError(key, "a single value", value, hint)
-        each = f"ne search each: -m {shlex.quote(f'{key}={value}')}"
+        each = f"ne search each: -m {in_shell(f'{key}={value}')}"
         parts = [part.strip() for part in value.split(",")]
         if key in schema.TEXTS and "(" not in value and not all(map(_is_path, parts)):
             hint = f"With commas in it: {typed(key, value)}; o{each}"
