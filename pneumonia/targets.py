@@ -147,6 +147,8 @@ def _outline(file: Path) -> tuple[dict[str, _Definition], dict[str, str], bool]:
                 name.asname or name.name: f"{node.module}.{name.name}" for name in node.names
             }
             is_open = is_open or any(name.name == "*" for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            is_open = True
         elif not isinstance(node, _HARMLESS) and not _is_for_types(node):
             # Something may be defined under a condition.
             is_open = True

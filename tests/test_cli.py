@@ -148,6 +148,11 @@ def test_version(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("pneumonia ")
 
 
+def test_options_may_stand_between_overrides(main: Any, search: Search) -> None:
+    assert main("dense.units=8", "-m", "seed=1,2") == 0
+    assert [(cfg.seed, cfg.dense.units) for cfg, _ in search.jobs] == [(1, 8), (2, 8)]
+
+
 def test_info(tmp_path: Path, run: Any) -> None:
     ran = run("--info", "defaults", "model=cnn", folder=tmp_path)
     assert ran.returncode == 0

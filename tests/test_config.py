@@ -208,7 +208,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["-m", "hydra.sweeper.params={seed: [1, 2]}"], "`seed`: expected an integer"),
     (["-m", "hydra.sweeper.params=3"], "`hydra.sweeper.params`: expected a value that fits"),
     (["-m", "+hydra.sweeper.params.seed=1,x"], "`seed`: expected an integer"),
-    (["hydra.sweeper.params={seed: '1,2'}"], "One search each: -m seed=1,2"),
+    (["hydra.sweeper.params={seed: '1,2'}"], "One search each: -m 'seed=1,2'"),
     (["hydra.searchpath=[nowhere]"], "`hydra.searchpath`: expected folders that exist"),
     (
         ["+hydra.callbacks.x._target_=os.system"],
