@@ -139,9 +139,6 @@ def _run(arguments: list[str]) -> int:
 
     from pneumonia import composing, multirun
 
-    # `python -m pneumonia` finds a user's own functions in the current folder: so does `pneumonia`.
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
@@ -149,6 +146,8 @@ def _run(arguments: list[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
+    # Processes for jobs or for a user's own functions begin with what is on our path, and no more.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorate = hydra_main(
@@ -179,6 +178,14 @@ def _run(arguments: list[str]) -> int:
         expected = "a folder that can be made and written to"
         told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
         print(told, file=sys.stderr)
+        return USER_ERROR
+    except Exception as error:
+        if has_begun or _user_error(error):
+            raise
+        # Nothing of ours has run yet: Hydra says what it cannot use of its own settings.
+        text, _, key = str(error).partition("full_key: ")
+        reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
+        print(ConfigError(key.strip() or "hydra", "what Hydra can use", reason), file=sys.stderr)
         return USER_ERROR
     return USER_ERROR if mistakes else multirun.Compare.status
 

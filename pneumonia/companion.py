@@ -52,7 +52,7 @@ class Companion:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, str(Path(__file__).resolve().parents[1])],
+            [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).resolve().parents[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -6,10 +6,14 @@ folder before it calls a job.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from hydra import version
@@ -20,27 +24,23 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, Sweep, ValueType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, history, schema
+from pneumonia import config, conflicts, history, schema
 from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.presets import FILES, check_files
 from pneumonia.space import GROUPS
+from pneumonia.spelling import quoted
 from pneumonia.translation import Translator
 
 NAME = "config"
+OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 VERSION_BASE = "1.3"
-# Paths and patterns, which hold what Hydra's grammar wants quoted: spaces, umlauts, parentheses.
-_TEXTS = frozenset(
-    {
-        *("dataset.path", "dataset.data_dir", "dataset.manual_dir", "dataset.patient_pattern"),
-        *("dataset.positive", "features.folder", "model.weights"),
-        *("tracking.uri", "tracking.artifacts", "tracking.experiment"),
-    }
-)
+_PARAMS = "hydra.sweeper.params"
 
 
 def find_conf() -> Path:
@@ -78,19 +78,24 @@ def check(
     Raises:
         UserError: Naming all that is wrong.
     """
+    multirun = multirun or "hydra.mode=MULTIRUN" in overrides
     with _hydra(folder) as hydra:
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         cfg = _compose(hydra, overrides, mode)
-        _check_hydra(cfg.hydra)
+        _check_hydra(hydra, cfg.hydra, overrides)
         jobs = [list(overrides)]
+        if multirun and cfg.hydra.mode == RunMode.RUN:
+            raise ConfigError("hydra.mode", "no -m beside it", "RUN")
         multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
         if multirun:
             jobs = _expand(hydra, cfg, overrides)
         errors: dict[str, ConfigError] = {}
-        every = []
+        every: list[DictConfig] = []
         for job in jobs:
             try:
                 made = _compose(hydra, job, RunMode.RUN) if multirun else cfg
+                if multirun:
+                    _check_job(hydra, made, job, every)
                 if not _is_resumed(made, job):
                     config.validate(made)
                 _check_executor(made)
@@ -113,23 +118,24 @@ def prepare(overrides: Sequence[str]) -> list[str]:
         ConfigError: If there is no such file.
     """
     made = []
-    for override in overrides:
+    for override in _without_params(overrides):
         key, equals, value = override.partition("=")
         if key.lstrip("+") == "experiment" and value.rstrip("'\"").endswith((".yaml", ".yml")):
-            names = [_add_experiment(name.strip().strip("'\"")) for name in value.split(",")]
+            files = [value] if _exists(value) else value.split(",")
+            names = [_add_experiment(name.strip().strip("'\"")) for name in files]
             made.append(f"{key}={','.join(names)}")
         elif key == "when" and equals:
             # The empty mapping is closed to new keys, except by force.
             made.append(f"++{override}")
         elif key.lstrip("+") == "resume" and equals:
             # Quoted, since an id may look like a number, and a folder may hold anything.
-            if re.fullmatch(r"[0-9a-f]+", value) or "/" in value:
-                value = "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
-            made.append(f"resume.search={value}")
-        elif key.lstrip("+") in _TEXTS and not _is_grammatical(override):
+            is_text = re.fullmatch(r"[0-9a-f]+", value) or "/" in value
+            made.append(f"resume.search={quoted(value) if is_text else value}")
+        elif key.lstrip("+") in schema.TEXTS and "${" in value and _exists(value):
+            raise ConfigError(key, "a path without ${, which leads to another value", value)
+        elif key.lstrip("+") in schema.TEXTS and _is_text(override):
             # A shell takes the quotes away that were meant for Hydra.
-            escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-            made.append(f"{key}='{escaped}'")
+            made.append(f"{key}={quoted(value)}")
         else:
             made.append(override)
     return [*_options_of_resumed(made), *made]
@@ -156,13 +162,58 @@ def _options_of_resumed(overrides: Sequence[str]) -> Iterator[str]:
             yield f"{group}={option}"
 
 
-def _is_grammatical(override: str) -> bool:
-    """Say whether Hydra's grammar takes an override as it is."""
+def _without_params(overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the sweeper's params as overrides, which Hydra makes of them later.
+
+    Its own way to set them, with a dot in the name of a key, ends in an AttributeError.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        parsed = _parse(override) if f"{key}.".startswith(f"{_PARAMS}.") else None
+        if parsed is None or parsed.value() is None or parsed.is_delete():
+            yield override
+        elif parsed.is_sweep_override():
+            yield f"{key.removeprefix(f'{_PARAMS}.')}={override.partition('=')[2]}"
+        else:
+            given = parsed.value()
+            yield from _params(key.removeprefix(_PARAMS).removeprefix("."), given)
+
+
+def _params(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _params(f"{key}.{name}" if key else str(name), inner)
+    elif isinstance(value, Sweep):
+        raise ConfigError(_PARAMS, f"values in quotes, {{{key}: '1,2'}}", f"{key}: without quotes")
+    else:
+        yield f"{key or _PARAMS}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _is_text(override: str) -> bool:
+    """Say whether what stands after the equals sign is meant as it is, whatever the grammar says.
+
+    A path that exists is; and what Hydra's grammar does not take, or takes for a number.
+    """
+    value = override.partition("=")[2]
+    parsed = _parse(override)
+    if parsed is None:
+        return True
+    if parsed.is_sweep_override():
+        return _exists(value)
+    said = parsed.value()
+    return isinstance(said, int | float) or (said != value and _exists(value))
+
+
+def _parse(override: str) -> Override | None:
+    """Read an override by Hydra's grammar, if it takes it."""
     try:
-        OverridesParser.create().parse_override(override)
+        return OverridesParser.create().parse_override(override)
     except HydraException:
-        return False
-    return True
+        return None
+
+
+def _exists(path: str) -> bool:
+    return bool(path) and schema.EXISTING.accepts(path)
 
 
 def _add_experiment(value: str) -> str:
@@ -183,6 +234,7 @@ def _add_experiment(value: str) -> str:
         raise ConfigError("experiment", "a YAML file that holds a mapping", value)
     # Different files need different names, and none that a preset has.
     name = f"file_{re.sub(r'[^A-Za-z0-9]+', '_', str(file.resolve().with_suffix(''))).strip('_')}"
+    FILES[name] = value
     ConfigStore.instance().store(name, node, group="experiment", package="_global_")
     return name
 
@@ -213,8 +265,15 @@ def _check_executor(cfg: DictConfig) -> None:
 
 def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfig:
     try:
-        return hydra.compose_config(NAME, list(overrides), mode)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "provider=hydra.searchpath")
+            check_files(hydra, overrides)
+            return hydra.compose_config(NAME, list(overrides), mode)
+    except UserWarning as error:
+        place = str(error).partition("path=")[2].removesuffix(" is not available.")
+        expected = "folders that exist, as file://<path> or pkg://<package>"
+        raise ConfigError("hydra.searchpath", expected, place) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, KeyError) as error:
         raise Translator(hydra, overrides, NAME).translate(error) from error
 
 
@@ -229,7 +288,13 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
     if has_own_sweeper(cfg):
         return [[*fixed, *(_first_of(hydra, overrides, item) for item in swept)]]
     params = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+    for key in cfg.hydra.sweeper.params or {}:
+        if key in config.MAPPINGS and str(cfg.hydra.sweeper.params[key]).startswith("{"):
+            expected = "the whole key before its values, as in dense.units: 64,128"
+            raise ConfigError(f"{_PARAMS}.{key}", expected, cfg.hydra.sweeper.params[key])
     parser = OverridesParser.create(config_loader=hydra.config_loader)
+    if (size := cfg.hydra.sweeper.max_batch_size) is not None and size < 1:
+        raise ConfigError("hydra.sweeper.max_batch_size", "a positive integer or null", size)
     try:
         parsed = parser.parse_overrides([*params, *swept])
         for item in parsed:
@@ -237,7 +302,7 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
                 raise _endless(str(item.get_key_element()), str(item.get_value_string()))
         [jobs] = BasicSweeper.split_arguments(parsed, None)
     except HydraException as error:
-        raise Translator(hydra, overrides, NAME).translate(error) from error
+        raise Translator(hydra, [*params, *overrides], NAME).translate(error) from error
     return [[*fixed, *job] for job in jobs]
 
 
@@ -267,17 +332,26 @@ def _endless(key: str, value: str) -> ConfigError:
     return ConfigError(key, "values for one search each, not an interval", value, hint)
 
 
-def _check_hydra(hydra: DictConfig) -> None:
-    """Catch `hydra.launcher=x`, which assigns a text to a group, for `hydra/launcher=x`."""
-    for group in ("launcher", "sweeper", "job_logging", "hydra_logging", "help"):
-        value = hydra.get(group)
-        if isinstance(value, str):
-            hint = f"Options are chosen by hydra/{group}={value}"
-            raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
-    for key in ("hydra.run.dir", "hydra.sweep.dir"):
-        value = OmegaConf.to_container(hydra)[key.split(".")[1]]["dir"]  # type: ignore[call-overload,index]
-        if not str(value or "").strip():
-            raise ConfigErrors([ConfigError(key, "a folder", value)])
+def _check_job(
+    hydra: Hydra, cfg: DictConfig, overrides: Sequence[str], before: Sequence[DictConfig]
+) -> None:
+    """Check what Hydra is told of one job of a multirun, as those before it were."""
+    with open_dict(cfg):  # as a launcher does
+        cfg.hydra.job.num, cfg.hydra.job.id = len(before), f"job {len(before)}"
+    _check_hydra(hydra, cfg.hydra, overrides)
+    place = Path(cfg.hydra.sweep.subdir)
+    if any(place == Path(other.hydra.sweep.subdir) for other in before):
+        expected = "a folder of its own for every search, as ${hydra.job.num} is"
+        raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])
+
+
+def _check_hydra(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    try:
+        conflicts.check_hydra(cfg)
+        if not OmegaConf.is_missing(cfg.job, "num"):
+            _ = cfg.sweep.subdir  # which a job's number may be part of
+    except OmegaConfBaseException as error:
+        raise Translator(hydra, overrides, NAME).translate(error) from error
 
 
 def _is_resumed(cfg: DictConfig, overrides: Sequence[str]) -> bool:

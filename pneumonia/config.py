@@ -81,7 +81,10 @@ def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
     """Check that what the config holds at its top is all there, and nothing else."""
     for key, value in tree.items():
         if key not in _ROOTS:
-            yield ConfigError(key, "a key of the config", value, nearest(str(key), _ROOTS))
+            hint = nearest(str(key), _ROOTS)
+            if key == "experiment":
+                hint = "The keys of a preset stand at the top of its file"
+            yield ConfigError(key, "a key of the config", value, hint)
         elif key in MAPPINGS and not isinstance(value, dict):
             hint = f"Options are chosen by {key}=<option>, keys set by {key}.<key>=<value>"
             if key in _PLAIN:
@@ -152,14 +155,22 @@ def _check_names(
     key: str, section: dict[str, Any], signature: targets.Signature, excluded: set[str]
 ) -> Iterator[ConfigError]:
     beside = schema.SECTIONS.get(key, ())
+    inputs = tuple(signature.types)[:1] if key == "dense" else ()
+    own = ("_target_", "_partial_") if key.startswith("training.metrics.") else ("_target_",)
     for name, value in section.items():
         path = f"{key}.{name}"
-        is_known = str(name).startswith("_") or name in signature.types or name in beside
+        if path in schema.GIVEN or name in inputs:
+            hint = schema.GIVEN.get(path, "It is the shape of the features")
+            yield ConfigError(path, "nothing, as the program decides it", value, hint)
+            continue
+        is_known = name in (*own, *signature.types, *beside)
         if not is_known and path not in excluded and not signature.is_open:
-            near = nearest(path, [f"{key}.{other}" for other in (*signature.types, *beside)])
+            names = [] if str(name).startswith("_") else (*signature.types, *beside)
+            near = nearest(path, [f"{key}.{other}" for other in names])
             target = section["_target_"]
             yield ConfigError(path, f"an argument that `{target}` takes", value, near)
-    absent = signature.required - set(section) - set(schema.GIVEN.get(key, ()))
+    given = {path.rpartition(".")[2] for path in schema.GIVEN if path.startswith(f"{key}.")}
+    absent = signature.required - set(section) - given
     if not section.get("_partial_"):
         for name in sorted(absent):
             yield ConfigError(f"{key}.{name}", "a value", None, "This argument has no default")
@@ -238,7 +249,7 @@ def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator
     if isinstance(value, list) and any(map(looks_like_range, value)):
         yield ConfigError(path, "a range as the whole value, not inside a list", value)
     can_vary = can_vary and not check.accepts(["a", "b"])
-    is_misspelt = can_vary and misspelt_function(value) is not None
+    is_misspelt = can_vary and path not in schema.PATHS and misspelt_function(value) is not None
     if is_misspelt or not check.accepts(value):
         meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
         meant = (

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pneumonia import layers, schema
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pneumonia import building, layers, schema, targets
 from pneumonia.checks import Check
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, ConfigErrors
 from pneumonia.ranges import looks_like_range, parse
 from pneumonia.spelling import nearest, value_meant
 
@@ -30,6 +33,48 @@ def find(tree: Tree) -> Iterator[ConfigError]:
     yield from _layers(tree["model"])
     yield from _views(tree["augment"], tree["model"])
     yield from _optimizer(tree["optimizer"])
+    yield from _unheeded(tree["optimizer"], tree["training"].get("loss"))
+    name = tree["tracking"].get("experiment")
+    if isinstance(name, str) and not (len(name) <= schema.MOST_CHARACTERS and name.isprintable()):
+        expected = f"a text of at most {schema.MOST_CHARACTERS} characters, all on one line"
+        yield ConfigError("tracking.experiment", expected, name)
+
+
+def check_hydra(hydra: DictConfig) -> None:
+    """Check Hydra's own part of a config, as far as a user may set what does not go with ours.
+
+    Raises:
+        ConfigErrors: With the first mistake.
+        omegaconf.errors.OmegaConfBaseException: For a value that cannot be resolved.
+    """
+    # `hydra.launcher=x`, which assigns a text to a group, for `hydra/launcher=x`.
+    for group in ("launcher", "sweeper", "job_logging", "hydra_logging", "help"):
+        value = hydra.get(group)
+        if isinstance(value, str):
+            hint = f"Options are chosen by hydra/{group}={value}"
+            raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
+    if hydra.job.chdir:
+        expected = "false, as paths count from the folder where the command is typed"
+        raise ConfigErrors([ConfigError("hydra.job.chdir", expected, hydra.job.chdir)])
+    _check_callbacks(OmegaConf.to_container(hydra.callbacks, resolve=True))
+    for key, value in (("hydra.run.dir", hydra.run.dir), ("hydra.sweep.dir", hydra.sweep.dir)):
+        if not str(value or "").strip():
+            raise ConfigErrors([ConfigError(key, "a folder", value)])
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse what is no callback: Hydra calls whatever they name, before there is a job."""
+    for name, section in callbacks.items():
+        key, kind = f"hydra.callbacks.{name}", None
+        target = section.get("_target_") if isinstance(section, dict) else None
+        if target is not None:
+            targets.inspect(f"{key}._target_", target)
+            kind = building.locate(target, key)
+        is_plain = str(section).count("_target_") == 1 and not section.get("_partial_")
+        if not (is_plain and isinstance(kind, type) and issubclass(kind, Callback)):
+            expected = "a mapping whose only `_target_` is a subclass of "
+            expected += "hydra.experimental.callback.Callback"
+            raise ConfigErrors([ConfigError(key, expected, section)])
 
 
 def _absent(tree: Tree) -> Iterator[ConfigError]:
@@ -55,6 +100,11 @@ def _objective(tree: Tree) -> Iterator[ConfigError]:
     if not isinstance(metrics, dict):
         yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
         return
+    for name in metrics:
+        # MLflow takes them for paths, and the loss is another one.
+        if not str(name).isidentifier() or name == "loss":
+            expected = "a name of letters, digits and _, other than loss"
+            yield ConfigError(f"training.metrics.{name}", expected, name)
     name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
     if isinstance(name, str) and name not in names and "${" not in name:
         hint = nearest(name, names) or f"There are {', '.join(names)}"
@@ -130,6 +180,17 @@ def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
     if name.lower() in known and name.lower() != kind.lower() and kind not in known:
         hint = f"An optimizer is chosen by optimizer=any optimizer.name={name}"
         yield ConfigError("optimizer.name", f"{kind.lower()}, for `{module}.{kind}`", name, hint)
+
+
+def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
+    """Find arguments of Keras that only its own loop heeds."""
+    scale = optimizer.get("loss_scale_factor")
+    if isinstance(scale, int | float):
+        # The gradients would be divided by it, without the loss having been multiplied.
+        yield ConfigError("optimizer.loss_scale_factor", "null, as no loss is scaled", scale)
+    if isinstance(loss, dict) and str(loss.get("reduction", "sum")).lower() in ("none", "null"):
+        expected = "sum_over_batch_size, sum or mean"
+        yield ConfigError("training.loss.reduction", expected, loss["reduction"])
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:

@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Any:
         raise _explain(parser, message)
 
     parser.error = refuse  # type: ignore[method-assign]
-    args: Any = parser.parse_args(arguments)
+    args: Any = parser.parse_intermixed_args(arguments)  # overrides before and after options
     _check(args)
     return args
 

@@ -1,21 +1,29 @@
-"""A trial as a preset: a YAML file without ranges, which trains it again to the same score."""
+"""A trial as a preset, a YAML file that trains it again to the same score; and a user's own."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.errors import UserError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.ranges import Scalar
 from pneumonia.shell import shown
 from pneumonia.space import GROUPS, Space
+from pneumonia.spelling import closest
+
+if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
 
 Config = dict[str, Any]
+
+FILES: dict[str, str] = {}
+"""The files that stand for options of the group experiment, by the options' names."""
 
 _CHOSEN = (*GROUPS, "tuner", "tracking", "executor")
 # Sections beside the groups that have to do with the score or with what is made of it.
@@ -95,3 +103,128 @@ def choices_of(tags: Mapping[str, str], best: str | None) -> dict[str, str]:
         "The search of this trial has not recorded the options of its config groups: it was made "
         "with an earlier version and has no `best.yaml`."
     )
+
+
+def check_files(hydra: Hydra, overrides: Sequence[str]) -> None:
+    """Check the files of a user that overrides choose as options.
+
+    Raises:
+        ConfigError: With the first mistake in their lists of defaults.
+    """
+    groups = hydra.config_loader.list_groups("")
+    chosen = [override.lstrip("+").partition("=")[::2] for override in overrides]
+    left = [(key, value.strip("'\"")) for key, value in chosen if key in groups]
+    seen = set()
+    while left:
+        seen.add(option := left.pop())
+        further = _OptionFile(hydra, *option).check()
+        left += [(option[0], one) for one in further if (option[0], one) not in seen]
+
+
+class _OptionFile:
+    """Looks at the list of defaults in a file that a user has written for an option of a group.
+
+    Hydra speaks of groups, packages and nodes there, and not of the file.
+
+    Args:
+        hydra: The composer.
+        group: The group of the option.
+        option: Its name.
+    """
+
+    def __init__(self, hydra: Hydra, group: str, option: str) -> None:
+        self._loader = hydra.config_loader
+        self._group = group
+        self._file = FILES.get(option, f"{group}/{option}.yaml")
+        self._is_preset = group == "experiment"
+        path = f"{group}/{option}"
+        self._source = next(
+            (one for one in self._loader.get_sources() if one.is_config(path)), None
+        )
+        self._path = path
+
+    def check(self) -> list[str]:
+        """Check the file, unless it is ours; return the options of the same group that it takes in.
+
+        Raises:
+            ConfigError: With the first mistake.
+        """
+        if self._source is None or self._source.provider in ("main", "hydra"):
+            return []
+        found = self._source.load_config(config_path=self._path)
+        self._check_package(found.header.get("package"))
+        if not isinstance(found.config, DictConfig):
+            return []
+        defaults = OmegaConf.to_container(found.config).get("defaults", [])  # type: ignore[union-attr]
+        if not isinstance(defaults, list):
+            raise self._error("a list", defaults, self._line(defaults))
+        seen: set[str] = set()
+        for item in defaults:
+            self._check_item(item)
+            name = next(iter(item)) if isinstance(item, dict) else item
+            if name in seen:
+                raise self._error("every entry once", name)
+            seen.add(name)
+        return [item for item in defaults if isinstance(item, str) and item != "_self_"]
+
+    def _check_package(self, package: str | None) -> None:
+        header, is_global = "# @package _global_", package == "_global_"
+        if self._is_preset and not is_global:
+            expected = f"the line `{header}` above all others of {self._file}"
+            raise ConfigError(self._group, expected, f"# @package {package}" if package else None)
+        if is_global and not self._is_preset:
+            expected = f"keys of {self._group} in {self._file}, without the line `{header}`"
+            raise ConfigError(self._group, expected, header)
+
+    def _check_item(self, item: object) -> None:
+        if isinstance(item, str):
+            own = self._loader.get_group_options(self._group)
+            if item != "_self_" and item.removesuffix(".yaml") not in own:
+                raise self._error(f"_self_ or an option of {self._group}", item, self._line(item))
+            return
+        if not isinstance(item, dict) or len(item) != 1:
+            raise self._error("one `group: option` in every entry", item, self._line(item))
+        [(key, value)] = item.items()
+        *words, name = str(key).split() or [""]
+        group = name.strip("/")
+        if not self._loader.get_group_options(group):
+            raise self._error("a config group", f"{key}: {value}", self._line(item))
+        if self._is_preset and (words != ["override"] or not name.startswith("/")):
+            raise self._error("`override /group: option`", f"{key}: {value}", self._line(item))
+        options = self._loader.get_group_options(group)
+        for one in value if isinstance(value, list) else [value]:
+            if "${" not in str(one) and str(one).removesuffix(".yaml") not in options:
+                shown = [option for option in options if option not in FILES]
+                near = closest(str(one), shown)
+                hint = f"The nearest is {near}" if near else ""
+                raise self._error(f"for {group} one of {', '.join(shown)}", one, hint)
+
+    def _line(self, item: object) -> str:
+        """Return a hint at the line that an entry was probably meant as."""
+        groups = [name for name in self._loader.list_groups("") if name != "hydra"]
+        if isinstance(item, dict) and item:
+            key, value = next(iter(item.items()))
+            if isinstance(value, dict) and value:
+                return self._line(value)
+            text = f"{key}: {value}"
+        else:
+            text = str(item)
+        words = re.findall(r"[\w./-]+", text)
+        option = words[-1].rpartition("/")[2] if words else ""
+        like = (closest(word.strip("/").partition("/")[0], groups, cutoff=0.7) for word in words)
+        named = [name for name in like if name]
+        holding = [name for name in groups if option in self._loader.get_group_options(name)]
+        group = next((name for name in (*named, *holding)), "")
+        if not group:
+            near = closest(option, self._loader.get_group_options(self._group), cutoff=0.6)
+            return f"Write `- {near}`" if near else ""
+        return (
+            f"Write `- {option}`"
+            if group == self._group
+            else f"Write `- override /{group}: {option}`"
+        )
+
+    def _error(self, expected: str, received: object, hint: str = "") -> ConfigError:
+        return ConfigError(
+            self._group, f"{expected}, in the defaults of {self._file}", received, hint
+        )

@@ -63,6 +63,33 @@ URI = Check(
     "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...)",
     lambda value: isinstance(value, str) and bool(re.match(_STORES, value)),
 )
+# What MLflow refuses only after a search, and what the columns of its databases hold.
+MOST_CHARACTERS = 256
+MODEL_NAME = Check(
+    "a name of at most 256 characters, without / : ? @ ' and .. at its beginning",
+    lambda value: (
+        TEXT.accepts(value)
+        and value == str(value).strip()
+        and len(str(value)) <= MOST_CHARACTERS
+        and str(value).isprintable()
+        and not re.search(r"[/:?@']|^\.\.|^\.$", str(value))
+    ),
+)
+ALIAS = Check(
+    "at most 255 letters, digits, _ and -, and neither latest nor v1, v2, ..., which are MLflow's",
+    lambda value: (
+        isinstance(value, str)
+        and bool(re.fullmatch(r"[\w-]{1,255}", value))
+        and not re.fullmatch(r"latest|v\d+", value.lower())
+    ),
+)
+_ARTIFACTS = r"(file|s3|gs|wasbs?|abfss?|r2|b2|s?ftp|dbfs|hdfs|viewfs|https?|mlflow-artifacts):/"
+ARTIFACTS = Check(
+    "a folder or the URI of one (s3://, gs://, ...)",
+    lambda value: (
+        (PLACE.accepts(value) and ":/" not in str(value)) or bool(re.match(_ARTIFACTS, str(value)))
+    ),
+)
 ACTIVATION = named("the name of a Keras activation", _activations)
 CLASS_NAMES = Check(
     "two different texts in a list, the negative class first",
@@ -170,13 +197,23 @@ KEYS: dict[str, Check] = {
     "tracking.uri": URI | NULL,
     "tracking.experiment": TEXT,
     "tracking.log_models": one_of("all", "best", "none"),
-    "tracking.artifacts": TEXT | NULL,
-    "tracking.registered_model": TEXT,
-    "tracking.alias": TEXT,
+    "tracking.artifacts": ARTIFACTS | NULL,
+    "tracking.registered_model": MODEL_NAME,
+    "tracking.alias": ALIAS,
     "executor.workers": integer(1),
     "executor.address": TEXT | NULL,
 }
 """The check of every key that has one of its own."""
+
+PATHS = frozenset({"dataset.path", "dataset.data_dir", "dataset.manual_dir", "model.weights"})
+"""Keys that hold the path of something; a range of them may stand for it."""
+
+TEXTS = PATHS | {
+    *("dataset.patient_pattern", "dataset.positive", "features.folder"),
+    *("tracking.uri", "tracking.artifacts", "tracking.experiment"),
+    *("tracking.registered_model", "tracking.alias", "hydra.run.dir", "hydra.sweep.dir"),
+}
+"""Keys that hold what Hydra's grammar wants quoted: spaces, umlauts, parentheses, commas."""
 
 _SHARE = number(0, 1, with_high=False)
 
@@ -222,14 +259,22 @@ SECTIONS = {
     "model": (),
     "dense": (),
     "optimizer": (),
-    "tuner": ("max_trials", "max_epochs", "max_consecutive_failures"),
+    "tuner": ("max_trials", "max_epochs", "max_consecutive_failures", "seed"),
     "executor": (),
     "training.loss": (),
 }
 """Mappings that hold a `_target_` and its arguments, with the keys beside those arguments."""
 
-GIVEN = {"augment": ("image_size", "seed")}
-"""Arguments without a default that the program gives, not the config."""
+_RANGES = "The hyperparameters are the ranges of the config, all known beforehand"
+GIVEN = {
+    "tuner.objective": "Write objective.name=<metric> objective.direction=<max or min>",
+    "tuner.hyperparameters": _RANGES,
+    "tuner.tune_new_entries": _RANGES,
+    "tuner.allow_new_entries": _RANGES,
+    "tuner.max_consecutive_failed_trials": "Write tuner.max_consecutive_failures=<number>",
+    "tuner.max_retries_per_trial": "A trial that fails would fail again, and is not repeated",
+}
+"""Arguments that the program gives or leaves without an effect; what there is instead."""
 
 _BY_TYPE = {
     "int": Check("an integer", lambda value: is_integer(value)),

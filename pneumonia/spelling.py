@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 from pneumonia.ranges import looks_like_range
@@ -102,6 +103,22 @@ def _write(kind: str, arguments: str, is_whole: bool) -> str:
     if kind == "tag(log, interval" and is_whole:
         kind = "tag(log, int(interval"
     return f"{kind}({arguments}){')' * kind.count('(')}"
+
+
+def quoted(text: str) -> str:
+    """Return a text as Hydra's grammar takes it, whatever characters it has."""
+    escaped = re.sub(r'(\\*)("|$)', lambda end: 2 * end[1] + (r"\"" if end[2] else ""), text)
+    return f'"{escaped}"'
+
+
+def typed(key: str, value: str) -> str:
+    """Return an override as it is typed in a shell, the value being taken as it is."""
+    return in_shell(f"{key}={quoted(value)}")
+
+
+def in_shell(text: str) -> str:
+    """Return a word as it is typed in a shell, always in quotes."""
+    return shlex.quote(text) if "'" in text else f"'{text}'"
 
 
 def value_meant(

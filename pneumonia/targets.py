@@ -9,10 +9,14 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
+import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 from pneumonia.errors import ConfigError
 
@@ -98,10 +102,7 @@ def _find(key: str, target: str, path: str, hops: int) -> _Definition | None:
 def _locate(key: str, target: str, path: str) -> tuple[Path | None, list[str]]:
     """Return the file of the module in a dotted path, and the names that follow it."""
     first, *names = path.split(".")
-    try:
-        spec = importlib.util.find_spec(first)
-    except (ImportError, ValueError):
-        spec = None
+    spec = find_module(first)
     if spec is None:
         raise ConfigError(key, "something that can be imported", target, f"No module {first}")
     folders = list(spec.submodule_search_locations or ())
@@ -146,6 +147,8 @@ def _outline(file: Path) -> tuple[dict[str, _Definition], dict[str, str], bool]:
                 name.asname or name.name: f"{node.module}.{name.name}" for name in node.names
             }
             is_open = is_open or any(name.name == "*" for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            is_open = True
         elif not isinstance(node, _HARMLESS) and not _is_for_types(node):
             # Something may be defined under a condition.
             is_open = True
@@ -172,6 +175,83 @@ def _arguments(args: ast.arguments, *, skip: int) -> Signature:
     pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
     required = frozenset(arg.arg for arg, default in pairs if default is None)
     return Signature(types, is_open=args.kwarg is not None, required=required)
+
+
+def find_module(name: str) -> ModuleSpec | None:
+    """Find the first module of a dotted path that a user names.
+
+    One that is installed nowhere may lie in the current folder, from where it can be imported then,
+    and what its own code imports from there with it: nothing else in that folder, which may be a
+    stranger's, comes to run because somebody imports something of that name.
+
+    Args:
+        name: The name, without dots.
+
+    Returns:
+        Where it is, or None.
+    """
+    spec = _spec(name)
+    folder = str(Path.cwd())
+    if spec is not None or (folder in sys.path and not _shut(folder)):
+        return spec
+    finder = _shut(folder) or _Folder(folder)
+    if finder.files.find_spec(name) is None:
+        return None
+    finder.names.add(name)
+    sys.path_importer_cache[folder] = finder
+    if folder not in sys.path:
+        sys.path.append(folder)  # where processes that unpickle look, too
+    return _spec(name)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+def _shut(folder: str) -> _Folder | None:
+    finder: object = sys.path_importer_cache.get(folder)
+    return finder if isinstance(finder, _Folder) else None
+
+
+class _Folder:
+    """Stands for a folder on the path, and shows nothing of it but modules with certain names.
+
+    Args:
+        folder: The absolute path.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.names: set[str] = set()
+        self._folder = folder
+        self.files: Any = pkgutil.get_importer(folder)
+
+    def find_spec(self, name: str, target: object = None) -> ModuleSpec | None:
+        """Find a module that was named, or that the code of one imports just now."""
+        if name not in self.names and _importing() not in self.names:
+            return None
+        # A file would go before a package without an __init__.py, wherever on the path that is.
+        others = [place for place in sys.path if place != self._folder]
+        if PathFinder.find_spec(name, others) is not None:
+            return None
+        spec: ModuleSpec | None = self.files.find_spec(name)
+        if spec is not None:
+            self.names.add(name)
+        return spec
+
+    def invalidate_caches(self) -> None:
+        """Look at the folder anew."""
+        self.files.invalidate_caches()
+
+
+def _importing() -> str:
+    """Return the first name of the module whose code imports something just now."""
+    frame: Any = sys._getframe(2)
+    while frame and str(frame.f_globals.get("__name__")).startswith("importlib"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).partition(".")[0] if frame else ""
 
 
 def names(module: str) -> list[str]:

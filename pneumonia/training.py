@@ -17,6 +17,7 @@ import tensorflow as tf
 from pneumonia import engine
 from pneumonia.building import build
 from pneumonia.checkpoint import Metrics, Progress
+from pneumonia.errors import ConfigError
 from pneumonia.feeds import read_all
 from pneumonia.inputs import Inputs
 from pneumonia.seeding import SHUFFLE, generator
@@ -96,6 +97,11 @@ class Training:
 def started(model: keras.Model, config: Config, seed: int) -> Iterator[engine.Program]:
     """Yield the program of a model, at the beginning of a training."""
     optimizer = build(config["optimizer"], "optimizer")
+    frequency = optimizer.ema_overwrite_frequency
+    if optimizer.use_ema and not frequency:
+        # Keras' own loop would put the averages into the model when all epochs are over.
+        expected = "a number of steps after which the averages are the weights, with use_ema"
+        raise ConfigError("optimizer.ema_overwrite_frequency", expected, frequency)
     loss = build(config["training"]["loss"], "training.loss")
     jit = None if config["training"]["jit"] == "auto" else config["training"]["jit"]
     with engine.borrow(model, optimizer, loss=loss, jit=jit) as program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia import config, schema, targets
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.presets import FILES
 from pneumonia.space import GROUPS, leaves
-from pneumonia.spelling import closest, closest_key, nearest, range_meant
+from pneumonia.spelling import closest, closest_key, in_shell, nearest, range_meant, typed
 
 # The option of a group that takes any class of a module by its name.
 _BY_NAME = {
@@ -50,6 +52,7 @@ class Translator:
         for pattern, method in (
             (r"Sweep parameters? '([^']+)'", self._sweep),
             (r"Could not override '([^']+)'", self._unknown),
+            (r"Hydra's configuration is not supported : '([^']+)'", self._sweep),
             (r"Ambiguous value for argument '([^']+)'", self._sweep),
             (r"force-add of config groups is not supported: '([^']+)'", self._forced),
             (r"Multiple values for ([\w/]+)", self._added),
@@ -73,7 +76,8 @@ class Translator:
         return [name for name in self._hydra.config_loader.list_groups("") if name != "hydra"]
 
     def _options(self, group: str) -> list[str]:
-        return list(self._hydra.config_loader.get_group_options(group))
+        options = self._hydra.config_loader.get_group_options(group)
+        return [option for option in options if option not in FILES]
 
     def _ungrammatical(self, override: str) -> UserError:
         """Say what is wrong with a text that Hydra's grammar does not take."""
@@ -85,14 +89,16 @@ class Translator:
             return ConfigError(
                 key, "a value or a quoted range", value, f"Write '{key}=\"{meant}\"'"
             )
-        if value.endswith(",") or ",," in value:
+        if given := self._hint_at_option(key, value, []) if key == "dataset" else "":
+            hint = given
+        elif value.endswith(",") or ",," in value:
             hint = "There is a comma with nothing beside it"
         elif value.startswith("="):
             hint = f"Write {key}{value}"
         elif any(value.count(quote) % 2 for quote in "\"'"):
-            hint = f"A quote is not closed, or not escaped: '{key}=\"...\"'"
+            hint = f"A quote is not closed, or not escaped: {typed(key, value)}"
         else:
-            hint = f"Special characters need quotes of their own: '{key}=\"{value}\"'"
+            hint = f"Special characters need quotes of their own: {typed(key, value)}"
         return ConfigError(key, "a value as Hydra's grammar has it", value, hint)
 
     def _bare(self, word: str) -> str:
@@ -116,16 +122,17 @@ class Translator:
         if not group:
             return ConfigError("--config-name", "the name of a config file", option)
         options = self._options(group)
+        if not options:  # a path in the place of an option
+            group, _, above = group.partition("/")
+            option, options = f"{above}/{option}", self._options(group)
         given = self._value(group) or option
         hint = self._hint_at_option(group, given.strip("'\""), options)
-        group = group if options else group.split("/")[0]
-        expected = f"one of {', '.join(options or self._options(group))}"
-        return ConfigError(group, expected, option, hint)
+        return ConfigError(group, f"one of {', '.join(options)}", option, hint)
 
     def _hint_at_option(self, group: str, given: str, options: list[str]) -> str:
         if group == "dataset" and ("/" in given or Path(given).exists()):
             option = "image_folder" if Path(given).is_dir() else "npz"
-            return f"A path is given by dataset={option} dataset.path={given}"
+            return f"A path is given by dataset={option} {shlex.quote(f'dataset.path={given}')}"
         near = closest(given, options)
         if near and near.replace("_", "") == given.lower().replace("_", ""):
             return f"The nearest is {group}={near}"
@@ -142,14 +149,21 @@ class Translator:
     def _sweep(self, key: str, error: Exception) -> UserError:
         value = self._value(key)
         if key in self._groups():
-            hint = f"For one search each: pneumonia -m '{key}={value}'"
+            hint = f"For one search each: pneumonia -m {in_shell(f'{key}={value}')}"
             return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
         if schema.takes_list(key) and "(" not in value:
             return ConfigError(key, "a list", value, f"Write '{key}=[{value}]'")
         decimal = value.replace(",", ".", 1)
         if re.fullmatch(r"\d*,\d+", value) and not schema.accepts(key, value.split(",")):
             return ConfigError(key, "a single value or a quoted range", value, f"Write {decimal}")
-        each = f"ne search each: -m '{key}={value}'"
+        if key.startswith("hydra."):
+            hint = f"Write {typed(key, value)}" if key in schema.TEXTS else ""
+            return ConfigError(key, "a single value", value, hint)
+        each = f"ne search each: -m {in_shell(f'{key}={value}')}"
+        parts = [part.strip() for part in value.split(",")]
+        if key in schema.TEXTS and "(" not in value and not all(map(_is_path, parts)):
+            hint = f"With commas in it: {typed(key, value)}; o{each}"
+            return ConfigError(key, "a single value", value, hint)
         if key.split(".")[0] not in GROUPS:
             return ConfigError(key, "a single value", value, f"O{each}")
         quoted = value if "(" in value else f"choice({value})"
@@ -238,3 +252,7 @@ class Translator:
                 continue
             return [path for path, _, _ in leaves(cfg)]
         return []
+
+
+def _is_path(text: str) -> bool:
+    return schema.EXISTING.accepts(text)

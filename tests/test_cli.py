@@ -16,11 +16,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import cli, compare, composing, export, options, predict, presets, reporting
-from pneumonia.errors import DataError
+from pneumonia import (
+    cli,
+    compare,
+    composing,
+    export,
+    options,
+    predict,
+    presets,
+    reporting,
+    space,
+)
+from pneumonia.errors import DataError, UserError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job
 from pneumonia.ui import serve_ui
@@ -40,6 +51,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     # What the command leaves in a process that is its own.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
 
     def call(*arguments: str) -> int:
@@ -150,6 +162,11 @@ def test_config_is_shown_without_heavy_imports(tmp_path: Path) -> None:
 def test_version(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("--version") == 0
     assert capsys.readouterr().out.startswith("pneumonia ")
+
+
+def test_options_may_stand_between_overrides(main: Any, search: Search) -> None:
+    assert main("dense.units=8", "-m", "seed=1,2") == 0
+    assert [(cfg.seed, cfg.dense.units) for cfg, _ in search.jobs] == [(1, 8), (2, 8)]
 
 
 def test_info(tmp_path: Path, run: Any) -> None:
@@ -583,3 +600,296 @@ def test_every_command_that_is_documented_is_sound(
     if not args.shell_completion:
         prepared = composing.prepare(args.overrides)
         composing.check(prepared, folder=args.config_dir, multirun=args.multirun)
+# What a file system allows and Hydra's grammar, OmegaConf or a shell gives a meaning.
+CHARACTERS = [
+    *"!\"#$%&'()*+,-.:;<=>?@[]^_`{|}~",
+    " ",
+    "\\",
+    "ä",
+    "日",
+    "\t",
+    ", ",
+    "$(",
+    "==",
+]
+
+
+@pytest.mark.parametrize(
+    "place", ["a{}b", "{}a", "a{}", "d{}x/y"], ids=["in", "at", "end", "above"]
+)
+@pytest.mark.parametrize("key", ["dataset.path", "+tracking.artifacts", "model.weights"])
+def test_a_path_that_exists_is_taken_as_it_is(
+    key: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (place.format(character) for character in CHARACTERS):
+        Path(name).mkdir(parents=True)
+        [override] = composing.prepare([f"{key}={name}"])
+        value = OverridesParser.create().parse_override(override).value()
+        assert OmegaConf.create({"path": value}).path == name
+
+
+def test_a_path_with_an_interpolation_in_it_is_refused(main: Any, capsys: Any) -> None:
+    Path("a${seed}").mkdir()
+    assert main("dataset=image_folder", "dataset.path=a${seed}") == 2
+    assert "`dataset.path`: expected a path without ${" in capsys.readouterr().err
+
+
+def test_a_path_with_all_characters_is_searched_in(main: Any, search: Search) -> None:
+    name = f"a{''.join(CHARACTERS)}b"
+    Path(name).mkdir()
+    assert main("dataset=image_folder", f"dataset.path={name}", f"hydra.run.dir={name}") == 0
+    cfg, folder = search.jobs[0]
+    assert space.collapse(cfg, space.find(cfg).start())["dataset"]["path"] == name
+    assert folder == Path.cwd() / name
+
+
+@pytest.mark.parametrize("name", ["3", "true", "choose(1)", "[a]"])
+def test_a_path_that_looks_like_something_else_is_taken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    overrides = composing.prepare(["dataset=image_folder", f"dataset.path={name}"])
+    assert composing.check(overrides)[0].dataset.path == name
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ("a,b", ["a", "b"]),
+        ("c,d", ["c,d"]),
+        ('"c,d",a', ["c,d", "a"]),
+        ("choice(a, b)", ["a", "b"]),
+    ],
+)
+def test_a_sweep_over_paths_stays_one(
+    value: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c,d"):
+        Path(name).mkdir()
+    overrides = composing.prepare(["dataset=image_folder", f"dataset.path={value}"])
+    assert [cfg.dataset.path for cfg in composing.check(overrides, multirun=True)] == paths
+
+
+def in_shell(typed: str) -> list[str]:
+    """Return the arguments that a shell makes of what is typed."""
+    command = f"printf '%s\\0' {typed}"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    return ran.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("features.folder", "d/x,y"),
+        ("features.folder", "it's, a"),
+        ("tracking.experiment", 'say "x", y'),
+        ("tracking.experiment", "a,b\\"),
+        ("hydra.run.dir", "(a),b"),
+        ("hydra.run.dir", "a,b"),
+    ],
+)
+def test_the_hint_for_a_comma_works_in_a_shell(
+    main: Any, search: Search, key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(f"{key}={value}") in (0, 2)
+    if told := capsys.readouterr().err:  # else it was taken as it is
+        hint = re.search(r"(?:With commas in it:|Write) (.*?)(?:; one search|\.$)", told.strip())
+        assert hint is not None, told
+        assert main(*in_shell(hint[1])) == 0
+    cfg, folder = search.jobs[-1]
+    received = folder if key == "hydra.run.dir" else OmegaConf.select(cfg, key)
+    assert str(received).removeprefix(f"{Path.cwd()}/") == value
+
+
+def test_the_hint_at_a_path_in_the_place_of_a_dataset_works_in_a_shell(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my images (new)").mkdir()
+    assert main("dataset=my images (new)") == 2
+    assert main("dataset=./my images, new/x.npz") == 2
+    Path("it's/x").mkdir(parents=True)
+    assert main("dataset=it's/x") == 2
+    hints = re.findall(r"A path is given by (.*)\.$", capsys.readouterr().err, re.MULTILINE)
+    assert main(*in_shell(hints[-1])) == 0
+    assert search.jobs[-1][0].dataset.path == "it's/x"
+
+
+@pytest.mark.parametrize(
+    ("is_run", "params"),
+    [
+        (True, ["hydra.sweeper.params={dense.units:'64,128'}"]),
+        (False, ['hydra.sweeper.params={dense.units:"64,128"}']),
+        (False, ["+hydra.sweeper.params={dense.units: '64,128'}"]),
+        (False, ["++hydra.sweeper.params={dense: {units: 'choice(64, 128)'}}"]),
+        (False, ["hydra.sweeper.params.dense.units=64,128"]),
+        (False, ["+hydra.sweeper.params.dense.units='64,128'"]),
+        (False, ["hydra.sweeper.params={dense.units:'64,128'}", "hydra.sweeper.max_batch_size=1"]),
+        (False, ["hydra.sweeper.params={dense.units: 3}", "dense.units=64,128"]),
+        (True, ["experiment=sweep.yaml"]),
+        (False, ["experiment=sweep"]),
+        (True, ["hydra.sweeper.params={experiment: 'one.yaml,two.yaml'}"]),
+    ],
+    ids=lambda value: str(value),
+)
+def test_params_of_the_sweeper(main: Any, search: Search, is_run: bool, params: list[str]) -> None:
+    Path("experiment").mkdir()
+    text = "# @package _global_\nhydra: {sweeper: {params: {dense.units: '64,128'}}}\n"
+    Path("sweep.yaml").write_text(text)
+    Path("experiment/sweep.yaml").write_text(text)
+    Path("one.yaml").write_text("dense: {units: 64}\n")
+    Path("two.yaml").write_text("dense: {units: 128}\n")
+    if is_run:
+        assert main("-m", *params) == 0
+        found = [cfg for cfg, _ in search.jobs]
+    else:
+        found = composing.check(composing.prepare(params), folder=".", multirun=True)
+    assert [cfg.dense.units for cfg in found] == [64, 128]
+
+
+@pytest.mark.parametrize("how", [["hydra.mode=MULTIRUN", "seed=1,2"], ["experiment=both.yaml"]])
+def test_a_multirun_without_its_option(main: Any, search: Search, how: list[str]) -> None:
+    Path("both.yaml").write_text("hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}\n")
+    assert main(*how) == 0
+    assert [cfg.seed for cfg, _ in search.jobs] == [1, 2]
+
+
+def test_folders_of_a_multirun(main: Any, search: Search, tmp_path: Path) -> None:
+    dirname = "hydra.sweep.subdir=s-${hydra.job.override_dirname}"
+    assert main("-m", "hydra.sweep.dir=mine", dirname, "seed=1,2") == 0
+    assert main("-m", "hydra.sweep.dir=other", "hydra.sweep.subdir=n${seed}", "seed=1,2") == 0
+    names = [str(folder.relative_to(tmp_path)) for _, folder in search.jobs]
+    assert names == ["mine/s-seed=1", "mine/s-seed=2", "other/n1", "other/n2"]
+
+
+def test_relative_paths_count_from_where_the_command_is_typed(
+    main: Any, search: Search, tmp_path: Path
+) -> None:
+    Path("data").mkdir()
+    Path("preset.yaml").write_text("dataset: {path: data}\n")
+    assert main("dataset=image_folder", "experiment=preset.yaml", "hydra.run.dir=results/x") == 0
+    cfg, folder = search.jobs[0]
+    assert (cfg.dataset.path, folder) == ("data", tmp_path / "results" / "x")
+    assert Path.cwd() == tmp_path
+
+
+# Files of a user that are chosen as options, and what the message has to say of them.
+OPTION_FILES = [
+    ("defaults: [{model: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{/model: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{override model: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{overide /model: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{optional model: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{override /modle: cnn}]", "Write `- override /model: cnn`"),
+    ("defaults: [{override: {model: cnn}}]", "Write `- override /model: cnn`"),
+    ("defaults: {model: cnn}", "Write `- override /model: cnn`"),
+    ("defaults: ['override /model:cnn']", "Write `- override /model: cnn`"),
+    ("defaults: ['model=cnn']", "Write `- override /model: cnn`"),
+    ("defaults: [cnn]", "Write `- override /model: cnn`"),
+    ("defaults: [/model/cnn]", "Write `- override /model: cnn`"),
+    ("defaults: [{experiment: quick}]", "Write `- quick`"),
+    ("defaults: [quik]", "Write `- quick`"),
+    ("defaults: [{override /model: cn}]", "Received: 'cn'. The nearest is cnn"),
+    ("defaults: [{override /model: null}]", "expected for model one of cnn, "),
+    ("defaults: [{override /model: [cnn, x]}]", "Received: 'x'"),
+    ("defaults: [{override /model@head: cnn}]", "expected a config group"),
+    ("defaults: [{override /hydra/launcher: ray}]", "for hydra/launcher one of basic"),
+    ("defaults: [{override /model: cnn}, {override /model: cnn}]", "expected every entry once"),
+    ("defaults: [_self_, _self_]", "expected every entry once"),
+    ("defaults: [[1]]", "expected one `group: option` in every entry"),
+    ("defaults: 3", "expected a list, in the defaults of"),
+    ("experiment: {dense: {units: 3}}", "The keys of a preset stand at the top of its file"),
+    ("model: cnn", "`model`: expected a mapping of keys. Received: 'cnn'"),
+    ("dense: {unts: 3}", "`dense.unts`"),
+]
+
+
+@pytest.mark.parametrize("name", ["e", "above", "experiment/e.yaml"])
+@pytest.mark.parametrize(("text", "fragment"), OPTION_FILES)
+def test_mistakes_in_a_preset(
+    text: str, fragment: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("experiment").mkdir()
+    Path("experiment/above.yaml").write_text("# @package _global_\ndefaults: [e]\n")
+    Path("experiment/e.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError) as caught:
+        composing.check(composing.prepare([f"experiment={name}"]), folder=".")
+    told = str(caught.value)
+    assert fragment in told
+    assert "\n" not in told
+    assert "file_" not in told
+
+
+@pytest.mark.parametrize("header", ["", "# @package experiment\n", "# @package _group_\n"])
+def test_the_header_of_a_preset(
+    main: Any, search: Search, header: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("experiment").mkdir()
+    text = f"{header}defaults: [{{override /model: cnn}}]\ndense: {{units: 3}}\n"
+    Path("experiment/e.yaml").write_text(text)
+    assert main("--config-dir", ".", "experiment=e") == 2
+    assert "expected the line `# @package _global_` above all others" in capsys.readouterr().err
+    assert main("experiment=experiment/e.yaml") == 0
+    assert search.jobs[0][0].dense.units == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("defaults: [cn]", "Received: 'cn'. Write `- cnn`"),
+        (
+            "defaults: [{inception_v3: x}]",
+            "expected a config group, in the defaults of model/m.yaml",
+        ),
+        ("# @package _global_\n_target_: a.b", "without the line `# @package _global_`"),
+        ("- 1", "`model`: expected a mapping of keys. Received: [1]"),
+        ("a: [", "m.yaml"),
+        ("", "`model._target_`"),
+        ("model: {_target_: pneumonia.backbones.cnn}", "`model._target_`"),
+    ],
+)
+def test_mistakes_in_an_option_of_another_group(
+    main: Any, text: str, fragment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("model").mkdir()
+    Path("model/m.yaml").write_text(text)
+    assert main("--config-dir", ".", "model=m") == 2
+    told = capsys.readouterr().err
+    assert fragment in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["hydra.job.env_copy=[NO_SUCH_THING]"], "NO_SUCH_THING"),
+        (["hydra.verbose=3"], "`hydra`: expected what Hydra can use. Received: "),
+        (["-m", "+hydra.launcher.n_jobs=2", "seed=1,2"], "`hydra.launcher`: expected what Hydra"),
+        (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "Invalid plugin 'os.system'"),
+        (["+hydra.callbacks.x={_target_: pneumonia.multirun.Compare, a: 3}"], "takes no arguments"),
+    ],
+    ids=str,
+)
+def test_what_hydra_cannot_use_of_its_own(
+    main: Any, search: Search, arguments: list[str], fragment: str, capfd: Any
+) -> None:
+    assert main(*arguments) == 2
+    told = capfd.readouterr().err
+    assert fragment in told
+    assert "Traceback" not in told
+    assert search.jobs == []
+
+
+def test_a_callback_of_a_user(main: Any, search: Search) -> None:
+    Path("own_callback_of_test.py").write_text(
+        "from pathlib import Path\n"
+        "from hydra.experimental.callback import Callback\n"
+        "class Mine(Callback):\n"
+        "    def on_run_end(self, config, **kwargs):\n"
+        "        Path('called').touch()\n"
+    )
+    assert main("+hydra.callbacks.mine._target_=own_callback_of_test.Mine") == 0
+    assert Path("called").exists()

@@ -134,6 +134,22 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["training.loss=hinge"], "Write training.loss._target_=keras.losses.Hinge"),
     (["tracking.log_models=some"], "expected all, best or none. Received: 'some'"),
     (["tracking.experiment="], "expected a text. Received: ''"),
+    ([f"tracking.experiment={'x' * 600}"], "a text of at most 256 characters, all on one line"),
+    (["tracking.experiment=a\nb"], "a text of at most 256 characters, all on one line"),
+    (["tracking.experiment='  '"], "`tracking.experiment`: expected a text. Received: '  '"),
+    *(
+        ([f"tracking.alias={alias}"], "`tracking.alias`: expected at most 255 letters, digits, _")
+        for alias in ("v1", "V12", "latest", "Latest", "my alias", "", "x" * 256)
+    ),
+    *(
+        ([f"tracking.registered_model={name}"], "`tracking.registered_model`: expected a name of")
+        for name in ("a/b", "a:b", "it's", "a@b", "..", "", "x" * 257)
+    ),
+    (["tracking.registered_model=' x'"], "Received: ' x'"),
+    (["tracking.artifacts=runs:/x"], "`tracking.artifacts`: expected a folder, the URI of one"),
+    (["tracking.artifacts=foo://x"], "`tracking.artifacts`: expected a folder, the URI of one"),
+    (["tracking.artifacts=''"], "`tracking.artifacts`: expected a folder, the URI of one"),
+    (["tracking.log_models=null"], "expected all, best or none. Received: None"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),
@@ -147,6 +163,74 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["resume="], "`resume.search`: expected a text or null"),
     (["resume.fork=perhaps"], "`resume.fork`: expected true or false"),
     (["resume.frok=true"], "The nearest is `resume.fork`"),
+    # What the program gives itself, or what would have no effect
+    *(
+        (
+            ["tuner=random", f"+tuner.{given}"],
+            f"`tuner.{given.split('=')[0]}`: expected nothing, as",
+        )
+        for given in (
+            *("objective=val_loss", "hyperparameters=null", "tune_new_entries=true"),
+            *("allow_new_entries=false", "max_retries_per_trial=2"),
+            "max_consecutive_failed_trials=5",
+        )
+    ),
+    (["tuner=hyperband", "+tuner.objective=val_loss"], "`tuner.objective`: expected nothing, as"),
+    (["tuner=bayesian", "+tuner.max_retries_per_trial=2"], "is not repeated"),
+    (["tuner=grid", "+tuner.hyperparameters=3"], "`tuner.hyperparameters`: expected nothing, as"),
+    (["+tuner.max_consecutive_failed_trials=5"], "Write tuner.max_consecutive_failures=<number>"),
+    (["+tuner.objective=val_loss"], "Write objective.name=<metric> objective.direction="),
+    (["+tuner.directory=x"], "an argument that `keras_tuner.oracles.HyperbandOracle` takes"),
+    (["~tuner.seed"], "`tuner.seed`: expected a value. Received: None"),
+    (["+dense.input_shape=[3]"], "`dense.input_shape`: expected nothing, as the program decides"),
+    (["+dense._args_=[3]"], "`dense._args_`: expected an argument that"),
+    (["+model._partial_=true"], "`model._partial_`: expected an argument that"),
+    (["+optimizer.loss_scale_factor=128"], "expected null, as no loss is scaled. Received: 128"),
+    (["+training.loss.reduction=none"], "expected sum_over_batch_size, sum or mean"),
+    (["+training.metrics.loss._target_=keras.metrics.AUC"], "a name of letters, digits and _, oth"),
+    # Hydra's own settings
+    (["hydra.job.chdir=true"], "`hydra.job.chdir`: expected false, as paths count from the folder"),
+    (["-m", "hydra.job.chdir=true", "seed=1,2"], "`hydra.job.chdir`: expected false"),
+    (["-m", "hydra.job.chdir=true,false"], "`hydra.job.chdir`: expected a single value"),
+    (["hydra.run.dir=${nothing}"], "`hydra.run.dir`: expected a value. Received: '${nothing}'"),
+    (["-m", "hydra.sweep.dir=${nothing}", "seed=1,2"], "`hydra.sweep.dir`: expected a value"),
+    (["-m", "hydra.sweep.subdir=${nothing}", "seed=1,2"], "`hydra.sweep.subdir`: expected a value"),
+    (["-m", "hydra.sweep.subdir=same", "seed=1,2"], "expected a folder of its own for every searc"),
+    (["-m", "hydra.mode=RUN", "seed=1,2"], "`hydra.mode`: expected no -m beside it"),
+    (["hydra/sweeper=optuna"], "`hydra/sweeper`: expected one of basic"),
+    (["-m", "hydra.sweeper.max_batch_size=0", "seed=1,2"], "expected a positive integer or null"),
+    (["-m", "hydra.sweeper.params={sed: '1,2'}"], "`sed`: expected a key of the config"),
+    (["-m", "hydra.sweeper.params={seed: '1,x'}"], "`seed`: expected an integer"),
+    (["-m", "hydra.sweeper.params={seed: '1,'}"], "There is a comma with nothing beside it"),
+    (["-m", "hydra.sweeper.params={seed: '('}"], "`seed`: expected a value as Hydra's grammar"),
+    (["-m", "hydra.sweeper.params={seed: 'interval(1,2)'}"], "not an interval"),
+    (["-m", "hydra.sweeper.params={seed: choice(1,2)}"], "expected values in quotes, {seed: '1,2'"),
+    (["-m", "hydra.sweeper.params={seed: [1, 2]}"], "`seed`: expected an integer"),
+    (["-m", "hydra.sweeper.params=3"], "`hydra.sweeper.params`: expected a value that fits"),
+    (["-m", "+hydra.sweeper.params.seed=1,x"], "`seed`: expected an integer"),
+    (["hydra.sweeper.params={seed: '1,2'}"], "One search each: -m 'seed=1,2'"),
+    (["hydra.searchpath=[nowhere]"], "`hydra.searchpath`: expected folders that exist"),
+    (
+        ["+hydra.callbacks.x._target_=os.system"],
+        "a subclass of hydra.experimental.callback.Callbac",
+    ),
+    (
+        ["+hydra.callbacks.x._target_=builtins.eval"],
+        "`hydra.callbacks.x`: expected a mapping whose",
+    ),
+    (["+hydra.callbacks.x._target_=nothing.here"], "No module nothing"),
+    (["+hydra.callbacks.x=os.system"], "`hydra.callbacks.x`: expected a mapping whose only"),
+    (
+        ["+hydra.callbacks.x={_target_: os.system, command: 'touch executed'}"],
+        "`hydra.callbacks.x`: expected a mapping whose only",
+    ),
+    (
+        [
+            "+hydra.callbacks.x={_target_: pneumonia.multirun.Compare, "
+            "a: {_target_: os.system, command: 'touch executed'}}"
+        ],
+        "`hydra.callbacks.x`: expected a mapping whose only",
+    ),
     # Targets
     (["model._target_=pneumonia.backbones.cn"], "The nearest is pneumonia.backbones.cnn"),
     (["model._target_=nothing.here"], "No module nothing"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -274,3 +278,110 @@ def test_the_data_of_a_stranger_is_not_written_elsewhere(tmp_path: Path) -> None
     (place / "some.npz").unlink()
     with pytest.raises(UserError, match="no such file"):
         npz(path=str(place / "some.npz"))
+
+
+TRAPS = (
+    *("google", "numpy", "mlflow", "keras", "tensorflow", "hydra", "omegaconf", "yaml", "json"),
+    *("logging", "sitecustomize", "usercustomize", "hydra_plugins/x", "torch", "joblib", "uvicorn"),
+)
+
+
+def set_traps(folder: Path) -> Path:
+    """Put modules into a folder that tell when they are imported."""
+    for name in TRAPS:
+        path = folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(folder / TRACE)!r}, 'a').write({name!r} + ' ')\n")
+    return folder / TRACE
+
+
+def without_safe_path() -> dict[str, str]:
+    own = ("PYTHONSAFEPATH", "MLFLOW_TRACKING_URI")
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
+    return {**inherited, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["-m", "pneumonia", "--cfg", "job"], 0),
+        (["-m", "pneumonia", "-m", "hydra/sweeper=nothing"], 2),
+        (["-P", "-c", "from pneumonia.cli import main; raise SystemExit(main())"], 2),
+        (["-m", "pneumonia.predict", "nothing.png"], 2),
+        (["-m", "pneumonia.compare"], 2),
+        (["-m", "pneumonia.reporting"], 2),
+        (["-m", "pneumonia.export"], 2),
+        (["-m", "pneumonia.ui"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_current_folder_is_not_imported(
+    command: list[str], status: int, tmp_path: Path
+) -> None:
+    trace = set_traps(tmp_path)
+    arguments = [*command, "seed=x"] if "-P" in command else command
+    environment = without_safe_path()
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (ran.returncode, "Traceback" in ran.stderr) == (status, False), ran.stderr
+    assert not trace.exists(), trace.read_text()
+
+
+@pytest.mark.slow
+def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_path: Path) -> None:
+    trace = set_traps(tmp_path)
+    for name, text in {
+        "mine/__init__.py": "",
+        "mine/sub/__init__.py": "",
+        "mine/sub/data.py": "import beside\n"
+        "from google.protobuf import descriptor\n"
+        "from pneumonia.phantom import phantom\n"
+        "def load(*, seed):\n"
+        "    from joblib import Parallel, delayed\n"
+        "    from multiprocessing import get_context\n"
+        "    print(Parallel(n_jobs=2)(delayed(beside.double)(i) for i in range(3)))\n"
+        "    with get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(beside.double, [4]))\n"
+        "    sizes = dict(train=40, val=40, test=40, image_size=32)\n"
+        "    return phantom(**sizes, positive_fraction=0.5, difficulty=0.5, seed=seed)\n",
+        "beside.py": "def double(x): return 2 * x\n",
+        "conf/dataset/mine.yaml": "_target_: mine.sub.data.load\nseed: 0\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "pneumonia", "-cd", "conf", "dataset=mine", "-m", "seed=1,2"),
+            *("model=cnn", "model.blocks=1", "model.filters=2", "dense.units=4", "dense.dropout=0"),
+            *("optimizer.learning_rate=0.01", "tuner.max_epochs=1"),
+        ],
+        cwd=tmp_path,
+        env=without_safe_path(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "[0, 2, 4]\n[8]\n" in ran.stdout
+    assert not trace.exists(), trace.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pneumonia.ui", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=without_safe_path(), stderr=subprocess.PIPE, text=True
+    ) as served:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+        finally:
+            served.terminate()
+    assert not trace.exists(), trace.read_text()
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server answers."""
+    for _ in range(120):
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"nothing answers at {address}")
