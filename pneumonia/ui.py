@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pneumonia.mlflow_setup import Settings, redact, sqlite_path
+from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import Store
+from pneumonia.sqlite_store import sqlite_path
 
 
 def serve_ui(arguments: Sequence[str] | None = None) -> int:
