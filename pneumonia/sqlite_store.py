@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -284,6 +285,7 @@ def _settle(store: sqlite3.Connection, path: Path) -> None:
     if was == here and is_sure:
         return
     with _whole(store):
+        _add_default(store, here)
         if was and was != here and (is_sure or _has_followed(store, was, here)):
             if _is_same(was / path.name, path):
                 return  # by another name
@@ -293,6 +295,17 @@ def _settle(store: sqlite3.Connection, path: Path) -> None:
         store.execute(f"create table if not exists {_PLACE} (folder text not null)")
         store.execute(f"delete from {_PLACE}")
         store.execute(f"insert into {_PLACE} values (?)", [str(here)])
+
+
+def _add_default(store: sqlite3.Connection, here: Path) -> None:
+    """Add MLflow's own experiment: of some paths MLflow would make something else than a text."""
+    if store.execute("select 1 from experiments").fetchone() is None:
+        now = time.time_ns() // 1_000_000
+        words = "experiment_id, name, artifact_location, lifecycle_stage, creation_time"
+        store.execute(
+            f"insert into experiments ({words}, last_update_time) values (?, ?, ?, ?, ?, ?)",
+            [0, "Default", location(here / "0"), "active", now, now],
+        )
 
 
 def _last_place(store: sqlite3.Connection) -> tuple[Path | None, bool]:
