@@ -136,6 +136,7 @@ def _run(arguments: list[str]) -> int:
         sys.path.append(str(Path.cwd()))
     OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     try:
+        _check_here()
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
             return _show_plans(configs)
@@ -171,6 +172,17 @@ def _run(arguments: list[str]) -> int:
         print(told, file=sys.stderr)
         return USER_ERROR
     return USER_ERROR if mistakes else 0
+
+
+def _check_here() -> None:
+    """Refuse a current folder in which no search can run, whatever its settings."""
+    from pneumonia.sqlite_store import is_text
+
+    here = Path.cwd()
+    if not is_text(here):
+        raise ConfigError("current folder", "a path in UTF-8", str(here))
+    if "${" in str(here):  # Hydra looks for a key of that name
+        raise ConfigError("current folder", "a path without `${`", str(here))
 
 
 def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:

@@ -58,16 +58,24 @@ def sqlite_path(uri: str) -> Path | None:
     What follows `sqlite:///` is a path as the file system has it.
 
     Raises:
-        ConfigError: It ends in a query, as a URI may have one.
+        ConfigError: It ends in a query, as a URI may have one, or is no text.
     """
     if uri.startswith(_QUOTED):
         return Path(unquote(uri.removeprefix(_QUOTED))).resolve()
     if not uri.startswith(_PATH):
         return None
-    path = uri.removeprefix(_PATH)
-    if re.search(r"\?\w+=[^/]*$", path):
+    text = uri.removeprefix(_PATH)
+    if re.search(r"\?\w+=[^/]*$", text):
         raise ConfigError("tracking.uri", "the path of a SQLite file, without a query", uri)
-    return Path(path).expanduser().resolve()
+    path = Path(text).expanduser().resolve()
+    if not is_text(path):
+        raise ConfigError("tracking.uri", "a folder with a name in UTF-8", str(path))
+    return path
+
+
+def is_text(path: Path) -> bool:
+    """Tell whether a path can be written as text, as all that MLflow keeps has to be."""
+    return not re.search("[\ud800-\udfff]", str(path))
 
 
 def sqlite_uri(path: Path) -> str:
