@@ -227,13 +227,15 @@ def _job(cfg: DictConfig) -> UserError | None:
     """Run one search in the folder that Hydra made for it; return the user's mistake, told."""
     from hydra.core.hydra_config import HydraConfig
 
+    from pneumonia.shell import shown
+
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
     _forget_passwords(folder)
     choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
-            choices["config_dir"] = source.path
+            choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
         from pneumonia import resumption
 

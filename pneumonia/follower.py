@@ -25,6 +25,7 @@ from pneumonia.mirror import Mirror
 from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import Store, is_final
 from pneumonia.provenance import without_passwords
+from pneumonia.sqlite_store import sqlite_path
 
 BATCH = 500
 PAUSE = 4.0
@@ -55,7 +56,7 @@ class Follower:
         self._settings = settings
         self._tell = warn
         self._path = folder / cursor.NAME
-        self._identity = f"{redact(settings.store_uri)}#{settings.experiment}"
+        self._identity = f"{_place(settings.store_uri, folder)}#{settings.experiment}"
         self._cursor = Cursor.load(self._path, self._identity)
         self._doubtful_until = 0
         self._batch = BATCH
@@ -222,6 +223,12 @@ class Follower:
         if cause not in self._warned:
             self._warned.add(cause)
             self._tell(without_passwords(text))  # MLflow names the address it called
+
+
+def _place(uri: str, folder: Path) -> str:
+    """Return where a store is; of a file, as seen from a search, with which it may be moved."""
+    path = sqlite_path(uri)
+    return redact(uri) if path is None else os.path.relpath(path, folder.resolve())
 
 
 def _read(folder: Path, offset: int, limit: int) -> tuple[list[Event], int]:
