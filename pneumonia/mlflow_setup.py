@@ -121,6 +121,7 @@ def unreachable(uri: str, error: Exception) -> ConfigError:
     reason = without_passwords(said)
     advice = "Start the server, or track into this folder with `tracking=local`"
     if sqlite_path(uri) is not None:
-        advice = "Make its folder writable, or name another store with `tracking.uri=...`"
+        advice = "Make its folder writable, with room in it, or name another store with "
+        advice += "`tracking.uri=...`"
     hint = f"{reason}. {advice}"
     return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)

@@ -48,7 +48,6 @@ _CAUSES = {
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
-    sqlite3.SQLITE_PERM: errno.EACCES,
 }
 
 
@@ -117,7 +116,8 @@ def ensure_sqlite(uri: str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")), _explained(path), closing(_connect(path)) as store:
-        _check_database(store, path)
+        # Fails at once on what is no database: MLflow would try it for minutes.
+        store.execute("pragma schema_version").fetchone()
         _bring_up_to_date(store, path)
         _settle(store, path)
 
@@ -129,10 +129,9 @@ def move_artifacts(uri: str, old: Path, new: Path) -> None:
         OSError: It cannot be written.
     """
     path = sqlite_path(uri)
-    if path is None:
-        return
-    with _explained(path), closing(_connect(path)) as store, _whole(store):
-        _rewrite(store, old, new)
+    if path is not None:
+        with _explained(path), closing(_connect(path)) as store, _whole(store):
+            _rewrite(store, old, new)
 
 
 class _Connection(sqlite3.Connection):
@@ -172,27 +171,18 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Raise what the disk does to SQLite as an error of the disk."""
+    """Raise what SQLite cannot do as an error of the disk, or of what the file is."""
     try:
         yield
     except sqlite3.Error as error:
-        number = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        if number is None:
-            raise _unusable(path, error) from error
-        raise OSError(number, f"{os.strerror(number)} ({error})", str(path)) from error
-
-
-def _check_database(store: sqlite3.Connection, path: Path) -> None:
-    """Fail at once on what is no database: MLflow would try it for minutes."""
-    try:
-        store.execute("pragma schema_version").fetchone()
-    except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _CAUSES:
-            raise
-        is_busy = code == sqlite3.SQLITE_BUSY
+        if number := _CAUSES.get(code):
+            raise OSError(number, f"{os.strerror(number)} ({error})", str(path)) from error
+        if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise _unusable(path, error) from error
         expected = "the file of a SQLite database"
-        expected += ", which no other program keeps for itself" if is_busy else ""
+        if code == sqlite3.SQLITE_BUSY:
+            expected += ", which no other program keeps for itself"
         raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
 
 
@@ -202,20 +192,19 @@ def _bring_up_to_date(store: sqlite3.Connection, path: Path) -> None:
     from mlflow.store.db import utils
 
     script = ScriptDirectory.from_config(utils._get_alembic_config(""))
-    if _revision(store) == script.get_current_head():
+    revision = _revision(store)
+    if revision == script.get_current_head():
         return
+    try:
+        script.get_revision(revision or "base")
+    except CommandError as error:
+        expected = "a database that this version of MLflow knows"
+        raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
     backup = path.with_suffix(".db.backup")
     part = backup.with_name(f"{backup.name}.part")
     part.unlink(missing_ok=True)  # of a process that was killed
     with _whole(store):
-        revision, is_used = _revision(store), _is_used(store)
-        if revision == script.get_current_head():
-            return  # another program was faster
-        try:
-            script.get_revision(revision or "base")
-        except CommandError as error:
-            expected = "a database that this version of MLflow knows"
-            raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
+        is_used = _is_used(store)
         if is_used:
             with closing(sqlite3.connect(path)) as before, closing(sqlite3.connect(part)) as copy:
                 before.backup(copy)
@@ -224,9 +213,9 @@ def _bring_up_to_date(store: sqlite3.Connection, path: Path) -> None:
         except Exception as error:
             part.unlink(missing_ok=True)
             original = getattr(error, "orig", error)
-            if isinstance(original, sqlite3.Error) and _is_of_disk(original):
+            if isinstance(original, sqlite3.Error):
                 raise original from error
-            raise _unusable(path, original) from error
+            raise _unusable(path, error) from error
         if is_used:
             part.replace(backup)
 
@@ -261,10 +250,6 @@ def _unusable(path: Path, error: Exception) -> ConfigError:
     return ConfigError("tracking.uri", expected, str(path), hint)
 
 
-def _is_of_disk(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CAUSES
-
-
 def _tables(store: sqlite3.Connection) -> list[str]:
     words = "select name from sqlite_master where type = 'table' and name not like 'sqlite^_%'"
     return [name for (name,) in store.execute(f"{words} escape '^'").fetchall()]
@@ -295,8 +280,9 @@ def _settle(store: sqlite3.Connection, path: Path) -> None:
     with _whole(store):
         _add_default(store, here)
         if was and was != here and (is_sure or _has_followed(store, was, here)):
-            if _is_same(was / path.name, path):
-                return  # by another name
+            with suppress(OSError):
+                if path.samefile(was / path.name):
+                    return  # the same folder by another name
             _rewrite(store, was, here)
             for old, new in _roots(was, here):
                 _rewrite(store, old, new, only_found=True)
@@ -335,13 +321,6 @@ def _has_followed(store: sqlite3.Connection, was: Path, here: Path) -> bool:
     paths = [path for (given,) in found if given and (path := local_path(given))]
     inside = [here / path.relative_to(was) for path in paths if path.is_relative_to(was)]
     return not was.parent.exists() or any(path.exists() for path in inside)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _roots(was: Path, here: Path) -> Iterator[tuple[Path, Path]]:
