@@ -42,7 +42,7 @@ ui: $(VENV)/.installed ## the MLflow UI on the local results
 bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
 	@PYTHONPATH=. $(BIN)/python tests/bench/run.py
 
-chaos: $(VENV)/.installed ## kill searches at 40 random moments, resume each, compare with uninterrupted ones
+chaos: $(VENV)/.installed ## kill searches at 50 random moments, resume each, compare with uninterrupted ones
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run
 
 docs-pictures: $(VENV)/.installed ## make the pictures of the README again, with chromium and chromedriver

@@ -140,6 +140,7 @@ def _run(arguments: list[str]) -> int:
     from pneumonia import composing, multirun
 
     try:
+        _check_here()
         sys.argv[1:], configs = _check(arguments)
         if any(cfg.plan for cfg in configs):
             return _show_plans(configs)
@@ -190,6 +191,17 @@ def _run(arguments: list[str]) -> int:
     return USER_ERROR if mistakes else multirun.Compare.status
 
 
+def _check_here() -> None:
+    """Refuse a current folder in which no search can run, whatever its settings."""
+    from pneumonia.sqlite_store import is_text
+
+    here = Path.cwd()
+    if not is_text(here):
+        raise ConfigError("current folder", "a path in UTF-8", str(here))
+    if "${" in str(here):  # Hydra looks for a key of that name
+        raise ConfigError("current folder", "a path without `${`", str(here))
+
+
 def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
     """Check what Hydra is about to do.
 
@@ -238,13 +250,15 @@ def _job(cfg: DictConfig) -> float:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from pneumonia.shell import shown
+
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
     _forget_passwords(folder)
     choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
-            choices["config_dir"] = source.path
+            choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
         from pneumonia import history, resumption
 

@@ -25,6 +25,7 @@ from pneumonia.mirror import Mirror
 from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import Store, is_final
 from pneumonia.provenance import without_passwords
+from pneumonia.sqlite_store import sqlite_path
 
 BATCH = 500
 PAUSE = 4.0
@@ -55,7 +56,7 @@ class Follower:
         self._settings = settings
         self._tell = warn
         self._path = folder / cursor.NAME
-        self._identity = f"{redact(settings.store_uri)}#{settings.experiment}"
+        self._identity = f"{_place(settings.store_uri, folder)}#{settings.experiment}"
         self._cursor = Cursor.load(self._path, self._identity)
         self._doubtful_until = 0
         self._batch = BATCH
@@ -243,3 +244,9 @@ def _read(folder: Path, place: Place, limit: int) -> tuple[list[Event], Place]:
     """Read events of the journal from a place on; return them and the place after them."""
     found = list(itertools.islice(journal.walk(folder, place), limit))
     return [event for event, _ in found], found[-1][1] if found else place
+
+
+def _place(uri: str, folder: Path) -> str:
+    """Return where a store is; of a file, as seen from a search, with which it may be moved."""
+    path = sqlite_path(uri)
+    return redact(uri) if path is None else os.path.relpath(path, folder.resolve())

@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia import metadata
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.mlflow_setup import (
-    Settings,
-    ensure_sqlite,
-    prepare_environment,
-    probe,
-    redact,
-    sqlite_path,
-    unreachable,
-)
+from pneumonia.mlflow_setup import Settings, prepare_environment, probe, redact, unreachable
 from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.shell import command
+from pneumonia.sqlite_store import ensure_sqlite, sqlite_path
 from pneumonia.tracking import fetch_classifier
 
 if TYPE_CHECKING:

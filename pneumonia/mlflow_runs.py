@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError
-from pneumonia.mlflow_setup import (
-    Settings,
-    ensure_sqlite,
-    prepare_environment,
-    probe,
-    sqlite_path,
-    unreachable,
-)
+from pneumonia.mlflow_setup import Settings, prepare_environment, probe, unreachable
 from pneumonia.mlflow_store import SEARCH_ID, check_experiment
 from pneumonia.shell import command
+from pneumonia.sqlite_store import ensure_sqlite, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

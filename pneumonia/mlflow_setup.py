@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import shutil
 import socket
-import sqlite3
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pneumonia.errors import ConfigError
 from pneumonia.provenance import without_passwords
+from pneumonia.sqlite_store import location, sqlite_path, sqlite_uri
 
 FOLDER = "mlruns"
 PROBE_SECONDS = 5.0
@@ -64,7 +60,7 @@ class Settings:
         """The URI in use; a relative path of SQLite is made absolute."""
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{FOLDER}/mlflow.db"
         path = sqlite_path(uri)
-        return uri if path is None else f"sqlite:///{path}"
+        return uri if path is None else sqlite_uri(path)
 
     @property
     def artifact_location(self) -> str | None:
@@ -73,17 +69,11 @@ class Settings:
             return self.artifacts
         if urlsplit(self.store_uri).scheme in ("http", "https"):
             return None
-        return str(Path(self.artifacts).expanduser().resolve())
+        return location(Path(self.artifacts).expanduser().resolve())
 
     def resolved(self) -> Settings:
         """Return the same for a process with another folder or environment."""
         return replace(self, uri=self.store_uri, artifacts=self.artifact_location)
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute path of a SQLite store's file, or None for another store."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).expanduser().resolve() if uri.startswith(prefix) else None
 
 
 def redact(uri: str) -> str:
@@ -131,66 +121,7 @@ def unreachable(uri: str, error: Exception) -> ConfigError:
     reason = without_passwords(said)
     advice = "Start the server, or track into this folder with `tracking=local`"
     if sqlite_path(uri) is not None:
-        advice = "Make its folder writable, or name another store with `tracking.uri=...`"
+        advice = "Make its folder writable, with room in it, or name another store with "
+        advice += "`tracking.uri=...`"
     hint = f"{reason}. {advice}"
     return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)
-
-
-def ensure_sqlite(uri: str) -> None:
-    """Create a SQLite store or bring its tables up to date, one process at a time.
-
-    Parallel searches would otherwise build the same tables into each other. A file from an older
-    MLflow is copied beside itself before its tables change.
-
-    Raises:
-        ConfigError: The file is no database, or one from a newer MLflow.
-        OSError: The folder cannot be written.
-    """
-    path = sqlite_path(uri)
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")):
-        _check_database(path)
-        _migrate(uri, path)
-
-
-def _check_database(path: Path) -> None:
-    """Fail at once on what is no database: MLflow would try it for minutes."""
-    try:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("pragma schema_version").fetchone()
-    except sqlite3.Error as error:
-        is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-        expected = "the file of a SQLite database"
-        expected += ", which no other program keeps for itself" if is_busy else ""
-        raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
-
-
-def _migrate(uri: str, path: Path) -> None:
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.db import utils
-
-    engine = utils.create_sqlalchemy_engine_with_retry(uri)
-    try:
-        if utils._is_empty_database(engine):
-            utils._initialize_tables(engine)
-            return
-        try:
-            utils._verify_schema(engine)
-        except MlflowException:
-            shutil.copyfile(path, path.with_suffix(".db.backup"))
-            utils._upgrade_db(engine)
-    except CommandError as error:
-        expected = "a database that this version of MLflow knows"
-        raise ConfigError("tracking.uri", expected, str(path), str(error)) from error
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -14,15 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, redact, unreachable
+from pneumonia.mlflow_setup import Settings, prepare_environment, redact, unreachable
 from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
 from pneumonia.process import process_start
 from pneumonia.shell import command
+from pneumonia.sqlite_store import ensure_sqlite, local_path, move_artifacts, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -206,7 +206,7 @@ class Store:
                 return
             raise
         get_artifact_repository(location, tracking_uri=self._uri).delete_artifacts()
-        local = _local_path(location)
+        local = local_path(location)
         if local is not None and local.parent.name == model_id:
             shutil.rmtree(local.parent, ignore_errors=True)
         self._client.delete_logged_model(model_id)
@@ -252,6 +252,8 @@ class Store:
 
         name, location = self._settings.experiment, self._settings.artifact_location
         found = self._client.get_experiment_by_name(name)
+        if found is not None and location is not None and self._has_moved(found, location):
+            found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
                 return str(self._client.create_experiment(name, location, dict(KIND)))
@@ -261,6 +263,16 @@ class Store:
                     raise error
         check_experiment(found, self._uri)
         return str(found.experiment_id)
+
+    def _has_moved(self, experiment: Experiment, location: str) -> bool:
+        """Move the places of artifacts with a project that left its store where it was."""
+        old, new = local_path(str(experiment.artifact_location)), local_path(location)
+        if sqlite_path(self._uri) is None or old is None or new is None or old.exists():
+            return False
+        if not new.exists() and old.parent.exists():
+            return False  # there are none yet
+        move_artifacts(self._uri, old, new)
+        return True
 
     def _ensure_registered_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -278,7 +290,7 @@ class Store:
 
     def _put_model(self, model: LoggedModel, classifier: Path, run_id: str) -> None:
         model_id = str(model.model_id)
-        local = _local_path(str(model.artifact_location))
+        local = local_path(str(model.artifact_location))
         if local is not None:
             write_model(local, classifier, model_id=model_id, run_id=run_id)
             return
@@ -310,10 +322,11 @@ def make_ready(settings: Settings) -> None:
     """
     prepare_environment()
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         Store(settings).end_orphans()
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise unreachable(settings.store_uri, error) from error
 
 
@@ -361,15 +374,6 @@ def _source_tags() -> dict[str, str]:
     except (KeyError, OSError):  # a container's user need not have a name
         user = str(os.getuid())
     return {"mlflow.user": user, "mlflow.source.name": "pneumonia", "mlflow.source.type": "LOCAL"}
-
-
-def _local_path(location: str) -> Path | None:
-    parts = urlsplit(location)
-    if parts.scheme not in ("", "file"):
-        return None
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    return Path(str(local_file_uri_to_path(location)))
 
 
 def _key(name: str) -> str:

@@ -5,6 +5,7 @@ All of it is said before TensorFlow is imported.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -190,6 +191,8 @@ def _origin(past: History, job: Job) -> Origin | None:
     if given is None:
         return None
     folder, search_id = Path(given["folder"]), given["search_id"]
+    with contextlib.suppress(FileNotFoundError):  # the project may have been moved since
+        folder = history.find(search_id, OUTPUTS).resolve()
     if not (folder / journal.NAME).exists():
         return Origin(folder, search_id, (f"{folder}: a search → (none)",))
     return _compared(folder, search_id, job=job)

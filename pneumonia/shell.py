@@ -26,7 +26,7 @@ def commands() -> tuple[str, str]:
     """Return what goes before our commands to run them from here, and the one that opens MLflow."""
     folder = Path(sys.executable).parent
     is_on_path = shutil.which("pneumonia") is not None
-    prefix = "" if is_on_path else f"{shown(folder, resolve=False)}/"
+    prefix = "" if is_on_path else shlex.quote(f"{shown(folder, resolve=False)}/")
     has_target = "\nui:" in _read(Path("Makefile"))
     return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
 

@@ -8,17 +8,17 @@ killed for as long as it needs to close its runs.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 
 from pneumonia import cursor, journal, shell
 from pneumonia.companion import CLOSING_SECONDS, current
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_model import CLASSIFIER, DATA
 from pneumonia.mlflow_setup import Settings, prepare_environment, probe, redact
 
 __all__ = [
+    "Checked",
     "Settings",
     "Tracker",
     "check",
@@ -40,7 +40,7 @@ def prepare() -> None:
     current()
 
 
-def check(settings: Settings) -> Future[None]:
+def check(settings: Settings) -> Checked:
     """Make sure, before a search, that its results can be tracked.
 
     Builds the store and the experiment if they are missing, and marks as killed the runs that a
@@ -53,7 +53,31 @@ def check(settings: Settings) -> Future[None]:
         ConfigError: Nothing answers there; within about five seconds.
     """
     probe(settings.store_uri)
-    return current().check(settings)
+    return Checked(settings)
+
+
+class Checked:
+    """The answer to `check`: of the other process, or where that has died, of another one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._answer = current().check(settings)
+
+    def result(self) -> None:
+        """Wait for the answer.
+
+        Raises:
+            ConfigError: The store cannot be used.
+            UserError: The processes that should have told have died.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                self._answer.result()
+                return
+            except ChildProcessError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise UserError(str(error)) from error
+                self._answer = current().check(self._settings)
 
 
 class Tracker:

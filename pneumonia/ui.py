@@ -14,9 +14,10 @@ from typing import NoReturn
 from pneumonia import terminal
 from pneumonia.arguments import run
 from pneumonia.errors import UserError
-from pneumonia.mlflow_setup import Settings, prepare_environment, redact, sqlite_path, unreachable
+from pneumonia.mlflow_setup import Settings, prepare_environment, redact, unreachable
 from pneumonia.mlflow_store import Store
 from pneumonia.shell import command, commands
+from pneumonia.sqlite_store import sqlite_path
 
 _HELP = """\
 The MLflow UI on the results.

@@ -600,6 +600,8 @@ def test_every_command_that_is_documented_is_sound(
     if not args.shell_completion:
         prepared = composing.prepare(args.overrides)
         composing.check(prepared, folder=args.config_dir, multirun=args.multirun)
+
+
 # What a file system allows and Hydra's grammar, OmegaConf or a shell gives a meaning.
 CHARACTERS = [
     *"!\"#$%&'()*+,-.:;<=>?@[]^_`{|}~",

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PHASES = ("start", "extraction", "training", "checkpoint", "logging", "evaluation")
+PHASES = ("fresh", "start", "extraction", "training", "checkpoint", "logging", "evaluation")
+SEARCH, COMPANION, BOTH = VICTIMS = ("search", "companion", "search and companion")
 PAUSE = 0.0004
 LONGEST = 240.0
 
@@ -27,7 +28,7 @@ class Moment:
         sign: Tells of a project folder whether it is there.
         count: How often the sign has to come first.
         delay: How many seconds later.
-        with_companion: Whether the process that talks to MLflow dies as well.
+        victim: One of `VICTIMS`; the companion is the process that talks to MLflow.
     """
 
     phase: str
@@ -35,7 +36,7 @@ class Moment:
     sign: Callable[[Path], bool]
     count: int = 1
     delay: float = 0.0
-    with_companion: bool = False
+    victim: str = SEARCH
 
 
 def draw(phase: str, rng: random.Random) -> Moment:
@@ -58,11 +59,18 @@ def draw(phase: str, rng: random.Random) -> Moment:
     else:
         sign, text = rng.choice(ENDINGS)
         delay = rng.uniform(0, 0.08)
-    return Moment(phase, text, sign, count, delay, not alone)
+    return Moment(phase, text, sign, count, delay, SEARCH if alone else BOTH)
+
+
+def draw_fresh(victim: str, rng: random.Random) -> Moment:
+    """Draw a moment of the first seconds in a folder that holds nothing yet."""
+    name = rng.choice([name for name in FIRST_FILES if victim == SEARCH or "mlruns" in name])
+    delay = rng.choice([0, rng.uniform(0, 0.1), rng.uniform(0, 1)])
+    return Moment("fresh", f"{name} is there", lambda p: any(p.glob(name)), 1, delay, victim)
 
 
 def kill(process: subprocess.Popen[str], project: Path, moment: Moment) -> bool:
-    """Wait for a moment and kill the process; return whether the moment came.
+    """Wait for a moment and kill what is to die; return whether the moment came.
 
     Args:
         process: The search.
@@ -78,8 +86,8 @@ def kill(process: subprocess.Popen[str], project: Path, moment: Moment) -> bool:
             time.sleep(moment.delay)
             if process.poll() is not None:
                 return False
-            _strike(process, with_companion=moment.with_companion)
-            return True
+            if _strike(process, moment.victim):
+                return True
         if time.monotonic() > deadline:
             process.kill()
             raise TimeoutError(f"The search in {project} has not ended in {LONGEST:.0f} seconds.")
@@ -87,14 +95,26 @@ def kill(process: subprocess.Popen[str], project: Path, moment: Moment) -> bool:
     return False
 
 
-def _strike(process: subprocess.Popen[str], *, with_companion: bool) -> None:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
-    process.kill()
-    for pid in pids if with_companion else ():
+def _strike(process: subprocess.Popen[str], victim: str) -> bool:
+    pids = [] if victim == SEARCH else _companions(process.pid)
+    if victim != COMPANION:
+        process.kill()
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
+    if victim != COMPANION:
+        process.wait()
+    return victim != COMPANION or bool(pids)
+
+
+def _companions(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = []
+    for one in children.read_text().split() if children.exists() else ():
+        with suppress(OSError):  # it has ended meanwhile
+            if b"companion" in Path(f"/proc/{one}/cmdline").read_bytes():
+                found.append(int(one))
+    return found
 
 
 def _is_extracting(project: Path) -> bool:
@@ -131,6 +151,13 @@ def _has_grown(word: bytes, least: int) -> Callable[[Path], bool]:
     return sign
 
 
+# What the first seconds make, roughly in its order.
+FIRST_FILES = (
+    *("outputs", "outputs/*/*/.hydra", "outputs/*/*/.hydra/overrides.yaml"),
+    *("outputs/*/*/config.yaml*", "outputs/*/*/journal.jsonl", "mlruns", "mlruns/mlflow.lock"),
+    *("mlruns/mlflow.db", "mlruns/mlflow.db-journal", "outputs/*/*/tracking.json*"),
+    *("mlruns/artifacts", "outputs/features"),
+)
 ENDINGS = [
     (_has_file("plots/confusion_matrix.png"), "the first picture is there"),
     (_has_file("plots/errors.png"), "the last picture is there"),

@@ -1,7 +1,8 @@
 """Kill searches at random moments, resume each, compare it with one that was never interrupted.
 
-    make chaos                       # 40 kills, over the four tuners and all phases
-    python -m chaos.run --kills 8 --seed 3     # with tests/ on the path
+    make chaos                       # 50 kills, over the four tuners and all phases
+    python -m chaos.run --kills 8 --fresh 0 --seed 3     # with tests/ on the path
+    python -m chaos.run --kills 0    # only those in the first seconds of a fresh folder
 
 Every process is real, and so is every SIGKILL. Exits with 1 where a search did not survive.
 """
@@ -65,13 +66,16 @@ def main() -> int:
     """Run what is asked for; return the exit status."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--kills", type=int, default=40)
+    arguments.add_argument("--fresh", type=int, default=10, help="kills in a fresh folder")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--workers", type=int, default=2, help="searches at a time")
     arguments.add_argument("--only", default=",".join(SEARCHES), help="tuners")
     given = arguments.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.workers) as pool:
-        series = [one for one in _share(given.kills) if one[0] in given.only.split(",")]
+        fresh = itertools.islice(itertools.cycle(SEARCHES), given.fresh)
+        shared = [*((tuner, ("fresh",)) for tuner in fresh), *_share(given.kills)]
+        series = [one for one in shared if one[0] in given.only.split(",")]
         tuners = list(dict.fromkeys(tuner for tuner, _ in series))
         projects = [Path(folder) / f"whole-{tuner}" for tuner in tuners]
         whole = dict(zip(tuners, pool.map(_run_whole, tuners, projects), strict=True))
@@ -83,6 +87,7 @@ def main() -> int:
                 phases=phases,
                 whole=whole[tuner],
                 rng=random.Random(f"{given.seed} {tuner} {number}"),
+                victim=moments.VICTIMS[number % len(moments.VICTIMS)],
             )
             for number, (tuner, phases) in enumerate(series)
         ]
@@ -124,23 +129,61 @@ def _run_whole(tuner: str, project: Path) -> Path:
 
 
 def _torment(
-    story: Story, project: Path, *, phases: Sequence[str], whole: Path, rng: random.Random
+    story: Story,
+    project: Path,
+    *,
+    phases: Sequence[str],
+    whole: Path,
+    rng: random.Random,
+    victim: str,
 ) -> Story:
     """Kill one search once in every phase, resume it each time, compare it at its end."""
+
+    def draw(phase: str) -> moments.Moment:
+        is_fresh = phase == "fresh"
+        return moments.draw_fresh(victim, rng) if is_fresh else moments.draw(phase, rng)
+
     for phase in phases:
-        moment = moments.draw(phase, rng)
-        while not moments.kill(_start(project, _command(story.tuner, project)), project, moment):
+        moment = draw(phase)
+        process = _start(project, _command(story.tuner, project))
+        while not moments.kill(process, project, moment):
             # It was over before the moment came: another search of the same is killed there.
+            process.wait(moments.LONGEST)
             story.differences += _ended_well(project, whole)
             project = project.with_name(f"{project.name}x")
-            moment = moments.draw(phase, rng)
+            moment = draw(phase)
+            process = _start(project, _command(story.tuner, project))
         story.kills.append(moment)
         _tell(story)
+        if moment.victim == moments.COMPANION:
+            if process.wait(moments.LONGEST) != 0:
+                story.differences.append(f"without its companion: {process.returncode}")
+            story.differences += _ended_well(project, whole)
+            return story
+        if phase == "fresh":
+            story.differences += _others(project)
     status = _start(project, _command(story.tuner, project)).wait(moments.LONGEST)
     if status != 0:
         story.differences.append(f"exit status {status}")
     story.differences += _ended_well(project, whole)
     return story
+
+
+def _others(project: Path) -> list[str]:
+    """Run the commands that read the store; return those that a kill has made useless."""
+    found = []
+    for module, *arguments in (["pneumonia.compare"], ["pneumonia.predict", "model=m", __file__]):
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode not in (0, 2) or "Traceback" in done.stderr:
+            found.append(f"{module}: exit status {done.returncode}\n{done.stderr}")
+    return found
 
 
 def _command(tuner: str, project: Path) -> list[str]:
@@ -157,8 +200,7 @@ def _ended_well(project: Path, whole: Path) -> list[str]:
 
 def _tell(story: Story) -> None:
     moment = story.kills[-1]
-    which = "search and companion" if moment.with_companion else "search"
-    print(f"{story.tuner:<10}{moment.phase:<11} {which} killed: {moment.text}", flush=True)
+    print(f"{story.tuner:<10}{moment.phase:<11} {moment.victim} killed: {moment.text}", flush=True)
 
 
 def _report(stories: Sequence[Story], wanted: int, seconds: float) -> int:
