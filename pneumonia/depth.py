@@ -32,7 +32,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999
-_FAX_AND_JPEG = frozenset({2, 3, 4, 6, 7})
+_OLD_JPEG = 6
+_FAX_AND_JPEG = frozenset({2, 3, 4, _OLD_JPEG, 7})
 ORIENTATION = 0x0112
 _MAX_BYTES = 1_000_000_000
 
@@ -140,10 +141,11 @@ def read_tiff(file: BinaryIO, check: Callable[[int, int], None]) -> Image.Image 
         with TiffFile(file) as tiff:
             page = tiff.pages.first
             check(page.imagewidth, page.imagelength)
+            _check_kind(page, size=tiff.filehandle.size)
             if page.compression in _FAX_AND_JPEG or page.photometric in (_YCBCR, _LAB):
                 _check_for_pillow(page)
                 return None
-            _check_page(page, size=tiff.filehandle.size)
+            _check_layout(page)
             values = page.asarray()
     except ValueError:
         raise
@@ -193,7 +195,6 @@ def _told_by_png(seen: Values, significant: bytes) -> int | None:
 
 def _check_for_pillow(page: TiffPage) -> None:
     """Refuse what Pillow would decode wrongly, or not at all."""
-    _check_kind(page)
     if page.bitspersample not in (1, 8) or page.planarconfig != 1:
         raise ValueError(_describe(page))
     if page.photometric == _YCBCR and page.compression == 1:
@@ -203,9 +204,8 @@ def _check_for_pillow(page: TiffPage) -> None:
             raise ValueError(_describe(page))
 
 
-def _check_page(page: TiffPage, *, size: int) -> None:
-    """Refuse a kind of TIFF that is not supported, or one that is cut off."""
-    _check_kind(page)
+def _check_layout(page: TiffPage) -> None:
+    """Refuse samples that lie or mean otherwise than is supported."""
     colours = _COLOURS.get(page.photometric)
     extra = page.samplesperpixel - (colours or 0)
     if (
@@ -220,20 +220,19 @@ def _check_page(page: TiffPage, *, size: int) -> None:
         raise ValueError(_describe(page))
     if page.nbytes > _MAX_BYTES:
         raise ValueError(f"more than {_MAX_BYTES:,} bytes of pixels")
-    ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    if len(ends) != math.prod(page.chunked) or 0 in page.databytecounts or max(ends) > size:
-        raise ValueError("truncated")
 
 
-def _check_kind(page: TiffPage) -> None:
+def _check_kind(page: TiffPage, *, size: int) -> None:
+    """Refuse samples that are no numbers of one kind, or a file that is cut off."""
     if 262 not in page.tags:
         raise ValueError("a TIFF that does not tell its PhotometricInterpretation")
-    if (
-        page.dtype is None
-        or page.dtype.kind not in "buif"
-        or not isinstance(page.bitspersample, int)
-    ):
+    kind = "" if page.dtype is None else page.dtype.kind
+    if kind not in ("b", "u", "i", "f") or not isinstance(page.bitspersample, int):
         raise ValueError(_describe(page))
+    ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    is_whole = len(ends) == math.prod(page.chunked) and 0 not in page.databytecounts
+    if page.compression != _OLD_JPEG and not (is_whole and max(ends) <= size):
+        raise ValueError("truncated")
 
 
 def _describe(page: TiffPage) -> str:

@@ -410,7 +410,6 @@ def test_the_written_model_is_what_mlflow_would_write(
     import keras
     import mlflow
     import yaml
-
     from mlflow.models import infer_signature
 
     from pneumonia.mlflow_model import requirements, write_model
