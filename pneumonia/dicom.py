@@ -1,34 +1,42 @@
 """DICOM files: decoded as a viewer shows them, with the optional package pydicom.
 
 - The modality's rescaling, then the window or the lookup table of the first view in the file,
-  give 0 to 255 (PS3.3 C.11.1 and C.11.2). Without either, 8 bits stay as they are, and the minimum
-  to maximum of more bits become 0 to 255, padding left out.
+  give 0 to 255 (PS3.3 C.11.1 and C.11.2). Without either, `depth` says what black and white are;
+  BitsStored is the file's own word where it is less than BitsAllocated.
+- Padding does not count, and is shown black.
 - MONOCHROME1, in which the lowest value is white, is inverted.
 - Of several frames, the first one counts.
+- A file without preamble or file meta information is read as what it looks like.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pneumonia import depth
 from pneumonia.errors import DataError
-from pneumonia.image_files import MAX_PIXELS, MIN_SIDE
+from pneumonia.image_files import MAX_PIXELS, MIN_SIDE, quieten
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 EXTRA = "pip install 'pneumonia[dicom]'"
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_PALETTE = "PALETTE COLOR"
 _MAGIC = b"DICM"
 _PREAMBLE = 128
+# An element of the first groups, 2 or 8, of either order of bytes: a file without its preamble.
+_FIRST_ELEMENT = re.compile(rb"[\x02\x08]\x00[\x00-\x18]\x00|\x00[\x02\x08]\x00[\x00-\x18]")
 
 Values = npt.NDArray[Any]
 
@@ -38,8 +46,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
-            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+        return _starts_as_dicom(path)
     except OSError:
         return False
 
@@ -62,18 +69,27 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
     if not is_supported():
         raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
     from pydicom import dcmread
-    from pydicom.pixels.utils import pixel_array
 
+    quieten()
     try:
-        header = dcmread(path, stop_before_pixels=True)
+        if not _starts_as_dicom(path):
+            raise DataError(f"{path}: not a DICOM file.")
+        header = dcmread(path, stop_before_pixels=True, force=True)
         _check(path, header)
-        # Read from the file once more, so that of many frames only the first is in memory.
-        return _to_eight_bits(pixel_array(path, index=0), header)
+        _add_functional_groups(header)
+        with np.errstate(all="ignore"):  # what overflows is found by its being infinite
+            return _to_eight_bits(_read_pixels(path, header), header)
     except DataError:
         raise
     except Exception as error:  # damaged files make pydicom raise errors of many kinds
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be decoded ({reason}).") from error
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(_PREAMBLE + len(_MAGIC))
+    return start[_PREAMBLE:] == _MAGIC or _FIRST_ELEMENT.match(start) is not None
 
 
 def _check(path: Path, header: Dataset) -> None:
@@ -82,9 +98,16 @@ def _check(path: Path, header: Dataset) -> None:
     height, width = header.get("Rows"), header.get("Columns")
     if not kind or not height or not width:
         raise DataError(f"{path}: a DICOM file without an image.")
-    if kind not in _GREY | _COLOUR or (kind in _COLOUR and header.BitsAllocated != 8):
-        bits = header.get("BitsAllocated")
+    bits, stored = header.get("BitsAllocated"), header.get("BitsStored")
+    is_deep = kind in _GREY | {"RGB"} or bits == 8
+    has_table = kind != _PALETTE or "RedPaletteColorLookupTableDescriptor" in header
+    if kind not in _GREY | _COLOUR | {_PALETTE} or not is_deep or not has_table:
         raise DataError(f"{path}: a DICOM image of the kind {kind}, {bits} bits; not supported.")
+    if stored and header.get("HighBit", stored - 1) != stored - 1:
+        raise DataError(
+            f"{path}: a DICOM image with HighBit {header.HighBit} and BitsStored {stored}; "
+            "not supported."
+        )
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path}: {width} x {height} pixels; at least {MIN_SIDE} a side are needed."
@@ -93,35 +116,125 @@ def _check(path: Path, header: Dataset) -> None:
         raise DataError(f"{path}: {width} x {height} pixels; the limit is {MAX_PIXELS:,} pixels.")
 
 
-def _to_eight_bits(pixels: Values, header: Dataset) -> npt.NDArray[np.uint8]:
-    if header.PhotometricInterpretation in _COLOUR:
-        return pixels.astype(np.uint8)
-    shares = _shares(pixels, header)
-    if header.PhotometricInterpretation == "MONOCHROME1":
+def _add_functional_groups(header: Dataset) -> None:
+    """Put what an enhanced file says of its first frame where other files have it."""
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (header.get(name) or [])[:1]:
+            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                header.update((group.get(macro) or [{}])[0])
+
+
+def _read_pixels(path: Path, header: Dataset) -> Values:
+    """Decode the first frame; bits that are not in use are as the file has them."""
+    from pydicom import dcmread, uid
+    from pydicom.pixels.utils import pixel_array
+
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax:
+        _check_decoder(path, syntax)
+    if syntax and header.preamble and syntax != uid.DeflatedExplicitVRLittleEndian:
+        # Read from the file once more, so that of many frames only the first is in memory.
+        return pixel_array(path, index=0, correct_unused_bits=False)
+    dataset = dcmread(path, force=True)
+    if not syntax:
+        if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+            raise DataError(f"{path}: compressed, without a word how (no TransferSyntaxUID).")
+        order = "LittleEndian" if dataset.original_encoding[1] else "BigEndian"
+        kind = "Implicit" if dataset.original_encoding[0] else "Explicit"
+        dataset.file_meta.TransferSyntaxUID = getattr(uid, f"{kind}VR{order}")
+    return pixel_array(dataset, index=0, correct_unused_bits=False)
+
+
+def _check_decoder(path: Path, syntax: UID) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise DataError(f"{path}: compressed as {syntax.name}; not supported.") from None
+    if not decoder.is_available:
+        # The extra brings gdcm.
+        is_extra = "gdcm" in str(decoder.missing_dependencies)
+        hint = f", which needs a decoder: {EXTRA}" if is_extra else "; not supported."
+        raise DataError(f"{path}: compressed as {syntax.name}{hint}")
+
+
+def _to_eight_bits(raw: Values, header: Dataset) -> npt.NDArray[np.uint8]:
+    from pydicom.pixels.processing import apply_color_lut
+
+    kind = header.PhotometricInterpretation
+    pixels = _used_bits(raw, header)
+    if kind == _PALETTE:
+        pixels = apply_color_lut(pixels, header)[..., :3]
+        bits = header.RedPaletteColorLookupTableDescriptor[2]
+        return depth.to_eight_bits(pixels, *depth.span(pixels, bits=bits))
+    if kind in _COLOUR:
+        return depth.to_eight_bits(pixels, *_span(pixels, header))
+    is_padding = _find_padding(raw, header) | _find_padding(pixels, header)
+    shares = _shares(pixels, ~is_padding, header)
+    if kind == "MONOCHROME1":
         shares = 1.0 - shares
-    return (255.0 * shares).round().astype(np.uint8)[..., np.newaxis]
+    shares[is_padding] = 0
+    if not np.isfinite(shares).all():
+        raise ValueError("pixels that are not finite")
+    return depth.to_eight_bits(shares, 0, 1)[..., np.newaxis]
 
 
-def _shares(pixels: Values, header: Dataset) -> Values:
+def _used_bits(raw: Values, header: Dataset) -> Values:
+    """Return the pixels without what older files keep in the bits that they do not use."""
+    unused = 8 * raw.dtype.itemsize - (header.get("BitsStored") or 8 * raw.dtype.itemsize)
+    return raw << unused >> unused if raw.dtype.kind in "ui" and unused > 0 else raw
+
+
+def _find_padding(pixels: Values, header: Dataset) -> npt.NDArray[np.bool_]:
+    """Tell which pixels are no part of the picture (PS3.3 C.7.5.1.1.2)."""
+    first = _first(header, "PixelPaddingValue")
+    if first is None or pixels.dtype.kind not in "ui":
+        return np.zeros(pixels.shape, bool)
+    last = _first(header, "PixelPaddingRangeLimit")
+    # Some files write -2000 as 63536.
+    ends = np.array([first, first if last is None else last], np.int64).astype(pixels.dtype)
+    return np.asarray((pixels >= ends.min()) & (pixels <= ends.max()))
+
+
+def _shares(pixels: Values, is_seen: npt.NDArray[np.bool_], header: Dataset) -> Values:
     """Return how bright each pixel is, from 0 to 1, before any inversion."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     values = apply_modality_lut(pixels, header)
-    if table := header.get("VOILUTSequence"):
-        depth = int(table[0].LUTDescriptor[2])
-        looked_up = apply_voi_lut(np.rint(values).astype(np.int32), header)
-        return np.clip(looked_up / (2.0**depth - 1), 0, 1)
+    if not np.isfinite(values[is_seen]).all():
+        raise ValueError("pixels that are not finite")
+    if views := header.get("VOILUTSequence"):
+        whole = np.rint(values.clip(-(2**31), 2**31 - 1)).astype(np.int32)
+        return np.clip(apply_voi_lut(whole, header) / _table_top(views[0]), 0, 1)
     center, width = _first(header, "WindowCenter"), _first(header, "WindowWidth")
     if center is not None and width is not None and width > 0:
         return _window(values, center, width, str(header.get("VOILUTFunction") or "LINEAR"))
-    # Many a file names a rescaling that changes nothing, which pydicom gives as floats.
-    if values.dtype == np.uint8 or (pixels.dtype == np.uint8 and np.array_equal(values, pixels)):
-        return values / 255.0
-    seen = values[pixels != header.PixelPaddingValue] if "PixelPaddingValue" in header else values
-    if not seen.size or seen.max() == seen.min():
-        return np.zeros(values.shape)
-    low, high = float(seen.min()), float(seen.max())
-    return np.clip((values - low) / (high - low), 0, 1)
+    if tables := header.get("ModalityLUTSequence"):
+        return np.clip(values / _table_top(tables[0]), 0, 1)
+    # What a rescaling adds and multiplies by changes black and white in the same way.
+    low, high = _span(pixels[is_seen], header)
+    shares = np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1)
+    slope = _first(header, "RescaleSlope")
+    if slope == 0:
+        raise ValueError("RescaleSlope 0")
+    return 1 - shares if slope is not None and slope < 0 else shares
+
+
+def _span(pixels: Values, header: Dataset) -> tuple[float, float]:
+    allocated, stored = int(header.BitsAllocated), header.get("BitsStored")
+    told = stored if stored and (stored < allocated or allocated <= 8) else None
+    return depth.span(
+        pixels, bits=allocated, told=told, signed=header.get("PixelRepresentation") == 1
+    )
+
+
+def _table_top(table: Dataset) -> float:
+    """Return what is white in a lookup table."""
+    bits = int(table.LUTDescriptor[2])
+    data = table.LUTData
+    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    return 2.0**bits - 1 if bits < 16 else depth.span(entries, bits=bits)[1]
 
 
 def _window(values: Values, center: float, width: float, function: str) -> Values:

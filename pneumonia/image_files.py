@@ -4,9 +4,9 @@ What counts is a file's content, not its name: a PNG called `x.jpg` is a PNG. Ho
 are read:
 
 - EXIF orientation is applied, so an image is upright as a viewer shows it.
-- More than 8 bits per pixel (grey, integer or float): the image's own minimum to maximum becomes
-  0 to 255, since neither PNG nor TIFF says how many of the 16 bits a scanner used.
+- More than 8 bits per sample, integers and floats become 8 bits as `depth` says.
 - Alpha is composed over black; palette, CMYK and other colour spaces become RGB.
+- What would come out wrong is refused, such as negative or infinite samples.
 - Of several frames, the first one counts.
 """
 
@@ -24,8 +24,9 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from pneumonia import depth
 from pneumonia.errors import ConfigError, DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -34,8 +35,10 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 1_000_000_000
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+_TIFF_STARTS = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16"})
+# How many times larger than in the file Pillow makes the samples of grey PNG files.
+_FEW_BITS = {"L;2": 85, "L;4": 17}
 # The last bytes of a whole file: where they are missing, only decoding tells.
 _ENDINGS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 # What Pillow raises for files that are not what they claim to be.
@@ -79,6 +82,7 @@ class FileSource:
     def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
         self._paths = tuple(paths)
         self._channels = channels
+        quieten()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -109,6 +113,11 @@ class FileSource:
         return images
 
 
+def quieten() -> None:
+    """Keep the decoders' warnings to themselves: a file is decoded, or its fault is an error."""
+    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pneumonia\.dicom)\b")
+
+
 def read_header(path: Path) -> Header:
     """Check an image file without decoding it, unless its end looks cut off.
 
@@ -120,13 +129,15 @@ def read_header(path: Path) -> Header:
         if not path.is_file():
             raise DataError(f"{path}: not a file.")
         with path.open("rb") as file, warnings.catch_warnings():
+            quieten()
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _open(path, file)
+            is_grey = image.mode in _GREY_MODES or depth.is_deep_grey(depth.png_mode(image))
             if not _is_whole(file, image):
                 image.load()
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").digest()
-            return Header(image.mode not in _GREY_MODES, sha256)
+            return Header(not is_grey, sha256)
     except _FAULTS as error:
         raise _explain(path, error) from error
 
@@ -146,7 +157,7 @@ def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
     """
     try:
         with path.open("rb") as file, _open(path, file) as image:
-            pixels = _to_eight_bits(ImageOps.exif_transpose(image))
+            pixels = _compose(ImageOps.exif_transpose(_to_eight_bits(image, file)))
             converted = np.asarray(pixels.convert("L" if channels == 1 else "RGB"))
     except _FAULTS as error:
         raise _explain(path, error) from error
@@ -157,15 +168,23 @@ def _open(path: Path, file: BinaryIO) -> Image.Image:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES:,} bytes.")
     file.seek(0)
+    if file.read(4) in _TIFF_STARTS:
+        image = depth.read_tiff(file, lambda width, height: _check_size(path, width, height))
+        if image is not None:
+            return image
+    file.seek(0)
     image = Image.open(file, formats=_FORMATS)
-    width, height = image.size
+    _check_size(path, *image.size)
+    return image
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path}: {width} x {height} pixels; at least {MIN_SIDE} a side are needed."
         )
     if width * height > MAX_PIXELS:
         raise DataError(f"{path}: {width} x {height} pixels; the limit is {MAX_PIXELS:,} pixels.")
-    return image
 
 
 def _is_whole(file: BinaryIO, image: Image.Image) -> bool:
@@ -178,13 +197,21 @@ def _is_whole(file: BinaryIO, image: Image.Image) -> bool:
     return ending is not None and ending in tail
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image with 8 bits per channel and without alpha."""
-    if image.mode in _DEEP_MODES:
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = values.min(), values.max()
-        scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(scaled.round().astype(np.uint8))
+def _to_eight_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """Return an image with 8 bits per sample, which keeps its orientation and transparency."""
+    mode = depth.png_mode(image)
+    if mode.endswith(";16B"):
+        return depth.read_png(file)
+    if mode in _FEW_BITS and "transparency" in image.info:
+        # Pillow scales the samples, and not the one that is transparent.
+        image.info["transparency"] *= _FEW_BITS[mode]
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        return ImageChops.invert(image)  # Pillow takes all for Adobe's, whose inks are inverted
+    return image
+
+
+def _compose(image: Image.Image) -> Image.Image:
+    """Return an image without alpha, over black."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
@@ -205,5 +232,23 @@ def _explain(path: Path, error: BaseException) -> DataError:
     except OSError as fault:
         return DataError(f"{path}: {fault.strerror}.")
     if isinstance(error, UnidentifiedImageError):
+        kind, reason = _find_reason(path)
+        if kind:
+            return DataError(f"{path}: a {kind} file that cannot be decoded ({reason}).")
         return DataError(f"{path}: not a PNG, JPEG, BMP or TIFF image.")
     return DataError(f"{path}: cannot be decoded ({error}).")
+
+
+def _find_reason(path: Path) -> tuple[str, str]:
+    """Return the format of a file that Pillow knows and refuses, and why it does."""
+    with path.open("rb") as file:
+        start = file.read(16)
+        for name in _FORMATS:
+            factory, accept = Image.OPEN[name]
+            if accept is not None and accept(start):
+                file.seek(0)
+                try:
+                    factory(file, "")
+                except _FAULTS as error:
+                    return name, str(error)
+    return "", ""

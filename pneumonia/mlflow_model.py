@@ -1,9 +1,9 @@
 """A saved `.keras` file laid out as an MLflow model, without loading it.
 
 `mlflow.keras.log_model` wants a Keras model object and saves it once more. A trial has its file
-already, so this writes what `mlflow.keras.save_model` (MLflow 3.17) would write around it: the
-model then opens with `mlflow.keras.load_model` and `mlflow.pyfunc.load_model` anywhere, without
-this package.
+already, so this writes what `mlflow.keras.save_model` (MLflow 3.17) would write around it, and
+`serving`, which checks what the model is asked: it opens with `mlflow.keras.load_model` and
+`mlflow.pyfunc.load_model` anywhere, without this package.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from typing import Any
 from pneumonia.metadata import KEY
 from pneumonia.metadata import read as read_facts
 
+CODE = "code"
 DATA = "data"
 CLASSIFIER = "model.keras"
 EXAMPLE = "input_example.json"
 SERVING_EXAMPLE = "serving_input_example.json"
 EXAMPLE_SIDE = 8
+
+_SERVING = Path(__file__).with_name("serving.py")
+_LOADER = "pneumonia_serving"
 
 
 def write_model(folder: Path, classifier: Path, *, model_id: str, run_id: str) -> None:
@@ -44,6 +48,7 @@ def write_model(folder: Path, classifier: Path, *, model_id: str, run_id: str) -
     data.mkdir(parents=True, exist_ok=True)
     link(classifier, data / CLASSIFIER)
     (data / "keras_module.txt").write_text("keras")
+    (folder / CODE).mkdir(exist_ok=True)
     for name, text in _side_files().items():
         (folder / name).write_text(text)
     facts = read_facts(classifier)
@@ -90,7 +95,8 @@ def _write_description(folder: Path, facts: dict[str, Any], *, model_id: str, ru
     )
     model.add_flavor(
         "python_function",
-        loader_module="mlflow.keras",
+        loader_module=_LOADER,
+        code=CODE,
         python_version=platform.python_version(),
         env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
     )
@@ -104,9 +110,8 @@ def _signature() -> object:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    images = TensorSpec(np.dtype("uint8"), (-1, -1, -1, -1))
-    probabilities = TensorSpec(np.dtype("float32"), (-1, 1))
-    return ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities]))
+    # MLflow casts a request to the inputs of a signature without a word; `serving` checks it.
+    return ModelSignature(outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 1))]))
 
 
 @cache
@@ -121,6 +126,7 @@ def _side_files() -> dict[str, str]:
     ramp = [[[[16 * (row + column)] for column in side] for row in side]]
     pip = "".join(f"  - {need}\n" for need in needs)
     return {
+        f"{CODE}/{_LOADER}.py": _SERVING.read_text(),
         "requirements.txt": "\n".join(needs),
         "conda.yaml": "channels:\n- conda-forge\ndependencies:\n"
         f"- python={python}\n- pip\n- pip:\n{pip}name: mlflow-env\n",

@@ -235,7 +235,9 @@ def _quiet_decoders() -> None:
     """Keep the decoders' warnings to themselves; what is too large becomes an error."""
     from PIL import Image
 
-    warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
+    from pneumonia import image_files
+
+    image_files.quieten()
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 

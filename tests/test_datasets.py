@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pneumonia.data import ImageData
@@ -340,6 +341,20 @@ def test_all_files_that_cannot_be_used_are_counted_and_a_few_named(tmp_path: Pat
     assert lines[1].endswith("bad0.png: an empty file.")
     assert len(lines) == 7
     assert lines[-1].strip() == "and 3 more."
+
+
+def test_deep_images_are_read_alike_or_refused_when_the_folder_is_opened(tmp_path: Path) -> None:
+    root = save_folder(tmp_path / "x", ("train", "val", "test"))
+    before = image_folder(path=str(root)).train
+    for path in sorted(root.rglob("*.png")):
+        values = np.asarray(Image.open(path)).astype(np.uint16) * 257
+        tifffile.imwrite(path, values, photometric="minisblack", metadata=None)
+    after = image_folder(path=str(root)).train
+    indices = np.arange(len(before.labels))
+    np.testing.assert_array_equal(after.images.read(indices), before.images.read(indices))
+    tifffile.imwrite(path, np.full((9, 9), np.nan, np.float32))
+    with pytest.raises(ConfigError, match=f"{path.name}: cannot be decoded .pixels that are not"):
+        image_folder(path=str(root))
 
 
 def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:

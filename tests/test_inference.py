@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
@@ -74,6 +75,37 @@ def test_images_are_decoded_as_batches_are_asked_for(
     monkeypatch.setattr(inference, "_BATCH_VALUES", 3 * 64 * 64 * 3)
     sizes = [len(batch) for batch in inference.decode_batches(paths[:7], batch_size=32)]
     assert sizes == [3, 3, 1]
+
+
+def test_a_picture_is_the_same_at_any_depth(here: Project, tmp_path: Path) -> None:
+    grey = pixels(30, 40, seed=3) // 5  # dark, so that its maximum would need fewer bits
+    deep = grey.astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    Image.fromarray(deep).save(tmp_path / "b.png")
+    Image.fromarray(deep).save(tmp_path / "c.tif")
+    for name, photometric, values in (
+        ("d.tif", "miniswhite", 65535 - deep),
+        ("e.tif", "rgb", np.repeat(deep[..., None], 3, axis=2)),
+        ("f.tif", "minisblack", (grey / 255).astype(np.float32)),
+    ):
+        tifffile.imwrite(tmp_path / name, values, photometric=photometric, metadata=None)
+    images = [inference.decode(path) for path in sorted(tmp_path.iterdir())]
+    classify = inference.classifying(inference.load_model(here.classifier))
+    found = inference.classify_all(images, classify)
+    assert found.tolist() == [found[0]] * 6
+
+
+def test_what_cannot_be_shown_is_one_line(
+    here: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    values = np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)
+    values[3, 4] = np.inf
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    Image.fromarray(pixels(30, 30)).save(tmp_path / "b.png")
+    assert predict.main([str(tmp_path), "model=classifier.keras"]) == predict.UNREADABLE
+    first, *others = capfd.readouterr().err.splitlines()
+    assert first == f"{tmp_path}/a.tif: cannot be decoded (pixels that are not finite)."
+    assert not any("Warning" in line for line in others)
 
 
 def test_many_sizes_are_traced_once(here: Project, model: keras.Model) -> None:

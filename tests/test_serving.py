@@ -1,9 +1,10 @@
-"""A real server on the champion, asked over HTTP, says what `pneumonia-predict` says."""
+"""A real server on the champion says what `pneumonia-predict` says; what is no image is refused."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,13 +14,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
-from samples import Project, write_images
+from samples import Project, pixels, write_images
 
 from pneumonia import predict
+from pneumonia.mlflow_model import write_model
 
 CHAMPION = "models:/pneumonia@champion"
 REQUEST = """\
@@ -78,6 +82,77 @@ def ask(address: str, body: bytes) -> list[float]:
         return [row[0] for row in json.loads(answer.read())["predictions"]]
 
 
+IMAGE = pixels(12, 10)[np.newaxis, ..., np.newaxis]
+
+
+@pytest.fixture(scope="module")
+def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a classifier as MLflow's server loads it."""
+    import mlflow.pyfunc
+
+    folder = tmp_path_factory.mktemp("served")
+    write_model(folder, project.classifier, model_id="m-1", run_id="r")
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def answer(served: Any, request: str) -> list[list[float]]:
+    """Return what MLflow's server answers, without the server."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    schema = served.metadata.get_input_schema()
+    response = invocations(request, "application/json", served, schema).response
+    return json.loads(response)["predictions"]
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_integers_are_answered(served: Any, model: keras.Model, key: str, channels: int) -> None:
+    images = np.repeat(np.concatenate([IMAGE, 255 - IMAGE]), channels, axis=-1)
+    expected = model.predict(images, verbose=0)
+    said = answer(served, json.dumps({key: images.tolist()}))
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+    for kind in (np.uint8, np.int64, np.uint16):
+        np.testing.assert_allclose(served.predict(images.astype(kind)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "received"),
+    [
+        (IMAGE / 255, "floats from 0 to 1 of shape .*round"),
+        (IMAGE.astype(float), "floats from 0 to 255 of shape"),
+        (IMAGE / 127.5 - 1, "floats from -1 to 1 of shape"),
+        (np.zeros(IMAGE.shape), "floats from 0 to 0"),
+        (IMAGE / 255 - np.nan, "floats from nan to nan"),
+        (IMAGE.astype(int) - 1, "integers from -1 to 254"),
+        (IMAGE.astype(int) + 1, "integers from 1 to 256"),
+        (IMAGE.astype(int) * 257, "integers from 0 to 65535"),
+        (IMAGE[0], r"integers from 0 to 255 of shape \(12, 10, 1\)"),
+        (IMAGE[..., 0], r"of shape \(1, 12, 10\)"),
+        (np.repeat(IMAGE, 4, axis=-1), r"of shape \(1, 12, 10, 4\)"),
+        (np.moveaxis(np.repeat(IMAGE, 3, axis=-1), -1, 1), r"of shape \(1, 3, 12, 10\)"),
+        ([], "no numbers"),
+        ([[[[1], [2]], [[3]]]], "rows of several lengths"),
+        ([[[["1"]]]], "no numbers"),
+        ([[[[None]]]], "no numbers"),
+        ([[[[True]]]], "no numbers"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_status_400(
+    served: Any, images: Any, received: str
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    listed = images.tolist() if isinstance(images, np.ndarray) else images
+    for key in ("inputs", "instances"):
+        with pytest.raises(MlflowException) as caught:
+            answer(served, json.dumps({key: listed}))
+        assert caught.value.get_http_status_code() == 400
+    if listed and "several" not in received:
+        with pytest.raises(MlflowException, match="expected integers from 0 to 255") as caught:
+            served.predict(np.array(images))
+        assert re.search(received, caught.value.message)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("started")
 def test_the_server_says_what_the_command_says(
@@ -102,3 +177,7 @@ def test_the_server_says_what_the_command_says(
             check=True,
         ).stdout
         assert ask(address, body) == [pytest.approx(said[0]["probability"], abs=1e-6)]
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            ask(address, json.dumps({"inputs": (IMAGE / 255).tolist()}).encode())
+        assert caught.value.code == 400
+        assert b"expected integers from 0 to 255" in caught.value.read()
