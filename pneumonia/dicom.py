@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia.errors import DataError
-from pneumonia.image_files import MAX_PIXELS, MIN_SIDE
+from pneumonia.image_files import MAX_PIXELS, MIN_SIDE, Header, is_tiny
+from pneumonia.image_files import SUFFIXES as IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 EXTRA = "pip install 'pneumonia[dicom]'"
+IMAGE, DICOM = "image", "DICOM"
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -42,6 +45,21 @@ def is_dicom(path: Path) -> bool:
             return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
     except OSError:
         return False
+
+
+def kind_of(path: Path) -> str:
+    """Return what a file is: `IMAGE`, `DICOM`, or its suffix.
+
+    A file whose name tells nothing is looked into: scanners and archives name DICOM files
+    IM000001, or by a number with dots.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return IMAGE
+    has_none = not suffix or suffix[1:].isdigit()
+    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+        return DICOM
+    return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
 
 
 def is_supported() -> bool:
@@ -69,6 +87,37 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
         _check(path, header)
         # Read from the file once more, so that of many frames only the first is in memory.
         return _to_eight_bits(pixel_array(path, index=0), header)
+    except DataError:
+        raise
+    except Exception as error:  # damaged files make pydicom raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be decoded ({reason}).") from error
+
+
+def read_header(path: Path) -> Header:
+    """Check a DICOM file without decoding it.
+
+    Raises:
+        DataError: As `decode`, but for what only the pixels tell.
+    """
+    if not is_supported():
+        raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
+    from pydicom import dcmread
+    from pydicom.pixels.utils import pixel_array
+
+    try:
+        header = dcmread(path, stop_before_pixels=True)
+        _check(path, header)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").digest()
+        is_colour = header.PhotometricInterpretation in _COLOUR
+        values = header.Rows * header.Columns * header.SamplesPerPixel
+        syntax = header.file_meta.get("TransferSyntaxUID")
+        is_plain = syntax is None or not syntax.is_compressed
+        if not is_plain and not is_tiny(path.stat().st_size, values):
+            return Header(is_colour, sha256)
+        pixels = pixel_array(path, index=0).reshape(values // header.SamplesPerPixel, -1)
+        return Header(is_colour, sha256, bool((pixels == pixels[0]).all()))
     except DataError:
         raise
     except Exception as error:  # damaged files make pydicom raise errors of many kinds

@@ -22,7 +22,6 @@ Image = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Image], Probabilities]
 
-_SUFFIXES = image_files.SUFFIXES | dicom.SUFFIXES
 _WILDCARDS = frozenset("*?[")
 _WORKERS = min(4, os.cpu_count() or 1)
 # A batch ends where its images have so many values together: 64 MB as floats.
@@ -173,7 +172,7 @@ def _images_below(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not _is_hidden(name)]
-    images = [path for path in found if _is_image(path)]
+    images = [path for path in found if dicom.kind_of(path) in (dicom.IMAGE, dicom.DICOM)]
     if not images:
         raise UserError(f"{folder}: no image in this folder.")
     return sorted(images)
@@ -181,13 +180,6 @@ def _images_below(folder: Path) -> list[Path]:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.endswith(overlays.SUFFIX)
-
-
-def _is_image(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    # Scanners and archives name DICOM files IM000001, or by a number with dots.
-    has_none = not suffix or suffix[1:].isdigit()
-    return suffix in _SUFFIXES or (has_none and path.is_file() and dicom.is_dicom(path))
 
 
 def _refuse(error: OSError) -> None:

@@ -197,6 +197,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
         lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
+    lines += [f"warning: {note}" for note in (data.notes if data else ())]
     lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
     report.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
 

@@ -34,8 +34,8 @@ Give the probability of pneumonia, or of what a classifier was trained for, for 
 
   pneumonia-predict IMAGE... [key=value ...]
 
-IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF and, with
-`pip install 'pneumonia[dicom]'`, DICOM.
+IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF, WebP and,
+with `pip install 'pneumonia[dicom]'`, DICOM.
 
 Keys:
   model=models:/pneumonia@champion

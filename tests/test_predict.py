@@ -48,7 +48,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     errors = ran.stderr.splitlines()
     assert len(errors) == 3
     assert errors[0].startswith(f"{tmp_path}/scans/broken.png: cannot be decoded")
-    assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP or TIFF image."
+    assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP, TIFF or WebP image."
     assert errors[2] == (
         "models:/pneumonia/2: the probability is that of pneumonia, decided for above 0.5. "
         "Not for clinical use."
