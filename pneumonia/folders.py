@@ -282,6 +282,9 @@ def _find_labeled(folder: Path, root: Path, left_out: Counter[str]) -> list[Labe
         names = [one.name for one in classes]
         hint = _hint_at_layout(folder, classes)
         raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}{hint}.")
+    if divided := [one.name for one in classes if any(map(_is_train, _list_folders(one)))]:
+        expected = "two class folders, which are in train, val and test and not around them"
+        raise DataError(f"{folder}: expected {expected}. Received: {divided}, with a train in it.")
     files = []
     for one in classes:
         others: Counter[str] = Counter()
