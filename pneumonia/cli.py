@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import storage
+from pneumonia import startup, storage
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def main() -> int:
     if "--version" in arguments:
         print(f"pneumonia {_version()}")
         return 0
+    startup.prepare()
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -197,8 +198,6 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
 
 def _show_plans(configs: list[DictConfig]) -> int:
     """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
-    from pneumonia import startup
-
     startup.start()
     from pneumonia import plan, resumption
 
@@ -215,6 +214,7 @@ def _job(cfg: DictConfig) -> UserError | None:
     """Run one search in the folder that Hydra made for it; return the user's mistake, told."""
     from hydra.core.hydra_config import HydraConfig
 
+    startup.prepare()  # a launcher of Hydra may have begun another process
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
     _forget_passwords(folder)
@@ -244,7 +244,7 @@ def _job(cfg: DictConfig) -> UserError | None:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import loading, resumption, space, startup, tracking
+    from pneumonia import loading, resumption, space, tracking
 
     settings = tracking.Settings(**job.cfg.tracking)
     tracking.prepare()

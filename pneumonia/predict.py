@@ -232,10 +232,9 @@ def _batch_size(text: str | None) -> int:
 
 
 def _quiet_decoders() -> None:
-    """Keep the decoders' warnings to themselves; what is too large becomes an error."""
+    """Let what is too large be an error."""
     from PIL import Image
 
-    warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 

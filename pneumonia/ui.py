@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from pneumonia import startup
 from pneumonia.mlflow_setup import Settings, redact, sqlite_path
 from pneumonia.mlflow_store import Store
 
@@ -20,6 +21,7 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
         An exit status: 2 where there is nothing to show; otherwise the server takes this
         process over.
     """
+    startup.prepare()
     parser = argparse.ArgumentParser(prog="make ui", description="The MLflow UI on the results.")
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(arguments).port
@@ -42,6 +44,7 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
 
 def _become_server(settings: Settings, port: int) -> NoReturn:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # more processes, for other uses
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     place = ["--backend-store-uri", settings.store_uri, "--no-serve-artifacts"]
     if settings.artifact_location:
         place += ["--default-artifact-root", settings.artifact_location]
