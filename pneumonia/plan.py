@@ -191,7 +191,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     oracle = Oracle(found, tuner, objective)  # type: ignore[arg-type]
     data = _data(collapse(cfg, found.start()))
     plan = make(cfg, oracle, choices, data=data, is_dry=True)
-    lines = list(filter(None, [oracle.shortfall()]))
+    lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
     past = history.read(folder)
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
