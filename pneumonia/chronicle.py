@@ -20,7 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import history, journal, space
+from pneumonia import history, journal, space, storage
 from pneumonia.checkpoint import Metrics
 from pneumonia.errors import UserError
 from pneumonia.ranges import Range
@@ -224,7 +224,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         # Names of files may be no text: Python keeps their bytes as surrogates.
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
-                values = (row["name"], int(row["label"]), float(row["probability"]))
+                values = (
+                    storage.csv_text(row["name"]),
+                    int(row["label"]),
+                    float(row["probability"]),
+                )
                 rows.setdefault(row["split"], []).append(values)
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         return {}
