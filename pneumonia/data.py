@@ -223,16 +223,9 @@ def build_data(
         raise DataError(f"Channels: expected one number in all splits. Received: {listed}.")
     train, val, test = splits
     negative, positive = class_names
-    return ImageData(
-        name,
-        (negative, positive),
-        train,
-        val,
-        test,
-        source,
-        duplicates=count_duplicates(splits),
-        notes=(*notes, *_find_oddities(splits, class_names)),
-    )
+    odd = (*notes, *_find_oddities(splits, class_names))
+    found = count_duplicates(splits)
+    return ImageData(name, (negative, positive), train, val, test, source, found, notes=odd)
 
 
 def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
@@ -287,11 +280,15 @@ def _count_blank(images: Images) -> int:
 
 def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Iterator[str]:
     """Return a line for each kind of images that are seldom meant to be there."""
-    if blank := _list({split.name: split.blank for split in splits}):
-        yield f"blank images, of one value all over: {blank}"
-    copies = {split.name: len(split.hashes) - len(set(split.hashes)) for split in splits}
-    if copied := _list(copies):
-        yield f"images that repeat another of the same split: {copied}"
+    blank = [split.blank for split in splits]
+    copies = [len(split.hashes) - len(set(split.hashes)) for split in splits]
+    for what, counts in (
+        ("blank images, of one value all over", blank),
+        ("images that repeat another of the same split", copies),
+    ):
+        found = [f"{n:,} in {split.name}" for n, split in zip(counts, splits, strict=True) if n]
+        if found:
+            yield f"{what}: {', '.join(found)}"
     seen: list[dict[bytes, str]] = [{}, {}]
     for split in splits:
         for one, label, name in zip(split.hashes, split.labels.tolist(), split.names, strict=False):
@@ -303,10 +300,6 @@ def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Itera
         single = [split.name for split in splits if (split.labels == label).sum() == 1]
         if single:
             yield f"class {class_name!r} has a single image in {' and in '.join(single)}"
-
-
-def _list(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)
 
 
 def compute_digest(hashes: Sequence[bytes], labels: Labels) -> str:

@@ -109,8 +109,7 @@ def image_folder(
         raise ConfigError("dataset.path", expected, path)
     root = Path(path).expanduser()
     with _told(expected, path):
-        found = folders.find_files(root)
-        files = found.files
+        files, left_out = folders.find_files(root)
         class_names = folders.order_classes(files, None if positive is None else str(positive))
         given = tuple(files)
         fractions = {"val": val_fraction, "test": test_fraction}
@@ -126,7 +125,7 @@ def image_folder(
             for name in SPLITS
         ]
         source = str(root.resolve())
-        name, notes = root.resolve().name, tuple(_describe(found.left_out))
+        name, notes = root.resolve().name, tuple(_describe(left_out))
         data = build_data(name, splits, class_names=class_names, source=source, notes=notes)
     return dataclasses.replace(data, shared_patients=shared)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TypeAlias
 
 from pneumonia import dicom
 from pneumonia.data import SPLITS
@@ -30,7 +31,7 @@ _SPLIT_NAMES = {
     **{name: name for name in SPLITS},
 }
 _NAMED = 5
-# What systems and archives leave behind, beside names with a dot or two underscores in front.
+# What systems and archives leave behind, beside what begins with a dot.
 _LEFTOVERS = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
     | {"@eadir", "$recycle.bin", "lost+found", "system volume information"}
@@ -47,12 +48,7 @@ class LabeledFile:
     class_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The image files of a folder by split, all `train` if undivided; its other files by kind."""
-
-    files: dict[str, list[LabeledFile]]
-    left_out: Counter[str]
+Found: TypeAlias = tuple[dict[str, list[LabeledFile]], Counter[str]]
 
 
 def find_files(root: Path) -> Found:
@@ -61,6 +57,10 @@ def find_files(root: Path) -> Found:
     Args:
         root: A folder with two class folders, or with `train` and perhaps `val` and `test`, which
             have two class folders each.
+
+    Returns:
+        The files by split, all `train` where the folder is not divided; and how many other files
+        there are of each kind.
 
     Raises:
         DataError: Where the folder has another layout, or a symbolic link leads out of it. It names
@@ -82,7 +82,7 @@ def find_files(root: Path) -> Found:
         raise DataError(f"{str(error).rstrip('.')}; those are in `{command}`") from error
 
 
-def is_leftover(name: str) -> bool:
+def _is_leftover(name: str) -> bool:
     """Tell of the name of a file or folder whether a system or an archive has left it behind."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
@@ -91,10 +91,9 @@ def _find(root: Path) -> Found:
     found = _list_folders(root)
     left_out: Counter[str] = Counter()
     if all(folder.name.lower() not in _SPLIT_NAMES for folder in found):
-        return Found({"train": _find_labeled(root, root, left_out)}, left_out)
+        return {"train": _find_labeled(root, root, left_out)}, left_out
     _check_splits(root, found)
-    files = {folder.name.lower(): _find_labeled(folder, root, left_out) for folder in found}
-    return Found(files, left_out)
+    return {one.name.lower(): _find_labeled(one, root, left_out) for one in found}, left_out
 
 
 def _find_others(root: Path) -> Iterator[Path]:
@@ -125,11 +124,7 @@ def _is_train(folder: Path) -> bool:
 
 
 def _check_splits(root: Path, found: Sequence[Path]) -> None:
-    """Refuse a divided folder whose parts are not train, val and test.
-
-    Raises:
-        DataError: It says what to rename.
-    """
+    """Refuse a divided folder whose parts are not train, val and test; say what to rename."""
     names = [folder.name for folder in found]
     for name in names:
         if name.lower() not in SPLITS:
@@ -313,7 +308,7 @@ def _list_folders(folder: Path, *, strict: bool = True) -> list[Path]:
     entries = sorted(
         entry
         for entry in folder.iterdir()
-        if entry.is_dir() and not is_leftover(entry.name) and not entry.name.startswith("__")
+        if entry.is_dir() and not _is_leftover(entry.name) and not entry.name.startswith("__")
     )
     links = [entry for entry in entries if entry.is_symlink()]
     if links and strict:
@@ -329,10 +324,10 @@ def _walk(folder: Path, root: Path, left_out: Counter[str]) -> list[Path]:
     admitted = {IMAGE, DICOM} if dicom.is_supported() else {IMAGE}
     paths, links = [], []
     for place, names, file_names in os.walk(folder):
-        names[:] = [name for name in names if not is_leftover(name)]
+        names[:] = [name for name in names if not _is_leftover(name)]
         links += [Path(place, name) for name in names if Path(place, name).is_symlink()]
         for name in file_names:
-            if is_leftover(name):
+            if _is_leftover(name):
                 continue
             path = Path(place, name)
             if (kind := kind_of(path)) not in admitted:

@@ -24,8 +24,8 @@ _NUMBERS = {
 }
 
 
-# What a spreadsheet takes for a formula, in full width too, and what it may skip before one. With an
-# apostrophe it is a text; what has one already gets another, so that all can be read back.
+# What a spreadsheet takes for a formula, in full width too, and what it may skip before one. With
+# an apostrophe it is a text; what has one gets another, so that all can be read back.
 _FORMULA = re.compile("'*(\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 
 
