@@ -160,6 +160,7 @@ def beginning(
         "params": params,
         "datasets": [_dataset(data, split) for split in (data.train, data.val, data.test)],
         "duplicates": dict(data.duplicates),
+        "notes": list(data.notes),
     }
 
 
@@ -189,6 +190,7 @@ def prospect(
         first, second = pair.split("/")
         if count:
             lines.append(f"warning: {count} patients of {second} are also in {first}")
+    lines += [f"warning: {note}" for note in data.notes]
     return "\n".join([*lines, plan.footprint(), f"results go to {shown(folder)}"])
 
 
@@ -202,6 +204,7 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
             for what, counts in shared.items()
             if counts
         },
+        **({"Images to look at": "; ".join(data.notes)} if data.notes else {}),
         "Folder": shown(folder),
     }
 

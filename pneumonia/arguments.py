@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pneumonia import storage, terminal
+from pneumonia import startup, storage, terminal
 from pneumonia.errors import ConfigError, UserError
 
 USER_ERROR = 2
@@ -34,6 +34,7 @@ def run(
     if "-h" in arguments or "--help" in arguments:
         terminal.write(text, sys.stdout)
         return 0
+    startup.prepare()
     try:
         return command(arguments) or 0
     except UserError as error:

@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import storage, terminal
+from pneumonia import startup, storage, terminal
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def main() -> int:
     if "--version" in arguments:
         terminal.write(f"pneumonia {_version()}\n", sys.stdout)
         return 0
+    startup.prepare()
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -226,8 +227,6 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
 
 def _show_plans(configs: list[DictConfig]) -> int:
     """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
-    from pneumonia import startup
-
     startup.start()
     from pneumonia import composing, plan, resumption
 
@@ -252,6 +251,7 @@ def _job(cfg: DictConfig) -> float:
 
     from pneumonia.shell import shown
 
+    startup.prepare()  # a launcher of Hydra may have begun another process
     folder = Path(HydraConfig.get().runtime.output_dir)
     chosen = HydraConfig.get().runtime.choices
     _forget_passwords(folder)
@@ -280,7 +280,7 @@ def _job(cfg: DictConfig) -> float:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import loading, resumption, space, startup, tracking
+    from pneumonia import loading, resumption, space, tracking
 
     settings = tracking.Settings(**job.cfg.tracking)
     tracking.prepare()

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from pneumonia import startup
 from pneumonia.errors import UserError
 from pneumonia.follower import Follower
 from pneumonia.mlflow_setup import Settings, prepare_environment
@@ -145,6 +146,7 @@ def serve() -> None:
         signal.signal(number, signal.SIG_IGN)  # it ends after the search, whatever ends that
     os.nice(NICENESS)
     answers, sys.stdout = sys.stdout, sys.stderr
+    startup.prepare()
     prepare_environment()
     # The seconds that it takes pass while the search starts.
     import mlflow.store.db.utils  # noqa: F401

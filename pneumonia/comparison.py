@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia import presets
+from pneumonia import presets, storage
 from pneumonia.errors import UserError
 from pneumonia.mlflow_runs import Run
 from pneumonia.report import Table
@@ -78,19 +78,18 @@ def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
     Raises:
         UserError: The text is no such file, or has no test split.
     """
-    reader = csv.reader(io.StringIO(text))
-    rows = list(reader)
     try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
         if rows[:1] != [_HEADER]:
             raise ValueError(f"its first line is not {','.join(_HEADER)}")
         found = sorted(
-            (name, label == "1", float(probability))
+            (storage.csv_text(name), label == "1", float(probability))
             for split, name, label, probability in rows[1:]
             if split == "test"
         )
         if not found or not all(math.isfinite(row[2]) for row in found):
             raise ValueError("it has no test split, or values that are not numbers")
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(
             f"{FILE} of the search {run.run_id[:8]} cannot be read: {error}."
         ) from error
@@ -158,12 +157,11 @@ def as_table(found: Comparison) -> Table:
 
 def as_csv(found: Comparison) -> str:
     """Return a comparison as CSV, a score a line, with all digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("score", "first", "second", "difference", "low", "high", "p"))
-    for name, one in (("auc", found.auc), ("accuracy", found.accuracy)):
-        writer.writerow((name, one.first, one.second, one.value, one.low, one.high, one.p))
-    return text.getvalue()
+    rows = [
+        (name, one.first, one.second, one.value, one.low, one.high, one.p)
+        for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
+    ]
+    return storage.as_csv([("score", "first", "second", "difference", "low", "high", "p"), *rows])
 
 
 def as_json(found: Comparison) -> str:

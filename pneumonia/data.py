@@ -7,7 +7,7 @@ Nothing here knows a file format or a library of datasets; `datasets` and `phant
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
@@ -117,6 +117,7 @@ class Split:
         names: What each image is called: a file name, or `train/17`.
         digest: sha256, as 64 hexadecimal digits, of images and labels in their order.
         hashes: sha256 of each image (32 bytes each), or empty where they are not known.
+        blank: How many images have one value all over.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Split:
     names: Sequence[str]
     digest: str
     hashes: Sequence[bytes] = ()
+    blank: int = 0
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -144,6 +146,8 @@ class ImageData:
         source: Where the images come from, for people.
         duplicates: For `train/val`, `train/test` and `val/test`, how many images of the second
             split also occur, byte for byte, in the first.
+        shared_patients: Likewise, how many patients have images in both.
+        notes: A line for each thing about the images that people should know.
     """
 
     name: str
@@ -154,6 +158,7 @@ class ImageData:
     source: str
     duplicates: Mapping[str, int]
     shared_patients: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def build_split(
@@ -163,6 +168,7 @@ def build_split(
     labels: npt.ArrayLike,
     names: Sequence[str] | None = None,
     hashes: Sequence[bytes] | None = None,
+    blank: int = 0,
 ) -> Split:
     """Check images against labels and compute the digest.
 
@@ -172,6 +178,7 @@ def build_split(
         labels: Integers 0 and 1 of shape (N,); both occur.
         names: What each image is called; `<split>/<index>` by default.
         hashes: sha256 of each image; by default of its shape and pixels.
+        blank: How many images have one value all over; counted where there are no hashes.
 
     Raises:
         DataError: For an empty split, a split with one class, or labels that do not fit.
@@ -180,20 +187,26 @@ def build_split(
     if names is None:
         names = [f"{name}/{index}" for index in range(len(images))]
     if hashes is None:
-        hashes = hash_images(images)
-    return Split(name, images, checked, names, compute_digest(hashes, checked), hashes)
+        hashes, blank = scan_images(images)
+    return Split(name, images, checked, names, compute_digest(hashes, checked), hashes, blank)
 
 
 def build_data(
-    name: str, splits: Sequence[Split], *, class_names: Sequence[str], source: str
+    name: str,
+    splits: Sequence[Split],
+    *,
+    class_names: Sequence[str],
+    source: str,
+    notes: Sequence[str] = (),
 ) -> ImageData:
-    """Put the three splits together, check that they belong together, count the duplicates.
+    """Put the three splits together, check that they belong together, count what is odd.
 
     Args:
         name: A short name for the dataset.
         splits: train, val and test, in this order.
         class_names: The negative class, the positive class.
         source: Where the images come from, for people.
+        notes: What else people should know of the images, a line each.
 
     Raises:
         DataError: Where images of the splits differ in their channels, or the class names do
@@ -210,7 +223,9 @@ def build_data(
         raise DataError(f"Channels: expected one number in all splits. Received: {listed}.")
     train, val, test = splits
     negative, positive = class_names
-    return ImageData(name, (negative, positive), train, val, test, source, count_duplicates(splits))
+    odd = (*notes, *_find_oddities(splits, class_names))
+    found = count_duplicates(splits)
+    return ImageData(name, (negative, positive), train, val, test, source, found, notes=odd)
 
 
 def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
@@ -239,15 +254,52 @@ def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
     return array.astype(np.int64)
 
 
-def hash_images(images: ImageSource, *, batch: int = 256) -> list[bytes]:
-    """Return the sha256 of each image's shape and pixels (32 bytes each)."""
-    hashes = []
+def scan_images(images: ImageSource, *, batch: int = 256) -> tuple[list[bytes], int]:
+    """Return the sha256 of each image's shape and pixels (32 bytes each), and how many are blank.
+
+    An image is blank where all its pixels have one value.
+    """
+    hashes, blank = [], 0
     for start in range(0, len(images), batch):
         indices = np.arange(start, min(start + batch, len(images)))
-        for image in images.read(indices):
+        read = images.read(indices)
+        blank += sum(map(_count_blank, [read] if isinstance(read, np.ndarray) else read))
+        for image in read:
             header = "x".join(map(str, image.shape)).encode()
             hashes.append(hashlib.sha256(header + b":" + image.tobytes()).digest())
-    return hashes
+    return hashes, blank
+
+
+def _count_blank(images: Images) -> int:
+    """Count blank images among some (n, H, W, C), or tell of a single one (H, W, C)."""
+    pixels = images.reshape(len(images) if images.ndim == 4 else 1, -1, images.shape[-1])
+    few = pixels[:, :: 1 + pixels.shape[1] // 64]  # of most images, few pixels tell
+    pixels = pixels[(few == few[:, :1]).all(axis=(1, 2))]
+    return int((pixels == pixels[:, :1]).all(axis=(1, 2)).sum())
+
+
+def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Iterator[str]:
+    """Return a line for each kind of images that are seldom meant to be there."""
+    blank = [split.blank for split in splits]
+    copies = [len(split.hashes) - len(set(split.hashes)) for split in splits]
+    for what, counts in (
+        ("blank images, of one value all over", blank),
+        ("images that repeat another of the same split", copies),
+    ):
+        found = [f"{n:,} in {split.name}" for n, split in zip(counts, splits, strict=True) if n]
+        if found:
+            yield f"{what}: {', '.join(found)}"
+    seen: list[dict[bytes, str]] = [{}, {}]
+    for split in splits:
+        for one, label, name in zip(split.hashes, split.labels.tolist(), split.names, strict=False):
+            seen[label].setdefault(one, name)
+    if both := [one for one in seen[0] if one in seen[1]]:
+        example = f"{seen[0][both[0]]!r} and {seen[1][both[0]]!r}"
+        yield f"images that are in both classes: {len(both):,}, such as {example}"
+    for label, class_name in enumerate(class_names):
+        single = [split.name for split in splits if (split.labels == label).sum() == 1]
+        if single:
+            yield f"class {class_name!r} has a single image in {' and in '.join(single)}"
 
 
 def compute_digest(hashes: Sequence[bytes], labels: Labels) -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import folders, npz_files, prepared
+from pneumonia import dicom, folders, image_files, npz_files, prepared
 from pneumonia.data import SPLITS, ArraySource, ImageData, Split, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.image_files import MIN_SIDE, FileSource, Header, read_header
+from pneumonia.image_files import MIN_SIDE, FileSource, Header
 
 
 def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = None) -> ImageData:
@@ -83,7 +83,7 @@ def image_folder(
     patient_pattern: str | None = None,
     positive: str | int | None = None,
 ) -> ImageData:
-    r"""Read PNG, JPEG, BMP and TIFF files from class folders.
+    r"""Read PNG, JPEG, BMP, TIFF and WebP files from class folders, and DICOM with pydicom.
 
     `path` holds `train`, `val` and `test` with two class folders each, or the two class folders
     alone. What is missing of val and test is split off train. Headers are checked now, pixels are
@@ -109,7 +109,7 @@ def image_folder(
         raise ConfigError("dataset.path", expected, path)
     root = Path(path).expanduser()
     with _told(expected, path):
-        files = folders.find_files(root)
+        files, left_out = folders.find_files(root)
         class_names = folders.order_classes(files, None if positive is None else str(positive))
         given = tuple(files)
         fractions = {"val": val_fraction, "test": test_fraction}
@@ -125,7 +125,8 @@ def image_folder(
             for name in SPLITS
         ]
         source = str(root.resolve())
-        data = build_data(root.resolve().name, splits, class_names=class_names, source=source)
+        name, notes = root.resolve().name, tuple(_describe(left_out))
+        data = build_data(name, splits, class_names=class_names, source=source, notes=notes)
     return dataclasses.replace(data, shared_patients=shared)
 
 
@@ -192,13 +193,24 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
     headers, faults = {}, []
     for path in paths:
         try:
-            headers[path] = read_header(path)
+            headers[path] = _read_header(path)
         except DataError as error:
             faults.append(str(error))
     if faults:
         listed = folders.list_some(faults, separator="\n  ")
         raise DataError(f"{len(faults)} of {len(paths)} files cannot be used:\n  {listed}")
     return headers
+
+
+def _read_header(path: Path) -> Header:
+    if dicom.kind_of(path) == dicom.DICOM:
+        return dicom.read_header(path)
+    try:
+        return image_files.read_header(path)
+    except DataError:
+        if not dicom.is_dicom(path):
+            raise
+        return dicom.read_header(path)  # what counts is a file's content, not its name
 
 
 def _build_folder_split(
@@ -212,8 +224,27 @@ def _build_folder_split(
     paths = [file.path for file in files]
     return build_split(
         name,
-        FileSource(paths, channels=channels),
+        FileSource(paths, channels=channels, decode=_decode),
         labels=np.array([class_names.index(file.class_name) for file in files], dtype=np.int64),
         names=[path.relative_to(root.resolve()).as_posix() for path in paths],
         hashes=[headers[path].sha256 for path in paths],
+        blank=sum(headers[path].is_blank for path in paths),
     )
+
+
+def _decode(path: Path, channels: int) -> npt.NDArray[np.uint8]:
+    """Decode an image file or a DICOM file to uint8 (H, W, channels)."""
+    if not dicom.is_dicom(path):
+        return image_files.decode(path, channels=channels)
+    pixels = dicom.decode(path)
+    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
+
+
+def _describe(left_out: Mapping[str, int]) -> Iterator[str]:
+    """Return a line on the files that are no images, and one that says how DICOM is read."""
+    ordered = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    if ordered:
+        listed = folders.list_some([f"{count:,} {kind}" for kind, count in ordered])
+        yield f"files in class folders that are left out: {listed}"
+    if dicom.DICOM in left_out:
+        yield f"DICOM files are read with the package pydicom: {dicom.EXTRA}"

@@ -11,8 +11,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,8 @@ import numpy.typing as npt
 
 from pneumonia import depth
 from pneumonia.errors import DataError
-from pneumonia.image_files import MAX_PIXELS, MIN_SIDE, quieten
+from pneumonia.image_files import MAX_PIXELS, MIN_SIDE, Header, is_tiny, quieten
+from pneumonia.image_files import SUFFIXES as IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 EXTRA = "pip install 'pneumonia[dicom]'"
+IMAGE, DICOM = "image", "DICOM"
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -51,6 +56,21 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def kind_of(path: Path) -> str:
+    """Return what a file is: `IMAGE`, `DICOM`, or its suffix.
+
+    A file whose name tells nothing is looked into: scanners and archives name DICOM files
+    IM000001, or by a number with dots.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return IMAGE
+    has_none = not suffix or suffix[1:].isdigit()
+    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+        return DICOM
+    return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
+
+
 def is_supported() -> bool:
     """Tell whether pydicom is installed."""
     return importlib.util.find_spec("pydicom") is not None
@@ -66,24 +86,59 @@ def decode(path: Path) -> npt.NDArray[np.uint8]:
         DataError: For a file that is damaged, holds no image or one of a kind or size that is
             not supported; its text starts with the path.
     """
-    if not is_supported():
-        raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
-    from pydicom import dcmread
-
-    quieten()
-    try:
-        if not _starts_as_dicom(path):
-            raise DataError(f"{path}: not a DICOM file.")
-        header = dcmread(path, stop_before_pixels=True, force=True)
-        _check(path, header)
-        _add_functional_groups(header)
+    with _explaining(path):
+        header = _open(path)
         with np.errstate(all="ignore"):  # what overflows is found by its being infinite
             return _to_eight_bits(_read_pixels(path, header), header)
+
+
+def read_header(path: Path) -> Header:
+    """Check a DICOM file; only one that may be blank is decoded.
+
+    Raises:
+        DataError: As `decode`, but for what only the pixels tell.
+    """
+    with _explaining(path):
+        header = _open(path)
+        syntax = header.file_meta.get("TransferSyntaxUID")
+        if syntax:
+            _check_decoder(path, syntax)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").digest()
+        is_colour = header.PhotometricInterpretation not in _GREY
+        values = header.Rows * header.Columns * header.SamplesPerPixel
+        is_packed = syntax is not None and syntax.is_compressed
+        if is_packed and not is_tiny(path.stat().st_size, values):
+            return Header(is_colour, sha256)
+        pixels = _read_pixels(path, header).reshape(values // header.SamplesPerPixel, -1)
+        return Header(is_colour, sha256, bool((pixels == pixels[0]).all()))
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Raise whatever a damaged file does to pydicom as what it is."""
+    if not is_supported():
+        raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
+    quieten()
+    try:
+        yield
     except DataError:
         raise
-    except Exception as error:  # damaged files make pydicom raise errors of many kinds
+    except Exception as error:  # pydicom raises errors of many kinds
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be decoded ({reason}).") from error
+
+
+def _open(path: Path) -> Dataset:
+    """Return what a file says of its image, which can be shown."""
+    from pydicom import dcmread
+
+    if not _starts_as_dicom(path):
+        raise DataError(f"{path}: not a DICOM file.")
+    header = dcmread(path, stop_before_pixels=True, force=True)
+    _check(path, header)
+    _add_functional_groups(header)
+    return header
 
 
 def _starts_as_dicom(path: Path) -> bool:

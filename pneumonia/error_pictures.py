@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia import space
+from pneumonia import space, startup
 from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import DataError, UserError
 from pneumonia.loading import load_data
@@ -107,6 +107,7 @@ def _loader(search: Chronicle) -> Load | None:
     if not path.is_file():
         return None
     # TensorFlow: a report without heat maps does without it.
+    startup.import_keras()
     from pneumonia import classifier
 
     return lambda: classifier.load(path)

@@ -113,7 +113,11 @@ def data_card(search: Chronicle) -> Section:
     return Section(
         "data",
         "Data",
-        (f"{name}: {'; '.join(sources)}", _duplicates(search.started.get("duplicates"))),
+        (
+            f"{name}: {'; '.join(sources)}",
+            _duplicates(search.started.get("duplicates")),
+            *(f"Note: {note}." for note in search.started.get("notes") or ()),
+        ),
         tables=(Table("Splits", header, tuple(rows), is_number, (note,)),),
     )
 

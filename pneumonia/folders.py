@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TypeAlias
 
+from pneumonia import dicom
 from pneumonia.data import SPLITS
+from pneumonia.dicom import DICOM, IMAGE, kind_of
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.image_files import SUFFIXES
+from pneumonia.image_files import NAMES
+from pneumonia.shell import shown
 
 NEGATIVE_NAMES = frozenset(
     {"normal", "negative", "healthy", "control", "controls", "benign", "absent", "none", "no", "0"}
@@ -26,6 +31,13 @@ _SPLIT_NAMES = {
     **{name: name for name in SPLITS},
 }
 _NAMED = 5
+# What systems and archives leave behind, beside what begins with a dot.
+_LEFTOVERS = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+    | {"@eadir", "$recycle.bin", "lost+found", "system volume information"}
+)
+# How far below a folder a dataset is looked for, and among how many others.
+_DEPTH, _MOST = 3, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,10 @@ class LabeledFile:
     class_name: str
 
 
-def find_files(root: Path) -> dict[str, list[LabeledFile]]:
+Found: TypeAlias = tuple[dict[str, list[LabeledFile]], Counter[str]]
+
+
+def find_files(root: Path) -> Found:
     """Find the image files of a folder, in the order of their paths.
 
     Args:
@@ -44,31 +59,72 @@ def find_files(root: Path) -> dict[str, list[LabeledFile]]:
             have two class folders each.
 
     Returns:
-        The files by split; all of them under `train` where the folder is not divided.
+        The files by split, all `train` where the folder is not divided; and how many other files
+        there are of each kind.
 
     Raises:
-        DataError: Where the folder has another layout, or a symbolic link leads out of it.
+        DataError: Where the folder has another layout, or a symbolic link leads out of it. It names
+            the folder that would do, if there is one nearby.
     """
     if not root.is_dir():
         if not root.exists():
             raise DataError("There is no such folder")
-        hint = "; dataset=npz reads it" if root.suffix == ".npz" else ""
-        raise DataError(f"It is a file, no folder{hint}")
+        hints = {".npz": "; dataset=npz reads it", ".zip": "; unpack it first"}
+        raise DataError(f"It is a file, no folder{hints.get(root.suffix.lower(), '')}")
     root = root.resolve()
+    try:
+        return _find(root)
+    except DataError as error:
+        meant = next(_find_others(root), None)
+        if meant is None:
+            raise
+        command = shlex.quote(f"dataset.path={shown(meant)}")
+        raise DataError(f"{str(error).rstrip('.')}; those are in `{command}`") from error
+
+
+def _is_leftover(name: str) -> bool:
+    """Tell of the name of a file or folder whether a system or an archive has left it behind."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
+def _find(root: Path) -> Found:
     found = _list_folders(root)
-    splits = [folder for folder in found if folder.name.lower() in _SPLIT_NAMES]
-    if not splits:
-        return {"train": _find_labeled(root, root)}
+    left_out: Counter[str] = Counter()
+    if all(folder.name.lower() not in _SPLIT_NAMES for folder in found):
+        return {"train": _find_labeled(root, root, left_out)}, left_out
     _check_splits(root, found)
-    return {folder.name.lower(): _find_labeled(folder, root) for folder in found}
+    return {one.name.lower(): _find_labeled(one, root, left_out) for one in found}, left_out
+
+
+def _find_others(root: Path) -> Iterator[Path]:
+    """Find the folders nearby that hold a dataset, the likeliest first.
+
+    Those are divided ones below, one below that has none beside it, and those above where the
+    folder holds the images of one class.
+    """
+    level = [root]
+    for _ in range(_DEPTH):
+        level = [inner for folder in level[:_MOST] for inner in _list_folders(folder, strict=False)]
+        divided = [one for one in level if any(map(_is_train, _list_folders(one, strict=False)))]
+        yield from filter(_is_dataset, level if len(level) == 1 else divided)
+    if any(kind_of(path) == IMAGE for path in root.iterdir()):
+        above = (one for one in root.parents[:2] if one.name.lower() not in _SPLIT_NAMES)
+        yield from filter(_is_dataset, above)
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        return bool(_find(folder))
+    except (DataError, OSError):
+        return False
+
+
+def _is_train(folder: Path) -> bool:
+    return folder.name.lower() == "train"
 
 
 def _check_splits(root: Path, found: Sequence[Path]) -> None:
-    """Refuse a divided folder whose parts are not train, val and test.
-
-    Raises:
-        DataError: It says what to rename.
-    """
+    """Refuse a divided folder whose parts are not train, val and test; say what to rename."""
     names = [folder.name for folder in found]
     for name in names:
         if name.lower() not in SPLITS:
@@ -214,53 +270,68 @@ def _find_patients(files: Sequence[LabeledFile], pattern: str | None) -> list[st
     ]
 
 
-def _find_labeled(folder: Path, root: Path) -> list[LabeledFile]:
+def _find_labeled(folder: Path, root: Path, left_out: Counter[str]) -> list[LabeledFile]:
+    """Return the images of two class folders, and count the other files into `left_out`."""
     classes = _list_folders(folder)
     if len(classes) != 2:
         names = [one.name for one in classes]
         hint = _hint_at_layout(folder, classes)
         raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}{hint}.")
-    files = {one: _walk(one, root) for one in classes}
-    for one, paths in files.items():
+    if divided := [one.name for one in classes if any(map(_is_train, _list_folders(one)))]:
+        expected = "two class folders, which are in train, val and test and not around them"
+        raise DataError(f"{folder}: expected {expected}. Received: {divided}, with a train in it.")
+    files = []
+    for one in classes:
+        others: Counter[str] = Counter()
+        paths = _walk(one, root, others)
         if not paths:
-            suffixes = sorted({path.suffix.lower() for path in one.rglob("*") if path.is_file()})
-            others = f", but files of the kind {list_some(suffixes)}" if suffixes else ""
-            raise DataError(
-                f"{one}: expected PNG, JPEG, BMP or TIFF images. Received: no images{others}."
-            )
-    return [LabeledFile(path, one.name) for one, paths in files.items() for path in paths]
+            kinds = list_some(sorted(others))
+            told = f", but files of the kind {kinds}" if kinds else ""
+            told += f"; {dicom.EXTRA} reads DICOM" if others[DICOM] else ""
+            raise DataError(f"{one}: expected {NAMES} images. Received: no images{told}.")
+        files += [LabeledFile(path, one.name) for path in paths]
+        left_out += others
+    return files
 
 
 def _hint_at_layout(folder: Path, classes: Sequence[Path]) -> str:
     """Say what a folder is where it has not two class folders."""
-    if len(classes) == 1 and len(_list_folders(classes[0])) > 1:
-        return f"; those are in {classes[0]}"
     if len(classes) > 2:
         return "; classifiers are for two classes, so merge or leave out some"
-    is_class = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    is_class = any(kind_of(path) == IMAGE for path in folder.iterdir())
     return "; the images lie in this very folder" if is_class and not classes else ""
 
 
-def _list_folders(folder: Path) -> list[Path]:
+def _list_folders(folder: Path, *, strict: bool = True) -> list[Path]:
+    if not strict and not os.access(folder, os.R_OK | os.X_OK):
+        return []
     entries = sorted(
         entry
         for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith((".", "__"))
+        if entry.is_dir() and not _is_leftover(entry.name) and not entry.name.startswith("__")
     )
     links = [entry for entry in entries if entry.is_symlink()]
-    if links:
+    if links and strict:
         _refuse(links)
     return entries
 
 
-def _walk(folder: Path, root: Path) -> list[Path]:
-    """Return the image files below a folder, sorted; refuse links that lead out of `root`."""
+def _walk(folder: Path, root: Path, left_out: Counter[str]) -> list[Path]:
+    """Return the image files below a folder, sorted; refuse links that lead out of `root`.
+
+    DICOM files are images where pydicom is installed. Other files are counted into `left_out`.
+    """
+    admitted = {IMAGE, DICOM} if dicom.is_supported() else {IMAGE}
     paths, links = [], []
     for place, names, file_names in os.walk(folder):
+        names[:] = [name for name in names if not _is_leftover(name)]
         links += [Path(place, name) for name in names if Path(place, name).is_symlink()]
         for name in file_names:
+            if _is_leftover(name):
+                continue
             path = Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if (kind := kind_of(path)) not in admitted:
+                left_out[kind] += 1
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 links.append(path)

@@ -16,7 +16,7 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,16 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from pneumonia import depth
 from pneumonia.errors import ConfigError, DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif"}
+    | {".bmp", ".dib", ".tif", ".tiff", ".webp"}
+)
+NAMES = "PNG, JPEG, BMP, TIFF or WebP"
 MIN_SIDE = 8
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1_000_000_000
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _TIFF_STARTS = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16"})
 # How many times larger than in the file Pillow makes the samples of grey PNG files.
@@ -63,10 +67,12 @@ class Header:
     Args:
         is_colour: Whether it holds colours, or a palette.
         sha256: Of the file's bytes (32 bytes).
+        is_blank: Whether all pixels have one value.
     """
 
     is_colour: bool
     sha256: bytes
+    is_blank: bool = False
 
 
 class FileSource:
@@ -75,14 +81,22 @@ class FileSource:
     Args:
         paths: The files, checked by `read_header`.
         channels: 1 for grey, 3 for RGB.
+        decode: Takes a path and the number of channels; what this module decodes by default.
     """
 
-    __slots__ = ("_channels", "_paths")
+    __slots__ = ("_channels", "_decode", "_paths")
 
-    def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        channels: int,
+        decode: Callable[[Path, int], npt.NDArray[np.uint8]] | None = None,
+    ) -> None:
         self._paths = tuple(paths)
         self._channels = channels
         quieten()
+        self._decode = decode or _decode
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -103,7 +117,7 @@ class FileSource:
         try:
             # Pillow decodes without holding the interpreter's lock.
             with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-                images = list(pool.map(lambda path: decode(path, channels=self._channels), paths))
+                images = list(pool.map(lambda path: self._decode(path, self._channels), paths))
         except DataError as error:
             path, _, reason = str(error).partition(": ")
             expected = "image files that can be decoded"
@@ -122,7 +136,7 @@ def read_header(path: Path) -> Header:
     """Check an image file without decoding it, unless its end looks cut off.
 
     Raises:
-        DataError: For a file that is empty, no PNG, JPEG, BMP or TIFF, cut off, smaller than
+        DataError: For a file that is empty, no PNG, JPEG, BMP, TIFF or WebP, cut off, smaller than
             `MIN_SIDE` pixels or larger than `MAX_PIXELS`; its text starts with the path.
     """
     try:
@@ -133,11 +147,12 @@ def read_header(path: Path) -> Header:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _open(path, file)
             is_grey = image.mode in _GREY_MODES or depth.is_deep_grey(depth.png_mode(image))
-            if not _is_whole(file, image):
+            if not (is_whole := _is_whole(file, image)):
                 image.load()
+            is_blank = _is_blank(image, file, is_loaded=not is_whole)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").digest()
-            return Header(not is_grey, sha256)
+            return Header(not is_grey, sha256, is_blank)
     except _FAULTS as error:
         raise _explain(path, error) from error
 
@@ -146,7 +161,7 @@ def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
     """Decode an image file; the module's text says how unusual ones are read.
 
     Args:
-        path: A PNG, JPEG, BMP or TIFF file.
+        path: A PNG, JPEG, BMP, TIFF or WebP file.
         channels: 1 for grey, 3 for RGB.
 
     Returns:
@@ -162,6 +177,10 @@ def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
     except _FAULTS as error:
         raise _explain(path, error) from error
     return converted.reshape(*converted.shape[:2], channels)
+
+
+def _decode(path: Path, channels: int) -> npt.NDArray[np.uint8]:
+    return decode(path, channels=channels)
 
 
 def _open(path: Path, file: BinaryIO) -> Image.Image:
@@ -188,6 +207,8 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 
 def _is_whole(file: BinaryIO, image: Image.Image) -> bool:
+    if image.format == "WEBP":  # Pillow opens no other
+        return True
     position = file.tell()
     ending = _ENDINGS.get(image.format or "")
     file.seek(0, os.SEEK_END)
@@ -195,6 +216,31 @@ def _is_whole(file: BinaryIO, image: Image.Image) -> bool:
     tail = file.read()
     file.seek(position)
     return ending is not None and ending in tail
+
+
+def is_tiny(size: int, values: int, *, beside: int = 2048) -> bool:
+    """Tell whether a compressed file of so many bytes may be blank.
+
+    A blank image takes next to nothing: JPEG 6 bits for 64 values, the others less. What the
+    headers take beside it is `beside`.
+    """
+    return size < beside + values / 60
+
+
+def _is_blank(image: Image.Image, file: BinaryIO, *, is_loaded: bool) -> bool:
+    """Tell whether all pixels have one value, without decoding a file that is too large for it."""
+    size = os.fstat(file.fileno()).st_size
+    size -= sum(len(text) for text in image.info.values() if isinstance(text, (bytes, str)))
+    values = image.width * image.height * len(image.getbands())
+    beside = 256 if image.format == "PNG" and image.mode != "P" else 2048
+    if not is_loaded and not is_tiny(size, values, beside=beside):
+        return False
+    try:
+        extrema = _to_eight_bits(image, file).getextrema()
+    except _FAULTS:  # told when it is decoded
+        return False
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(low == high for low, high in bands)
 
 
 def _to_eight_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
@@ -235,7 +281,7 @@ def _explain(path: Path, error: BaseException) -> DataError:
         kind, reason = _find_reason(path)
         if kind:
             return DataError(f"{path}: a {kind} file that cannot be decoded ({reason}).")
-        return DataError(f"{path}: not a PNG, JPEG, BMP or TIFF image.")
+        return DataError(f"{path}: not a {NAMES} image.")
     return DataError(f"{path}: cannot be decoded ({error}).")
 
 

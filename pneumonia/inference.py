@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import dicom, image_files, overlays
+from pneumonia import dicom, image_files, overlays, terminal
 from pneumonia.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ Image = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 Classify = Callable[[Image], Probabilities]
 
-_SUFFIXES = image_files.SUFFIXES | dicom.SUFFIXES
 _WILDCARDS = frozenset("*?[")
 _WORKERS = min(4, os.cpu_count() or 1)
 # A batch ends where its images have so many values together: 64 MB as floats.
@@ -173,21 +173,22 @@ def _images_below(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not _is_hidden(name)]
-    images = [path for path in found if _is_image(path)]
+    kinds = {path: dicom.kind_of(path) for path in found}
+    images = [path for path, kind in kinds.items() if kind in (dicom.IMAGE, dicom.DICOM)]
+    # Notes and tables beside images are not meant; pictures of other formats are.
+    types = ((kind, mimetypes.guess_type(f"x{kind}")[0] or "") for kind in kinds.values())
+    others = Counter(kind for kind, type_ in types if type_.startswith("image/"))
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     if not images:
-        raise UserError(f"{folder}: no image in this folder.")
+        told = f", only {listed}, which is not read" if listed else ""
+        raise UserError(f"{folder}: no image in this folder{told}.")
+    if listed:
+        terminal.say(f"{folder}: left out, as it is not read: {listed}.")
     return sorted(images)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.endswith(overlays.SUFFIX)
-
-
-def _is_image(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    # Scanners and archives name DICOM files IM000001, or by a number with dots.
-    has_none = not suffix or suffix[1:].isdigit()
-    return suffix in _SUFFIXES or (has_none and path.is_file() and dicom.is_dicom(path))
 
 
 def _refuse(error: OSError) -> None:

@@ -15,8 +15,9 @@ Kinds of events and their fields, beside those five:
     `search_id`, `name`, `direction` of the objective (`max` or `min`), `tags` and `params` (flat
     mappings), `datasets` (a list of `name`, `split`, `digest`, `size`, `source`, `positives`,
     `shapes` of some images), `duplicates` (images of the second split that are also in the first,
-    by `first/second`), `artifacts` (names of files beside the journal), `forked_from` (`search_id`
-    and `folder` of the search whose finished trials this one takes over, or null).
+    by `first/second`), `notes` (lines on what is odd about the images), `artifacts` (names of
+    files beside the journal), `forked_from` (`search_id` and `folder` of the search whose finished
+    trials this one takes over, or null).
 `search_extended`
     `params` (those that give the search more budget).
 `trial_started`

@@ -175,7 +175,8 @@ class Runs:
                 return None
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(self._client.download_artifacts(run.run_id, name, folder))
-                return path.read_text(encoding="utf-8", errors="surrogateescape")
+                # As it is: a line may end within a quoted name of CSV.
+                return path.read_bytes().decode("utf-8", "surrogateescape")
         except (MlflowException, OSError) as error:
             raise unreachable(self._client.tracking_uri, error) from error
 

@@ -175,7 +175,7 @@ class Oracle:
                 first = rounds[0]
                 return [Round(first.bracket, 0, int(size), first.start, first.epochs)]
             return capped(rounds, self._tuner.get("max_trials"))
-        trials = min(self._tuner["max_trials"] or math.inf, self._space.size())
+        trials = min(self._tuner["max_trials"] or math.inf, self._combinations())
         most = 0 if math.isinf(trials) else int(trials)
         return [Round(None, 0, most, 0, self._tuner["max_epochs"])]
 
@@ -191,6 +191,23 @@ class Oracle:
             f"{first.trials}. KerasTuner then ends the search after {first.epochs} epochs each, "
             "without promoting any: use tuner=grid, or wider ranges"
         )
+
+    def scope(self) -> str:
+        """Return why there are fewer trials than asked for, where Hyperband is not at work."""
+        most, size = self._tuner.get("max_trials"), self._combinations()
+        is_hyperband = isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle)
+        if self._oracle is None or is_hyperband or not most or size >= most:
+            return ""
+        what = "is 1 combination" if size == 1 else f"are {size:.0f} combinations"
+        return f"there {what}, and none is tried twice: so not the {most} of tuner.max_trials"
+
+    def _combinations(self) -> float:
+        """Return how many trials there can be, at the most, before values repeat."""
+        size, oracle = self._space.size(), self._oracle
+        if oracle is None or type(oracle) is not keras_tuner.oracles.GridSearchOracle:
+            return size
+        axes = oracle.hyperparameters.space  # of an interval, the grid has a few values
+        return min(size, math.prod(len({one.default, *one.values}) for one in axes))
 
     def _start(self, trial: kt_trial.Trial) -> None:
         """Give the first trial the start values, which no other trial is to have."""

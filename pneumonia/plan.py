@@ -192,12 +192,13 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     oracle = Oracle(found, tuner, objective)  # type: ignore[arg-type]
     data = _data(collapse(cfg, found.start()))
     plan = make(cfg, oracle, choices, data=data, is_dry=True)
-    lines = list(filter(None, [oracle.shortfall()]))
+    lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
     past = history.read(folder)
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
         lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
+    lines += [f"warning: {note}" for note in (data.notes if data else ())]
     lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
     report.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
 

@@ -34,8 +34,8 @@ Give the probability of pneumonia, or of what a classifier was trained for, for 
 
   pneumonia-predict IMAGE... [key=value ...]
 
-IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF and, with
-`pip install 'pneumonia[dicom]'`, DICOM.
+IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF, WebP and,
+with `pip install 'pneumonia[dicom]'`, DICOM.
 
 Keys:
   model=models:/pneumonia@champion
@@ -232,7 +232,7 @@ def _batch_size(text: str | None) -> int:
 
 
 def _quiet_decoders() -> None:
-    """Keep the decoders' warnings to themselves; what is too large becomes an error."""
+    """Let what is too large be an error."""
     from PIL import Image
 
     from pneumonia import image_files

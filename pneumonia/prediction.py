@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -16,6 +14,7 @@ from rich.cells import cell_len
 
 from pneumonia.errors import UserError
 from pneumonia.mlflow_lookup import FoundModel
+from pneumonia.storage import as_csv
 
 NOTE = "Not for clinical use."
 
@@ -52,11 +51,8 @@ def render(predictions: Sequence[Prediction], model: FoundModel, format: str) ->
     if format == "table":
         return _table(predictions)
     if format == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("file", "probability", "decision"))
-        writer.writerows((one.file, one.probability, one.decision) for one in predictions)
-        return text.getvalue()
+        cells = [(one.file, one.probability, one.decision) for one in predictions]
+        return as_csv([("file", "probability", "decision"), *cells])
     rows = [
         {"file": one.file, "probability": one.probability, "decision": one.decision}
         for one in predictions

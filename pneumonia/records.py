@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -11,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from pneumonia import storage
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_runs import Run
 from pneumonia.progress import clock_time, short
@@ -167,13 +166,11 @@ def as_table(
 
 def as_csv(records: Sequence[Record], columns: Sequence[str]) -> str:
     """Return rows as CSV, with all digits; what is missing is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    rows: list[Sequence[object]] = [columns]
     for record in records:
         values = (record.get(name) for name in columns)
-        writer.writerow(["" if _is_missing(value) else _plain(value) for value in values])
-    return text.getvalue()
+        rows.append(["" if _is_missing(value) else _csv(value) for value in values])
+    return storage.as_csv(rows)
 
 
 def as_json(records: Sequence[Record], columns: Sequence[str]) -> str:
@@ -223,6 +220,11 @@ def _is_missing(value: Any) -> bool:
 
 def _is_known(name: str, records: Sequence[Record]) -> bool:
     return any(not _is_missing(record.get(name)) for record in records)
+
+
+def _csv(value: Any) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -144,8 +144,8 @@ class Search:
             )
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         self.progress.message(account.prospect(data, self.choices, plan=plan, folder=self.folder))
-        if shortfall := self.oracle.shortfall():
-            self.progress.message(shortfall)
+        if reason := self.oracle.shortfall() or self.oracle.scope():
+            self.progress.message(reason)
         if self.fork:
             self.progress.message(self.fork.opening())
         self.progress.start(plan.trials, plan.epochs)

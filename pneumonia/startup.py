@@ -1,13 +1,16 @@
-"""Start TensorFlow quietly, and so that the same seed gives the same result."""
+"""Start this program and TensorFlow quietly, and so that the same seed gives the same result."""
 
 from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
+import re
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,23 +19,71 @@ from types import ModuleType
 from typing import Any
 
 _STDERR = 2
+# Settings of the environment that would make other results, or another program: the defaults of
+# Keras, KerasTuner and TensorFlow count. KERAS_HOME stays, where weights are kept.
+_UNSET = re.compile(
+    r"KERAS_(?!HOME$).*|KERASTUNER_.*|NVIDIA_TF32_OVERRIDE"
+    r"|TF_(USE_LEGACY_KERAS|XLA_FLAGS|FUNCTION_JIT_COMPILE_DEFAULT|DISABLE_MKL|GRAPH_CACHING)"
+    r"|TF_(AUTO_MIXED|CONV2D|FP16|ONEDNN|SET_ONEDNN|USE_DEEP)_.*|TF_.*DETERMINIS.*"
+    r"|TF_ENABLE_(AUTO_MIXED|MAXPOOL|MLIR|ONEDNN|WINOGRAD|ZENDNN)_.*"
+)
+# Libraries that tell those who write programs, by a log, what they do not like.
+_LOGGING = ("PIL", "absl", "h5py", "keras", "matplotlib", "pydicom", "tensorflow")
+
+
+def prepare() -> None:
+    """Set up what is of the whole process, before any library is imported; costs nothing.
+
+    Warnings of libraries, with their paths, are for those who write programs: who does, and asks
+    for them by `python -W` or `PYTHONWARNINGS`, gets them. As no filter is set, one that turns
+    them into errors does so still.
+    """
+    for name in filter(_UNSET.fullmatch, tuple(os.environ)):
+        del os.environ[name]
+    # Of XLA's flags, those say where the machine has something.
+    places = [flag for flag in os.environ.pop("XLA_FLAGS", "").split() if "_dir=" in flag]
+    if places:
+        os.environ["XLA_FLAGS"] = " ".join(places)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not sys.warnoptions:
+        warnings.showwarning = _ignore
+        for name in _LOGGING:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@cache
+def import_keras() -> None:
+    """Import TensorFlow and Keras, with Keras' own defaults; what shows a classifier needs no more.
+
+    The first call takes seconds, further ones nothing.
+    """
+    prepare()
+    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
+        import keras
+        import tensorflow as tf
+
+        # What it warns of, such as tracing, is for those who write programs, not for users.
+        tf.get_logger().setLevel("ERROR")
+        tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
+    # Where somebody else has imported Keras before, with the user's `keras.json`.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
 
 
 @cache
 def start() -> None:
-    """Import TensorFlow and Keras; the first call takes seconds, further ones nothing."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    """Import TensorFlow and what trains with it, so that the same seed gives the same result."""
+    import_keras()
     with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
         import tensorflow as tf
         from keras_tuner.src.tuners import bayesian
 
         if bayesian.sklearn is None:
             bayesian.sklearn = _Later("sklearn")
-        # What it warns of, such as tracing, is for those who write programs, not for users.
-        tf.get_logger().setLevel("ERROR")
         tf.config.experimental.enable_op_determinism()
-        tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
     # A million objects that live as long as the process: looking through them for garbage takes
     # time all along, and more than a second at the end.
     gc.freeze()
@@ -51,6 +102,29 @@ def foresee() -> None:
                 import_module(name)
 
     threading.Thread(target=load, name="imports", daemon=True).start()
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Show a warning to nobody."""
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """Let Keras be imported without the user's `keras.json`, which may hold what it fails at."""
+    own = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["KERAS_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
+            if own:
+                os.environ["KERAS_HOME"] = own
+    from keras.src.backend import config
+
+    # Where weights are kept, as Keras finds it.
+    home = os.path.expanduser("~")  # noqa: PTH111 - of one without a home, Path raises
+    config._KERAS_DIR = own or f"{home if os.access(home, os.W_OK) else '/tmp'}/.keras"
 
 
 class _Later(ModuleType):

@@ -1,10 +1,14 @@
-"""Disks that are full, read-only or failing: told apart from what a trial does wrong."""
+"""Files: disks that are full, read-only or failing, and CSV that no program misreads."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pneumonia.errors import UserError
@@ -20,6 +24,11 @@ _NUMBERS = {
     errno.EISDIR,  # a folder where a file should be, and the other way round
     errno.ENOTDIR,
 }
+
+
+# What a spreadsheet takes for a formula, in full width too, and what it may skip before one. With
+# an apostrophe it is a text; what has one gets another, so that all can be read back.
+_FORMULA = re.compile("'*(\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 
 
 class StorageError(UserError):
@@ -66,3 +75,26 @@ def let_go(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def as_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV, a newline after each; `csv.reader` and `csv_text` read them back.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # What may end a line is quoted only where the writer itself ends lines so.
+        csv.writer(line, lineterminator="\r\n").writerow(map(_as_cell, row))
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def csv_text(cell: str) -> str:
+    """Return the text that a cell of `as_csv` stands for."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _as_cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -81,6 +81,7 @@ def _elsewhere() -> str:
 
 def _become_server(settings: Settings, port: int) -> NoReturn:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # more processes, for other uses
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ["PYTHONSAFEPATH"] = "1"  # Python modules in the current folder are not MLflow's
     uvicorn = f"--log-level warning --app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
     place = ["--backend-store-uri", settings.store_uri, "--no-serve-artifacts"]

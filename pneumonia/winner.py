@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import inputs, metadata, metrics, plots, presets, trial
+from pneumonia import inputs, metadata, metrics, plots, presets, storage, trial
 from pneumonia.data import Split
 from pneumonia.history import PREDICTIONS
 from pneumonia.loading import load_data
@@ -186,12 +185,12 @@ def evaluate(
 
 def _write_predictions(path: Path, predicted: Sequence[tuple[Split, Array]]) -> None:
     """Write the probabilities of splits, in the shortest digits that mean each float32."""
+    rows: list[tuple[object, ...]] = [("split", "name", "label", "probability")]
+    for split, probabilities in predicted:
+        found = zip(split.names, split.labels, probabilities, strict=True)
+        rows += [(split.name, *row) for row in found]
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("split", "name", "label", "probability"))
-        for split, probabilities in predicted:
-            rows = zip(split.names, split.labels, probabilities, strict=True)
-            writer.writerows((split.name, *row) for row in rows)
+        file.write(storage.as_csv(rows))
 
 
 def keep_classifier(winner: Winner, folder: Path, *, own: str | None) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made import NAMES, RANGES, Made, finished
 
-from pneumonia import chronicle, reporting
+from pneumonia import chronicle, reporting, winner
+from pneumonia.data import ArraySource, Split
 from pneumonia.errors import UserError
 
 
 def test_a_search_that_has_completed(tmp_path: Path) -> None:
     search = chronicle.read(finished(tmp_path))
-    winner = search.winner()
-    assert winner is not None
+    best = search.winner()
+    assert best is not None
     assert (search.status, search.objective, search.class_names) == ("completed", "val_auc", NAMES)
     assert tuple(item.path for item in search.ranges) == RANGES
     assert len(search.trials) == 21
-    assert winner.score == max(trial.score or 0 for trial in search.trials)
-    assert set(winner.values) == set(RANGES)
+    assert best.score == max(trial.score or 0 for trial in search.trials)
+    assert set(best.values) == set(RANGES)
     assert search.metrics["threshold"] == 0.62
 
 
@@ -134,3 +136,15 @@ def test_whatever_is_in_a_config_a_report_does_without(text: str, tmp_path: Path
     finished(tmp_path)
     (tmp_path / "config.yaml").write_text(text)
     assert "0123456789ab" in reporting.render(chronicle.read(tmp_path))
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    names = ("=a/1.png", "'@b/2.png", "c\rd.png", "-e\nf.png", "'plain.png")
+    labels = np.arange(5) % 2
+    split = Split("test", ArraySource(np.zeros((5, 8, 8), np.uint8)), labels, names, "")
+    probabilities = np.linspace(0, 1, 5, dtype=np.float32)
+    winner._write_predictions(tmp_path / "predictions.csv", [(split, probabilities)])
+    found = chronicle.read_predictions(tmp_path / "predictions.csv")["test"]
+    assert found.names == names
+    assert found.labels.tolist() == labels.tolist()
+    assert np.array_equal(found.probabilities.astype(np.float32), probabilities)

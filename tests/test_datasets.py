@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from test_dicom import write_dicom
 
+from pneumonia import dicom
 from pneumonia.data import ImageData
 from pneumonia.datasets import image_folder, npz
 from pneumonia.errors import ConfigError
@@ -34,7 +38,7 @@ def save_image(
     """Save an image that no other value has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full(size[::-1], value % 251, np.uint8)
-    pixels[0, 0], pixels[0, 1] = value // 251, value % 7
+    pixels[0, 0], pixels[0, 1], pixels[-1, -1] = value // 251, value % 7, 255  # never blank
     Image.fromarray(pixels).convert(mode).save(path)
 
 
@@ -302,6 +306,7 @@ def test_arguments_that_do_not_fit_are_named(tmp_path: Path, arguments: Arrays, 
         (["training/a/1.png", "testing/a/1.png"], "'testing'; rename it to test"),
         (["val/a/1.png", "test/a/1.png"], "expected a folder train"),
         (["x/a/1.png", "x/b/1.png"], "those are in .*/x"),
+        (["a/train/1.png", "b/train/1.png", "b/test/1.png"], r"\['a', 'b'\], with a train in it"),
         (["a/1.png", "b/1.jp2"], "no images, but files of the kind .jp2"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"], "the same in all"),
         (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/x.txt"], "val/b: expected PNG"),
@@ -403,3 +408,189 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 * 512 * 512  # of 72 images of 512 x 512
+
+
+def save_archive(root: Path) -> Path:
+    """Save a dataset as Kaggle's archive of it is unpacked: a copy and leftovers beside it."""
+    for folder in (root, root / root.name):
+        save_folder(folder, ("train", "val", "test"), count=2)
+        for name in (".DS_Store", "Thumbs.db", "._.DS_Store", "train/NORMAL/._normal000.jpeg"):
+            (folder / name).write_bytes(b"left behind")
+        for name in ("__MACOSX", "__MACOSX/train", "train/NORMAL/__MACOSX"):
+            (folder / name).mkdir()
+            (folder / name / "._normal000.jpeg").write_bytes(b"left behind")
+        save_image(folder / "train" / "NORMAL" / ".ipynb_checkpoints" / "copy.png", 1)
+        save_image(folder / "train" / "NORMAL" / "@eaDir" / "thumb.png", 1)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("chest_xray", "chest_xray/chest_xray"),
+        ("", "chest_xray/chest_xray"),
+        ("chest_xray/chest_xray/train/NORMAL", "chest_xray/chest_xray"),
+    ],
+)
+def test_of_the_kaggle_archive_the_folder_that_works_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    save_archive(tmp_path / "my archive" / "chest_xray")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        image_folder(path=str(Path("my archive", given)))
+    (command,) = re.findall("those are in `(.*)`", str(caught.value))
+    (word,) = shlex.split(command)
+    assert word == f"dataset.path=my archive/{meant}"
+    data = image_folder(path=word.removeprefix("dataset.path="))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [4, 4, 4]
+    assert not data.notes
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "meant"),
+    [
+        (["x/y/z/a/1.png", "x/y/z/b/1.png"], "x", "x/y/z"),  # one sub-folder to go into
+        (["x/train/train/a/1.png", "x/train/train/b/1.png"], "x", "x/train"),
+        (["x/deep/train/a/1.png", "x/deep/train/b/1.png", "x/c/1.png"], "x", "x/deep"),
+        (["a/1.png", "b/1.png"], "a", ""),
+        (["train/a/1.png", "train/b/1.png"], "train/b", ""),
+        (["train/a/1.png", "train/b/1.png", "extra/c/1.png"], "", None),
+        (["a/p/1.png", "a/q/1.png", "b/p/1.png", "c/p/1.png"], "", None),  # no two classes
+    ],
+)
+def test_the_folder_that_works_is_looked_for(
+    tmp_path: Path, files: list[str], given: str, meant: str | None
+) -> None:
+    for number, name in enumerate(files):
+        for copy in range(3):
+            save_image((tmp_path / name).with_name(f"{copy}.png"), 3 * number + copy)
+    with pytest.raises(ConfigError) as caught:
+        image_folder(path=str(tmp_path / given))
+    found = re.findall("those are in `dataset.path=(.*)`", str(caught.value))
+    assert found == ([] if meant is None else [str(tmp_path / meant)])
+    assert all(len(image_folder(path=path).train) for path in found)
+
+
+def test_a_zip_file_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="unpack it first"):
+        image_folder(path=str(tmp_path / "a.zip"))
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    for name in ("a.gif", "b.GIF", "c.txt", "notes", "x.y z", ".hidden", "desktop.ini"):
+        (tmp_path / "train" / "NORMAL" / name).write_bytes(b"no image")
+    (tmp_path / "val" / "PNEUMONIA" / "d.gif").write_bytes(b"no image")
+    data = image_folder(path=str(tmp_path))
+    assert data.notes == (
+        "files in class folders that are left out: 3 .gif, 2 without a suffix, 1 .txt",
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format"),
+    [
+        (".jfif", "JPEG"),
+        (".jpe", "JPEG"),
+        (".JIF", "JPEG"),
+        (".webp", "WEBP"),
+        (".apng", "PNG"),
+        (".dib", "BMP"),
+    ],
+)
+def test_images_of_rarer_suffixes_are_images(tmp_path: Path, suffix: str, format: str) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    pixels = np.linspace(0, 255, 30 * 20).reshape(30, 20).astype(np.uint8)
+    path = tmp_path / "val" / "NORMAL" / f"x{suffix}"
+    Image.fromarray(pixels).save(path, format=format, quality=95)
+    data = image_folder(path=str(tmp_path))
+    assert not data.notes
+    assert len(data.val) == 9
+    read = data.val.images.read(np.array([data.val.names.index(f"val/NORMAL/x{suffix}")]))[0]
+    assert np.abs(read[..., 0].astype(int) - pixels).max() < 8
+
+
+def test_dicom_is_trained_on_beside_other_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    ramp = np.linspace(0, 255, 30 * 20).reshape(30, 20).astype(np.uint8)
+    for name in ("train/NORMAL/d.dcm", "train/NORMAL/IM000001", "val/NORMAL/1.2.840.77"):
+        write_dicom(tmp_path / name, ramp)
+    write_dicom(tmp_path / "test" / "NORMAL" / "named.png", ramp)
+    write_dicom(tmp_path / "test" / "NORMAL" / "even.dcm", np.full((16, 16), 7, np.uint16))
+    data = image_folder(path=str(tmp_path))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [10, 9, 10]
+    assert data.notes == ("blank images, of one value all over: 1 in test",)
+    for split, name in (
+        (data.train, "train/NORMAL/IM000001"),
+        (data.test, "test/NORMAL/named.png"),
+    ):
+        read = split.images.read(np.array([split.names.index(name), 5]))
+        assert np.array_equal(read[0][..., 0], ramp)
+    save_image(tmp_path / "train" / "NORMAL" / "colour.png", 9, mode="RGB")
+    assert image_folder(path=str(tmp_path)).train.images.read(np.array([0]))[0].shape[-1] == 3
+    monkeypatch.setattr(dicom, "is_supported", lambda: False)
+    (tmp_path / "test" / "NORMAL" / "named.png").unlink()
+    data = image_folder(path=str(tmp_path))
+    assert data.notes == (
+        "files in class folders that are left out: 4 DICOM",
+        "DICOM files are read with the package pydicom: pip install 'pneumonia[dicom]'",
+    )
+
+
+def test_a_class_of_dicom_alone_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "a" / "1.png", 1)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "IM1").write_bytes(bytes(128) + b"DICM")
+    monkeypatch.setattr(dicom, "is_supported", lambda: False)
+    with pytest.raises(ConfigError, match=r"of the kind DICOM; pip install 'pneumonia\[dicom\]'"):
+        image_folder(path=str(tmp_path))
+
+
+def test_blank_images_and_repeated_ones_in_an_npz_are_told(tmp_path: Path) -> None:
+    content = arrays(count=40)
+    content["test_images"][:5] = np.arange(5, dtype=np.uint8)[:, None, None]
+    content["val_images"][3] = content["val_images"][1]
+    content["test_images"][10] = content["train_images"][7]  # the labels 0 and 1
+    content["val_labels"][:] = 0
+    content["val_labels"][4] = 1
+    np.savez(tmp_path / "a.npz", **content)
+    data = npz(path=str(tmp_path / "a.npz"))
+    assert data.notes == (
+        "blank images, of one value all over: 5 in test",
+        "images that repeat another of the same split: 1 in val",
+        "images that are in both classes: 1, such as 'test/10' and 'train/7'",
+        "class 'positive' has a single image in val",
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "I;16", "LA"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_blank_images_in_a_folder_are_told(tmp_path: Path, mode: str, suffix: str) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    path = tmp_path / "test" / "NORMAL" / f"even{suffix}"
+    try:
+        Image.fromarray(np.zeros((700, 500), np.uint8)).convert(mode).save(path)
+    except OSError:
+        pytest.skip("the format has no such mode")
+    data = image_folder(path=str(tmp_path))
+    assert data.notes == ("blank images, of one value all over: 1 in test",)
+
+
+def test_an_image_in_both_class_folders_is_told(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    source = tmp_path / "train" / "NORMAL" / "normal001.png"
+    for name in ("train/PNEUMONIA/x.png", "val/PNEUMONIA/y.png", "train/NORMAL/z.png"):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    data = image_folder(path=str(tmp_path))
+    assert data.duplicates["train/val"] == 1
+    assert data.notes == (
+        "images that repeat another of the same split: 2 in train",
+        "images that are in both classes: 1, such as 'train/NORMAL/normal001.png' and "
+        "'train/PNEUMONIA/x.png'",
+    )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_search import (
     GRID,
@@ -277,6 +278,32 @@ def test_a_plan_says_all_and_writes_nothing(
     for part in ("classifiers", "features", "states while it runs", "logs"):
         assert part in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_why_there_are_few_trials_and_what_is_odd_about_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32), dtype=np.uint8)
+    images[3] = 7
+    parts = {name: images + n for n, name in enumerate(("train", "val", "test"))}
+    labels = {f"{name}_labels": np.arange(12) % 2 for name in parts}
+    np.savez(
+        tmp_path / "a.npz", **{f"{name}_images": part for name, part in parts.items()}, **labels
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["dataset=npz", "dataset.path=a.npz", "model=cnn", "model.blocks=1", "plan=true"]
+    options += ["model.filters=4", "dense.dropout=0.1", "optimizer.learning_rate=0.001"]
+    units = 'dense.units="choice(8, 16)"'
+    options += ["tuner=bayesian", "tuner.max_trials=100", units]
+    monkeypatch.setattr(sys, "argv", ["pneumonia", *options])
+    assert cli.main() == 0
+    said = capsys.readouterr().out
+    assert "bayesian over cnn: 2 trials, " in said
+    for line in (
+        "there are 2 combinations, and none is tried twice: so not the 100 of tuner.max_trials",
+        "warning: blank images, of one value all over: 1 in train, 1 in val, 1 in test",
+    ):
+        assert said.splitlines().count(line) == 1
 
 
 def test_a_plan_knows_the_time_of_searches_of_the_same_model_and_images(

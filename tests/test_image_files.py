@@ -555,8 +555,8 @@ def test_a_file_of_several_frames_gives_the_first(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "an empty file"),
-        (b"hello, this is text", "not a PNG, JPEG, BMP or TIFF"),
-        (b"GIF89a" + bytes(50), "not a PNG, JPEG, BMP or TIFF"),
+        (b"hello, this is text", "not a PNG, JPEG, BMP, TIFF or WebP"),
+        (b"GIF89a" + bytes(50), "not a PNG, JPEG, BMP, TIFF or WebP"),
         (b"\x89PNG\r\n\x1a\n", "not a PNG|cannot be decoded"),
         (png_with_size(1, 1), "1 x 1 pixels; at least 8"),
         (png_with_size(3000, 7), "3000 x 7 pixels; at least 8"),

@@ -118,3 +118,19 @@ def test_many_sizes_are_traced_once(here: Project, model: keras.Model) -> None:
     for index in (0, 17, 39):
         alone = model.predict(images[index][np.newaxis], verbose=0)[0, 0]
         assert found[index] == pytest.approx(alone, abs=1e-6)
+
+
+def test_pictures_of_other_formats_in_a_folder_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.gif", "deep/b.GIF", "c.svg", "notes.txt", "README", ".hidden.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(UserError, match=r"no image in this folder, only 2 \.gif, 1 \.svg, which"):
+        inference.find_files([str(tmp_path)])
+    for suffix in (".jfif", ".webp", ".jpe"):
+        Image.fromarray(pixels(16, 16)).save(tmp_path / f"x{suffix}")
+    assert len(inference.find_files([str(tmp_path)])) == 3
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: left out, as it is not read: 2 .gif, 1 .svg.\n"
+    )

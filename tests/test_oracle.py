@@ -240,6 +240,49 @@ def test_hyperband_warns_of_a_space_that_it_cannot_fill() -> None:
     assert Oracle(space(), tuner("hyperband"), OBJECTIVE).shortfall() == ""
 
 
+@pytest.mark.parametrize("name", ["bayesian", "random", "grid"])
+def test_a_space_with_fewer_combinations_than_trials_says_so(name: str) -> None:
+    def scope(few: dict[str, Any], **changes: Any) -> str:
+        return Oracle(space(few), tuner(name, **changes), OBJECTIVE).scope()
+
+    two = {"dense": {"units": "choice(64, 128)"}}
+    expected = "there are 2 combinations, and none is tried twice: so not the 100 of "
+    assert scope(two, max_trials=100) == f"{expected}tuner.max_trials"
+    assert scope({"dense": {"units": "choice(64)"}}).startswith("there is 1 combination, ")
+    one_each = {
+        "optimizer": {"name": "choice(adam, sgd)", "momentum": "choice(0.1, 0.9)"},
+        "when": {"optimizer.momentum": {"optimizer.name": ["sgd"]}},
+    }
+    assert scope(one_each).startswith("there are 3 combinations, ")
+    assert scope(two, max_trials=2) == scope({"dense": {}}) == ""
+    oracle = Oracle(space(two), tuner(name, max_trials=100), OBJECTIVE)
+    count = 0
+    while (proposal := oracle.propose()) is not None:
+        count += 1
+        oracle.tell(proposal.trial_id, 0.5)
+    assert count == 2 == sum(one.trials for one in oracle.plan())
+    assert Oracle(space(two), tuner("hyperband"), OBJECTIVE).scope() == ""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "interval(0.1, 0.5)",
+        "tag(default:0.2, interval(0.1, 0.5))",
+        "tag(log, interval(0.1, 0.5))",
+        "tag(log, int(interval(16, 512)))",
+    ],
+)
+def test_a_grid_plans_the_values_that_it_takes_of_an_interval(value: str) -> None:
+    oracle = Oracle(space({"dense": {"x": value}}), tuner("grid"), OBJECTIVE)
+    count = 0
+    while (proposal := oracle.propose()) is not None:
+        count += 1
+        oracle.tell(proposal.trial_id, 0.5)
+    assert count == oracle.plan()[0].trials < 12
+    assert oracle.scope().startswith(f"there are {count} combinations, ")
+
+
 def test_seed_zero_is_a_seed() -> None:
     first, second = (Oracle(space(), tuner("random", seed=0), OBJECTIVE) for _ in range(2))
     for _ in range(5):

@@ -48,7 +48,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     errors = ran.stderr.splitlines()
     assert len(errors) == 3
     assert errors[0].startswith(f"{tmp_path}/scans/broken.png: cannot be decoded")
-    assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP or TIFF image."
+    assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP, TIFF or WebP image."
     assert errors[2] == (
         "models:/pneumonia/2: the probability is that of pneumonia, decided for above 0.5. "
         "Not for clinical use."
@@ -222,19 +222,40 @@ def test_a_probability_that_is_no_number_is_not_a_decision(
 def test_names_that_a_terminal_or_csv_must_not_take_literally(
     here: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["new\nline\x1b[2J.png", "肺.png", 'a,"b".png', os.fsdecode(b"latin-\xe9.png")]
+    names = [
+        "new\nline\x1b[2J.png",
+        "\rback.png",
+        "肺.png",
+        'a,"b".png',
+        os.fsdecode(b"latin-\xe9.png"),
+    ]
     for name in names:
         Image.fromarray(pixels(16, 16)).save(tmp_path / "x.png")
         (tmp_path / "x.png").rename(tmp_path / name)
     assert predict.main([str(tmp_path), "model=classifier.keras"]) == 0
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
     assert "\x1b" not in out
     output = tmp_path / "p.csv"
     assert predict.main([str(tmp_path), "model=classifier.keras", f"output={output}"]) == 0
-    text = output.read_text(encoding="utf-8", errors="surrogateescape")
+    text = output.read_bytes().decode("utf-8", "surrogateescape")
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert sorted(row[0] for row in rows[1:]) == sorted(str(tmp_path / name) for name in names)
+
+
+def test_names_and_classes_that_a_spreadsheet_takes_for_formulas(
+    here: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["=1+1.png", "+a.png", "-a.png", "@a.png", "\ra.png"]
+    for name in names:
+        Image.fromarray(pixels(16, 16)).save(tmp_path / "x.png")
+        (tmp_path / "x.png").rename(tmp_path / name)
+    file = told_otherwise(here, tmp_path, Decision(0.5).facts(("@none", "=cmd|' /C calc'!A0")))
+    monkeypatch.chdir(tmp_path)
+    assert predict.main(["./*.png", f"model={file}", "output=p.csv"]) == 0
+    rows = list(csv.reader(io.StringIO(Path("p.csv").read_bytes().decode(), newline="")))[1:]
+    assert [row[0] for row in rows] == [f"'{name}" for name in sorted(names)]
+    assert {row[2] for row in rows} <= {"'@none", "'=cmd|' /C calc'!A0"}
 
 
 def told_otherwise(here: Project, folder: Path, facts: dict[str, Any]) -> Path:

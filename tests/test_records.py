@@ -166,3 +166,9 @@ def test_no_rows_are_a_table_too() -> None:
     assert records.filtered([], "a>1") == records.ordered([], "a") == []
     assert "0 trials" in str(records.as_table([], ["trial"], title="0 trials"))
     assert records.as_csv([], ["trial"]) == "trial\n"
+
+
+def test_csv_has_no_formulas_and_its_numbers_stay_numbers() -> None:
+    rows = [{"trial": 1, "-note": "=1+1", "score": -0.5, "is_winner": True, "list": [1, -2]}]
+    text = records.as_csv(rows, list(rows[0]))
+    assert text == "trial,'-note,score,is_winner,list\n1,'=1+1,-0.5,true,\"[1, -2]\"\n"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumonia import startup
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,3 +84,126 @@ except ImportError as error:
     print(error)
 """
     assert run(code, tmp_path).stdout == "it has come to the import\n"
+
+
+SETTINGS = """
+from pneumonia import startup
+{call}
+import os, keras
+print(keras.backend.backend(), keras.config.floatx(), keras.config.epsilon(),
+      keras.config.image_data_format(), keras.config.dtype_policy().name)
+print(keras.src.backend.config.keras_home() == os.environ.get("KERAS_HOME"))
+print([name for name in os.environ if name.startswith(("KERAS_", "TF_ENABLE", "TF_USE", "XLA"))])
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "settings", "environment"),
+    [
+        (
+            "startup.start()",
+            {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"},
+            {"KERAS_BACKEND": "", "TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--none_such=1"},
+        ),
+        # What Keras itself fails at:
+        (
+            "startup.import_keras()",
+            {"floatx": "bfloat16", "epsilon": 1},
+            {"KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "few", "TF_USE_LEGACY_KERAS": "1"},
+        ),
+        pytest.param("startup.start()", [], {"KERAS_NNX_ENABLED": "1"}, marks=pytest.mark.slow),
+        pytest.param(
+            "startup.start()",
+            None,
+            {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "KERAS_BACKEND": "none such"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_settings_of_keras_and_tensorflow_change_nothing(
+    call: str, settings: object, environment: dict[str, str], tmp_path: Path
+) -> None:
+    text = "{" if settings is None else json.dumps(settings)
+    (tmp_path / "keras.json").write_text(text)
+    ran = run(SETTINGS.format(call=call), KERAS_HOME=str(tmp_path), **environment)
+    expected = "tensorflow float32 1e-07 channels_last float32\nTrue\n"
+    names = sorted(ran.stdout.removeprefix(expected).strip("[]'\n").split("', '"))
+    assert (names, ran.stderr) == (["KERAS_BACKEND", "KERAS_HOME"], "")
+
+
+def test_settings_count_as_little_where_keras_was_imported_before(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(
+        '{"floatx": "float16", "image_data_format": "channels_first"}'
+    )
+    code = SETTINGS.format(call="startup.prepare(); import keras; startup.start()")
+    ran = run(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="jax")
+    assert ran.stdout.startswith("tensorflow float32 1e-07 channels_last float32\nTrue\n")
+
+
+@pytest.mark.parametrize(
+    "home", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none/such", "file"))]
+)
+def test_a_home_of_keras_that_cannot_be_used_does_no_harm(tmp_path: Path, home: str) -> None:
+    (tmp_path / "file").touch()
+    code = f"import os; os.chdir({str(tmp_path)!r})\n" + SETTINGS.format(call="startup.start()")
+    ran = run(code, KERAS_HOME=home and str(tmp_path / home))
+    assert ran.stdout.startswith("tensorflow float32 1e-07 channels_last float32\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_places_in_the_flags_of_xla_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_cuda_data_dir=/opt/cuda --xla_cpu_enable_fast_math")
+    for name in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, os.environ.get(name, "2"))
+    startup.prepare()
+    assert os.environ["XLA_FLAGS"] == "--xla_gpu_cuda_data_dir=/opt/cuda"
+
+
+WARNINGS = """
+from pneumonia import {module}
+{call}
+import logging, warnings
+import numpy
+numpy.array([1.0]) / 0
+warnings.simplefilter("always")
+warnings.warn_explicit("old", DeprecationWarning, "/x/library.py", 3)
+with warnings.catch_warnings():
+    warnings.warn("it has not converged", RuntimeWarning)
+logging.getLogger("PIL.TiffImagePlugin").warning("an odd file")
+print("it goes on")
+"""
+CALLS = {
+    "startup": "startup.prepare()",
+    "arguments": "arguments.run(lambda given: None, [], text='')",
+    "cli": "import sys; sys.argv[1:] = ['--cfg=none']; cli.main()",
+}
+
+
+@pytest.mark.parametrize("module", CALLS)
+def test_warnings_of_libraries_are_for_those_who_write_programs(module: str) -> None:
+    code = WARNINGS.format(module=module, call=CALLS[module])
+    ran = run(code)
+    assert (ran.stdout, "Warning" in ran.stderr, "odd" in ran.stderr) == (
+        "it goes on\n",
+        False,
+        False,
+    )
+    asked = run(code, PYTHONWARNINGS="default")
+    assert asked.stderr.count("Warning: ") >= 3
+    strict = run(code, PYTHONWARNINGS="error")
+    assert "RuntimeWarning: divide by zero" in strict.stderr
+    assert strict.returncode == 1
+
+
+def test_the_process_of_the_tracking_warns_of_nothing_either(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, warnings\natexit.register(warnings.warn, 'at the end')\n"
+    )
+    ran = run("from pneumonia.companion import serve; serve()", tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_a_filter_that_makes_errors_of_warnings_still_does() -> None:
+    startup.prepare()
+    with pytest.raises(RuntimeWarning, match="divide by zero"):
+        np.array([1.0]) / 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -46,3 +48,26 @@ def test_a_file_that_is_let_go_is_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(range(256)) * 40_000
     storage.let_go(tmp_path / "gone.keras")  # the tracking may have taken it already
     assert [one.name for one in tmp_path.iterdir()] == ["classifier.keras"]
+
+
+NAMES = (
+    *("=1+1.png", "+a", "-a", "@SUM(A1)", "\ta", "\ra", "\n=a", "\uff1d1", " =1", "-", "\u3000@a"),
+    *("'=1", "''@a", "'a", "'", "", "a'=1", "plain.png", "a\rb", "a\nb", "a\r\nb", "a\r", '"=1"'),
+    *("a,b", "a;=1", "\u2028=a", os.fsdecode(b"=\xe9"), "\x1b[2J"),
+)
+
+
+def test_csv_holds_no_formula_and_is_read_back() -> None:
+    rows = [("name", "-value"), *((name, -0.5) for name in NAMES)]
+    text = storage.as_csv(rows)
+    found = list(csv.reader(io.StringIO(text, newline="")))
+    assert [(storage.csv_text(name), value) for name, value in found[1:]] == [
+        (name, "-0.5") for name in NAMES
+    ]
+    assert storage.csv_text(found[0][1]) == "-value"
+    assert not [cell for cell, _ in found if cell.lstrip()[:1] in {*"=+-@\uff1d"} and cell.strip()]
+    # As a reader sees it that takes every kind of line end for one.
+    quoted = [line for line in text.split("\n") if "\r" in line]
+    assert quoted
+    assert all('"' in line for line in quoted)
+    assert storage.as_csv([("a", 1), ("b", 2.5)]) == "a,1\nb,2.5\n"
