@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from pneumonia import depth
 from pneumonia.errors import ConfigError, DataError
@@ -39,7 +39,6 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 1_000_000_000
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-_TIFF_STARTS = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16"})
 # How many times larger than in the file Pillow makes the samples of grey PNG files.
 _FEW_BITS = {"L;2": 85, "L;4": 17}
@@ -187,7 +186,7 @@ def _open(path: Path, file: BinaryIO) -> Image.Image:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES:,} bytes.")
     file.seek(0)
-    if file.read(4) in _TIFF_STARTS:
+    if file.read(4) in TiffImagePlugin.PREFIXES:
         image = depth.read_tiff(file, lambda width, height: _check_size(path, width, height))
         if image is not None:
             return image

@@ -452,6 +452,13 @@ def test_a_tiff_without_its_interpretation_is_refused(tmp_path: Path) -> None:
         read_header(path)
 
 
+def test_a_tiff_with_its_version_reversed_is_not_guessed(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path, np.zeros((16, 16), np.uint16), photometric="miniswhite")
+    path.write_bytes(b"II\0*" + path.read_bytes()[4:])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_header(path)
+
+
 def test_inks_of_a_jpeg_are_inverted_only_where_adobe_wrote_it(tmp_path: Path) -> None:
     grey = np.repeat(RAMP[..., None], 3, axis=2)
     path = save(tmp_path / "a.jpg", Image.fromarray(grey).convert("CMYK"), quality=100)

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,9 @@ IMAGE = pixels(12, 10)[np.newaxis, ..., np.newaxis]
 @pytest.fixture(scope="module")
 def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a classifier as MLflow's server loads it."""
-    import mlflow.pyfunc
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns of its own type hints, once
+        import mlflow.pyfunc.scoring_server
 
     folder = tmp_path_factory.mktemp("served")
     write_model(folder, project.classifier, model_id="m-1", run_id="r")
