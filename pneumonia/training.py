@@ -97,8 +97,8 @@ class Training:
 def started(model: keras.Model, config: Config, seed: int) -> Iterator[engine.Program]:
     """Yield the program of a model, at the beginning of a training."""
     optimizer = build(config["optimizer"], "optimizer")
-    frequency = optimizer.ema_overwrite_frequency
-    if optimizer.use_ema and not frequency:
+    frequency = getattr(optimizer, "ema_overwrite_frequency", None)
+    if getattr(optimizer, "use_ema", False) and not frequency:
         # Keras' own loop would put the averages into the model when all epochs are over.
         expected = "a number of steps after which the averages are the weights, with use_ema"
         raise ConfigError("optimizer.ema_overwrite_frequency", expected, frequency)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from pneumonia import optimizers
+from pneumonia import optimizers, training
 from pneumonia.errors import ConfigError
 
 
@@ -43,3 +43,14 @@ def test_passes_momentum_on() -> None:
 def test_names_a_mistake(name: str, momentum: float | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         optimizers.by_name(name=name, learning_rate=0.1, momentum=momentum)
+
+
+def test_averages_of_weights_that_would_come_to_nothing_are_refused() -> None:
+    section = {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1, "use_ema": True}
+    config = {"optimizer": section, "training": {}}
+    started = training.started(keras.Sequential(), config, 0)
+    with (
+        pytest.raises(ConfigError, match=r"`optimizer.ema_overwrite_frequency`: expected"),
+        started,
+    ):
+        pass
