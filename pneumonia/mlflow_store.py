@@ -269,7 +269,7 @@ class Store:
         old, new = local_path(str(experiment.artifact_location)), local_path(location)
         if sqlite_path(self._uri) is None or old is None or new is None or old.exists():
             return False
-        if not new.exists() and old.parent.exists():
+        if old == new or (not new.exists() and old.parent.exists()):
             return False  # there are none yet
         move_artifacts(self._uri, old, new)
         return True

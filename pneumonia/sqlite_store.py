@@ -36,13 +36,8 @@ _LOCATIONS = (
     ("trace_tags", "value", " and key = 'mlflow.artifactLocation'"),
 )
 # Rows of these are there before anybody has used a store.
-_OWN = {
-    "alembic_version": "0",
-    "workspaces": "0",
-    "experiments": "experiment_id != 0",
-    "experiment_tags": "experiment_id != 0",
-    _PLACE: "0",
-}
+_OWN = {"workspaces": "0", _PLACE: "0"}
+_OWN |= dict.fromkeys(("experiments", "experiment_tags"), "experiment_id != 0")
 _CAUSES = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
@@ -119,7 +114,11 @@ def ensure_sqlite(uri: str) -> None:
         # Fails at once on what is no database: MLflow would try it for minutes.
         store.execute("pragma schema_version").fetchone()
         _bring_up_to_date(store, path)
-        _settle(store, path)
+        try:
+            _settle(store, path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
 
 
 def move_artifacts(uri: str, old: Path, new: Path) -> None:
@@ -264,7 +263,7 @@ def _revision(store: sqlite3.Connection) -> str | None:
 
 def _is_used(store: sqlite3.Connection) -> bool:
     """Tell whether a database holds anything that somebody has put there, or is not MLflow's."""
-    tables = _tables(store)
+    tables = [name for name in _tables(store) if name != "alembic_version"]
     # Of what MLflow builds, this is the first; a change of it makes a copy, and renames that.
     if tables and not {"experiments", "_alembic_tmp_experiments"} & set(tables):
         return True
@@ -296,10 +295,8 @@ def _add_default(store: sqlite3.Connection, here: Path) -> None:
     if store.execute("select 1 from experiments").fetchone() is None:
         now = time.time_ns() // 1_000_000
         words = "experiment_id, name, artifact_location, lifecycle_stage, creation_time"
-        store.execute(
-            f"insert into experiments ({words}, last_update_time) values (?, ?, ?, ?, ?, ?)",
-            [0, "Default", location(here / "0"), "active", now, now],
-        )
+        words = f"insert into experiments ({words}, last_update_time) values (?, ?, ?, ?, ?, ?)"
+        store.execute(words, [0, "Default", location(here / "0"), "active", now, now])
 
 
 def _last_place(store: sqlite3.Connection) -> tuple[Path | None, bool]:
@@ -344,9 +341,10 @@ def _rewrite(store: sqlite3.Connection, old: Path, new: Path, *, only_found: boo
         words = f"select rowid, {column} from {table} where {column} is not null{condition}"
         for rowid, given in store.execute(words).fetchall():
             path = local_path(given)
-            if path is None or not path.is_relative_to(old) or path.is_relative_to(new):
+            if path is None or not path.is_relative_to(old):
                 continue
             now = new / path.relative_to(old)
-            if not only_found or now.exists() or not path.exists():
+            stays = path.is_relative_to(new) or (path.exists() and not now.exists())
+            if not only_found or not stays:
                 change = f"update {table} set {column} = ? where rowid = ?"
                 store.execute(change, [location(now), rowid])

@@ -183,3 +183,31 @@ def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> Non
         list(pool.map(lambda other: other.close(folder, 30), others))
     assert statuses() == ["FINISHED", "FINISHED"]
     assert json.loads((folder / "tracking.json").read_text())["next"] == 4
+
+
+def test_a_companion_that_is_killed_at_the_very_start_is_replaced(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking.prepare()
+    checked = tracking.check(Settings())
+    first = current()
+    os.kill(first.pid, signal.SIGKILL)
+    checked.result()
+    assert current() is not first
+    folder = project / "search"
+    journal = start_search(folder)
+    with Tracker(folder, Settings()):
+        end_search(journal)
+    assert statuses() == ["FINISHED", "FINISHED"]
+    assert not caplog.records
+
+
+def test_companions_that_cannot_start_are_one_message(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "mlflow.py").write_text("raise ImportError('no such luck')")
+    monkeypatch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
+    monkeypatch.setattr("pneumonia.companion._current", None)
+    with pytest.raises(UserError, match="talks to MLflow has died: ImportError: no such luck"):
+        tracking.check(Settings()).result()
+    monkeypatch.setattr("pneumonia.companion._current", None)

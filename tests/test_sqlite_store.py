@@ -32,7 +32,7 @@ from pneumonia import cli, shell, sqlite_store
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_lookup import find_model
 from pneumonia.mlflow_runs import Runs
-from pneumonia.mlflow_setup import Settings
+from pneumonia.mlflow_setup import Settings, prepare_environment
 from pneumonia.mlflow_store import Store, make_ready
 from pneumonia.sqlite_store import ensure_sqlite, local_path, location, sqlite_path, sqlite_uri
 from pneumonia.tracking import fetch_classifier
@@ -58,6 +58,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = tmp_path / "project"
     project.mkdir()
     monkeypatch.chdir(project)
+    prepare_environment()  # as all do that come to a store
     return project
 
 
@@ -69,8 +70,10 @@ def killed(work: Callable[[], object]) -> None:
     del alembic
     pid = os.fork()
     if pid == 0:
-        work()
-        os._exit(0)
+        try:
+            work()
+        finally:  # not back into the tests
+            os._exit(1)
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -96,7 +99,7 @@ def dying(statements: int, word: str = "") -> Callable[[Path], sqlite_store._Con
 
 @pytest.mark.parametrize(
     ("statements", "word"),
-    [(1, "begin"), (1, "create"), (40, "create"), (1, "commit"), (2, "commit")],
+    [(1, "create"), (40, "create"), (1, "commit"), (2, "commit")],
 )
 def test_whatever_statement_a_kill_hits_the_store_is_built_the_next_time(
     fresh: Path, monkeypatch: pytest.MonkeyPatch, statements: int, word: str
@@ -117,7 +120,7 @@ def assert_is_built() -> None:
     assert {path.name for path in Path("mlruns").iterdir()} == {"mlflow.db", "mlflow.lock"}
 
 
-@pytest.mark.parametrize("size", [1, 60_000, 200_000, 700_000])
+@pytest.mark.parametrize("size", [1, 200_000, 700_000])
 def test_a_store_that_an_earlier_version_left_half_built_is_built_again(
     fresh: Path, size: int
 ) -> None:
@@ -166,7 +169,7 @@ def test_a_store_of_runs_that_cannot_be_brought_up_to_date_is_left_as_it_is(
     assert_whole(trials=1, epochs=2)
 
 
-@pytest.mark.parametrize(("statements", "word"), [(1, "begin"), (2, "update"), (1, "commit")])
+@pytest.mark.parametrize(("statements", "word"), [(2, "update"), (1, "commit")])
 def test_an_upgrade_that_is_killed_is_made_the_next_time(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, statements: int, word: str
 ) -> None:
@@ -211,7 +214,7 @@ def test_another_programs_database_is_left_alone(fresh: Path) -> None:
     assert Path("other.db").read_bytes() == was
 
 
-@pytest.mark.parametrize("limit", [0, 100 * 1024, 900_000])
+@pytest.mark.parametrize("limit", [0, 100 * 1024])
 def test_a_full_disk_is_one_message_and_a_store_when_there_is_room(fresh: Path, limit: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -261,6 +264,51 @@ def test_all_lands_in_the_folder_whatever_its_name(
     assert found.is_relative_to(project / "mlruns")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert {path.name for path in project.iterdir()} == {"mlruns", "outputs"}
+
+
+@pytest.mark.slow
+def test_every_command_works_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    """Those that a search prints, too, as they are printed."""
+    from PIL import Image
+
+    project = tmp_path / HARD[1].replace("$", "")  # Hydra has a use for it
+    project.mkdir()
+    Image.new("L", (40, 40), 99).save(project / "an image.png")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in ("cli", "predict", "compare", "export", "reporting"):
+        file = bin_ / {"cli": "pneumonia", "reporting": "pneumonia-report"}.get(
+            name, f"pneumonia-{name}"
+        )
+        code = f"import sys; from pneumonia.{name} import main; sys.exit(main())"
+        file.write_text(f"#!{sys.executable}\n{code}\n")
+        file.chmod(0o755)
+    path = f"{bin_}{os.pathsep}{os.environ['PATH']}"
+
+    def run(command: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+        done = subprocess.run(
+            command, shell=True, cwd=project, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    small = "dataset.train=60 dataset.val=40 dataset.test=40 dataset.image_size=32"
+    small += " model.image_size=32 model.layer=block2b_add tuner=random tuner.max_trials=1"
+    said = run(f"pneumonia dataset=phantom {small} tuner.max_epochs=2 dense.units=8")
+    printed = [line.split("  ")[1] for line in said.splitlines() if line.startswith("  pneumonia")]
+    assert [line.split(" ")[0] for line in printed[1:]] == ["pneumonia-predict", "pneumonia"]
+    for command in printed[1:]:
+        run(command.replace("IMAGE...", "'an image.png' heatmaps=true"))
+    run("pneumonia resume=last")
+    for command in ("compare", "compare last", "export", "report outputs/2*/*"):
+        run(f"pneumonia-{command}")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([project.name, "bin"])
+    assert {entry.name for entry in project.iterdir()} == {
+        *("mlruns", "outputs", "an image.png", "an image.png.heatmap.png", "comparison.html"),
+        *("classifier.tflite", "classifier.json"),
+    }
 
 
 def test_a_query_is_no_part_of_a_path() -> None:
