@@ -251,8 +251,9 @@ def _run_job(job: Job) -> None:
     if job.is_over:
         print(f"The search in {job.folder} is complete. More: {_MORE}", file=sys.stderr)
         tracking.check(settings).result()
-        with tracking.Tracker(job.folder, settings):
-            return
+        if not tracking.Tracker(job.folder, settings).close():
+            raise UserError("MLflow has not taken all of this search: see the warning above.")
+        return
     uri = None if settings.uri is None else tracking.redact(settings.uri)
     with _saying_how_to_go_on(), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.

@@ -87,15 +87,19 @@ class Companion:
             self._followed.add(folder)
             self._ask("follow", folder=str(folder), settings=asdict(settings.resolved()))
 
-    def close(self, folder: Path, timeout: float) -> None:
+    def close(self, folder: Path, timeout: float) -> int:
         """Wait until the events of a journal are sent, or the time is up.
+
+        Returns:
+            How many of them are left.
 
         Raises:
             ChildProcessError: The process has died.
         """
         folder = folder.resolve()
-        self._ask("close", folder=str(folder), timeout=timeout).result()
+        left: int = self._ask("close", folder=str(folder), timeout=timeout).result()
         self._followed.discard(folder)
+        return left
 
     def _ask(self, request: str, **fields: Any) -> Future[Any]:
         answer: Future[Any] = Future()
@@ -121,7 +125,7 @@ class Companion:
             if kind == "error":
                 answer.set_exception(UserError(rest[0]))
             else:
-                answer.set_result(None)
+                answer.set_result(rest[0])
         status = self._process.wait()
         self._errors.seek(0)
         self._last = self._errors.read().strip().rpartition("\n")[2] or f"exit status {status}"
@@ -168,11 +172,11 @@ class _Desk:
     def take(self, line: str) -> None:
         number, request, fields = json.loads(line)
         try:
-            getattr(self, f"_{request}")(**fields)
+            found = getattr(self, f"_{request}")(**fields)
         except UserError as error:
             self._send("error", number, str(error))
         else:
-            self._send("done", number)
+            self._send("done", number, found)
 
     def close_all(self) -> None:
         for folder in list(self._followers):
@@ -186,8 +190,8 @@ class _Desk:
         self._followers[folder] = follower
         follower.start()
 
-    def _close(self, folder: str, timeout: float) -> None:
-        self._followers.pop(folder).close(timeout)
+    def _close(self, folder: str, timeout: float) -> int:
+        return self._followers.pop(folder).close(timeout)
 
     def _warn(self, text: str) -> None:
         self._send("warning", text)

@@ -169,7 +169,7 @@ def is_over(folder: Path) -> bool:
     if not path.exists() or not read(folder).is_completed:
         return False
     sent = Cursor.read(path)
-    return sent.next >= count and not sent.is_open
+    return sent.next >= count and not sent.is_open and not sent.refused
 
 
 def _time(folder: Path) -> int:
