@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pneumonia import storage, terminal
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, hide_passwords
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ def run(
     if "-h" in arguments or "--help" in arguments:
         terminal.write(text, sys.stdout)
         return 0
+    hide_passwords()
     try:
         return command(arguments) or 0
     except UserError as error:

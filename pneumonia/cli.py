@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumonia import storage
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, hide_passwords, without_passwords
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -108,6 +108,7 @@ def main() -> int:
     if "--version" in arguments:
         print(f"pneumonia {_version()}")
         return 0
+    hide_passwords()
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -278,10 +279,12 @@ def _saying_how_to_go_on() -> Iterator[None]:
 
 
 def _forget_passwords(folder: Path) -> None:
-    """Take the user and password of every URI out of Hydra's copies of the command line."""
-    from pneumonia.provenance import without_passwords
+    """Take what may be secret in an address out of Hydra's copies of the command line."""
+    from hydra.core.hydra_config import HydraConfig
 
-    for path in (*folder.glob(".hydra/*.yaml"), folder.parent / "multirun.yaml"):
+    hydra = HydraConfig.get()
+    copies = folder / hydra.output_subdir if hydra.output_subdir else folder / ".hydra"
+    for path in (*copies.glob("*.yaml"), Path(hydra.sweep.dir) / "multirun.yaml"):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if (clean := without_passwords(text)) != text:
             path.write_text(clean, encoding="utf-8")

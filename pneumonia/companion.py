@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.follower import Follower
 from pneumonia.mlflow_setup import Settings, prepare_environment
 from pneumonia.mlflow_store import make_ready
@@ -139,7 +139,7 @@ class Companion:
     def _give_up(self) -> None:
         for answer in self._waiting.values():
             text = f"The process that talks to MLflow has died: {self._last}."
-            answer.set_exception(ChildProcessError(text))
+            answer.set_exception(ChildProcessError(without_passwords(text)))
         self._waiting.clear()
 
 

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia import config, history, schema
-from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 from pneumonia.space import GROUPS
 from pneumonia.translation import Translator
 
@@ -254,6 +254,11 @@ def _check_hydra(hydra: DictConfig) -> None:
         value = OmegaConf.to_container(hydra)[key.split(".")[1]]["dir"]  # type: ignore[call-overload,index]
         if not str(value or "").strip():
             raise ConfigErrors([ConfigError(key, "a folder", value)])
+    for key in ("run.dir", "sweep.dir", "sweep.subdir"):
+        value = str(OmegaConf.select(hydra, key, throw_on_resolution_failure=False))
+        if without_passwords(value) != value:
+            expected = "a folder whose name holds no password"
+            raise ConfigErrors([ConfigError(f"hydra.{key}", expected, value)])
 
 
 def _is_resumed(cfg: DictConfig, overrides: Sequence[str]) -> bool:

@@ -19,12 +19,11 @@ from types import TracebackType
 
 from pneumonia import cursor, journal
 from pneumonia.cursor import Cursor
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.journal import Event
 from pneumonia.mirror import Mirror, RefusedError
 from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import SEARCH_ID, Store, is_final
-from pneumonia.provenance import without_passwords
 
 BATCH = 500
 PAUSE = 4.0

@@ -19,7 +19,15 @@ from urllib.parse import urlsplit
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import Settings, ensure_sqlite, prepare_environment, unreachable
+from pneumonia.mlflow_setup import (
+    CONTACT_SECONDS,
+    Settings,
+    ensure_sqlite,
+    prepare_environment,
+    sqlite_path,
+    unreachable,
+    within,
+)
 from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
 from pneumonia.process import process_start
 
@@ -343,8 +351,14 @@ def make_ready(settings: Settings) -> None:
     prepare_environment()
     from mlflow.exceptions import MlflowException
 
-    try:
+    def make() -> None:
         Store(settings).end_orphans()
+
+    try:
+        if sqlite_path(settings.store_uri) is None:
+            within(CONTACT_SECONDS, make)
+        else:
+            make()  # whose tables may take longer
     except (MlflowException, OSError) as error:
         raise unreachable(settings.store_uri, error) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.ranges import Scalar
 from pneumonia.shell import shown
 from pneumonia.space import GROUPS, Space
@@ -42,7 +42,7 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
     }
     lines = ["@package _global_", *comment.splitlines()]
     head = "".join(f"# {line}\n" for line in lines)
-    return head + OmegaConf.to_yaml(OmegaConf.create(body))
+    return without_passwords(head + OmegaConf.to_yaml(OmegaConf.create(body)))
 
 
 def options(choices: Mapping[str, str]) -> str:

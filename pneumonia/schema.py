@@ -58,10 +58,23 @@ PLACE = path("a folder", lambda path: path.is_dir() or not path.exists())
 WEIGHTS = path(
     "an existing file of weights (.weights.h5, .h5, .keras)", Path.is_file, ".h5", ".keras"
 )
-_STORES = r"(https?|(postgresql|mysql|mssql)(\+\w+)?)://[^/]|sqlite:///.|databricks\b"
+_HOST = r"([^\s/?#@\[\]]+@)?([\w.-]+|\[[\da-fA-F:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#@]*)?"
+_STORES = re.compile(
+    rf"(https?://{_HOST}"
+    rf"|(postgresql|mysql|mssql)(\+\w+)?://{_HOST.replace('port', 'own')}(\?\w+=[^\s#@]*)?"
+    r"|sqlite:///.+|databricks(://[\w.:-]+)?)"
+)
+
+
+def _is_store(value: object) -> bool:
+    found = _STORES.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and int(found["port"] or found["own"] or 0) < 2**16
+
+
 URI = Check(
-    "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...)",
-    lambda value: isinstance(value, str) and bool(re.match(_STORES, value)),
+    "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...), in whose "
+    "password / is written %2F and @ %40",
+    _is_store,
 )
 ACTIVATION = named("the name of a Keras activation", _activations)
 CLASS_NAMES = Check(

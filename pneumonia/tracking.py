@@ -50,7 +50,7 @@ def check(settings: Settings) -> Future[None]:
         At once, with what raises `ConfigError` where the store cannot be used.
 
     Raises:
-        ConfigError: Nothing answers there; within about five seconds.
+        ConfigError: No store answers there; within about five seconds.
     """
     probe(settings.store_uri)
     return current().check(settings)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pneumonia.mlflow_setup import Settings, redact, sqlite_path
+from pneumonia.errors import UserError
+from pneumonia.mlflow_setup import Settings, open_store, redact, sqlite_path
 from pneumonia.mlflow_store import Store
 
 
@@ -24,17 +25,18 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(arguments).port
     settings = Settings()
-    path = sqlite_path(settings.store_uri)
-    if path is None:
-        print(f"The results are at {redact(settings.store_uri)}.")
-        return 0
-    if not path.exists():
-        print(f"Nothing to show yet: there is no {path}. Run `make demo` first.", file=sys.stderr)
+    try:
+        open_store(settings)
+        if sqlite_path(settings.store_uri) is None:
+            print(f"The results are at {redact(settings.store_uri)}.")
+            return 0
+        if _is_taken(port):
+            print(f"Port {port} is taken. Choose another: make ui PORT=5001", file=sys.stderr)
+            return 2
+        place = Store(settings).arrange_view()
+    except UserError as error:
+        print(error, file=sys.stderr)
         return 2
-    if _is_taken(port):
-        print(f"Port {port} is taken. Choose another: make ui PORT=5001", file=sys.stderr)
-        return 2
-    place = Store(settings).arrange_view()
     print(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)")
     sys.stdout.flush()
     return _become_server(settings, port)

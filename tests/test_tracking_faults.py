@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import resource
+import socket
 import sqlite3
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +37,11 @@ from test_tracking import (
     write_search,
 )
 
-from pneumonia import cursor, history
-from pneumonia.errors import ConfigError
+from pneumonia import compare, cursor, export, history, mlflow_setup, predict, tracking, ui
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal
-from pneumonia.mlflow_setup import Settings
+from pneumonia.mlflow_setup import Settings, open_store
 from pneumonia.mlflow_store import Store, is_unwanted, make_ready
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
@@ -470,3 +475,230 @@ def test_the_curve_goes_on_after_a_trial_that_a_budget_has_stopped(
     track(folder, settings)
     found = rows("select step, value from metrics where key = 'best_score' order by step")
     assert found == [(1, 0.6), (2, 0.7)]
+
+
+class Companion:
+    """Stands for the other process, in this one."""
+
+    def check(self, settings: Settings) -> Companion:
+        make_ready(settings)
+        return self
+
+
+def search(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Do what a search does with its store before it begins."""
+    monkeypatch.setattr(tracking, "current", Companion)
+    try:
+        tracking.check(Settings())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+FORM = "expected the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...)"
+REACHED = "expected an MLflow store that can be reached"
+
+
+@pytest.mark.parametrize(
+    ("uri", "fragment"),
+    [
+        ("./mlruns", FORM),
+        ("mlruns", FORM),
+        ("file:///tmp/mlruns", FORM),
+        ("ftp://host", FORM),
+        ("uc:profile", FORM),
+        (" ", FORM),
+        ("sqlite://mlflow.db", FORM),
+        ("http://", FORM),
+        ("http:///path", FORM),
+        ("http://host:port", FORM),
+        ("http://127.0.0.1:99999", FORM),
+        ("http://127.0.0.1:1/?token=hush", FORM),
+        ("http://bob:hu/sh@127.0.0.1:1", FORM),
+        ("http://bob:hu@sh@127.0.0.1:1", FORM),
+        ("http://bob:hu#sh@127.0.0.1:1", FORM),
+        ("http://bob:hu sh@127.0.0.1:1", FORM),
+        ("http://hu/sh@127.0.0.1:1", FORM),
+        ("http://bob:hush", FORM),
+        ("http:/bob:hush@host", FORM),
+        ("bob:hush@host:5000", FORM),
+        ("postgresql://bob:hu/sh@127.0.0.1/mlflow", FORM),
+        ("databricks", REACHED),
+        ("sqlite:///folder", "expected the file of a SQLite database"),
+        ("sqlite:///", "expected the file of a SQLite database"),
+        ("sqlite:////", "expected the file of a SQLite database"),
+        ("sqlite:///x.png", "expected the file of a SQLite database"),
+        ("sqlite:///future.db", "expected a database that this version of MLflow knows"),
+        ("http://nowhere.invalid", REACHED),
+        ("http://127.0.0.1:1", "refused"),
+        ("https://bob:hush@127.0.0.1:1/mlflow", "refused"),
+        ("postgresql://bob:hush@127.0.0.1:1/mlflow?sslmode=require", "refused"),
+        ("mysql+pymysql://127.0.0.1:1/mlflow?password=hush", "refused"),
+    ],
+)
+def test_every_command_says_the_same_of_a_store_that_is_none(
+    settings: Settings,
+    uri: str,
+    fragment: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from PIL import Image
+
+    Image.new("L", (40, 40)).save("x.png")
+    Path("folder").mkdir()
+    Path("mlruns/mlflow.db").rename("future.db")
+    with closing(sqlite3.connect("future.db")) as connection:
+        connection.execute("update alembic_version set version_num = 'future'")
+        connection.commit()
+    commands: list[Callable[[], int]] = [
+        lambda: search(monkeypatch),
+        lambda: predict.main(["x.png"]),
+        lambda: export.main([]),
+        lambda: compare.main([]),
+        lambda: ui.serve_ui([]),
+    ]
+    told = set()
+    for command in commands:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert command() == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        told.add(said.err)
+    (message,) = told
+    assert message.startswith(f"`tracking.uri`: {fragment}") or fragment in message
+    assert message.count("\n") == 1
+    assert not any(part in message for part in ("hu/", "sh@", "hush", "hu@", "hu#", "bob"))
+
+
+def test_only_a_search_makes_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.png").touch()
+    assert (predict.main(["x.png"]), export.main([]), compare.main([]), ui.serve_ui([])) == (2,) * 4
+    assert len(set(capsys.readouterr().err.splitlines())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+EXPERIMENT = json.dumps({"experiment": {"experiment_id": "0", "name": "Default"}}).encode()
+
+
+class Fake(BaseHTTPRequestHandler):
+    """Answers every request in one way."""
+
+    how, paths = "", []  # type: ignore[var-annotated]
+
+    def do_GET(self) -> None:
+        self.paths.append(self.path)
+        how, text = self.how, EXPERIMENT
+        if how == "hangs later":
+            how = "" if len(self.paths) < 3 else "hangs"
+        if how in ("hangs", "stalls", "drips"):
+            if how != "hangs":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while how == "drips":
+                self.wfile.write(b"{")
+                time.sleep(0.1)
+            time.sleep(2)
+            return
+        status, _, body = how.partition(" ")
+        if how == "old":
+            text = b"2.9.2" if self.path == "/version" else EXPERIMENT
+        self.send_response(int(status) if status.isdigit() else 200)
+        if status in ("301", "302"):
+            self.send_header("Location", "http://login.invalid/?token=hush")
+        self.end_headers()
+        self.wfile.write(body.encode() if status.isdigit() else text)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fake(request: pytest.FixtureRequest) -> Iterator[str]:
+    kind = type("Fake", (Fake,), {"how": request.param, "paths": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("fake", "fragment"),
+    [
+        ("hangs", "There was no answer within 0.3 seconds"),
+        ("stalls", "There was no answer within 0.3 seconds"),
+        ("drips", "There was no answer within 0.3 seconds"),
+        ("hangs later", "There was no answer within 0.5 seconds"),
+        ("200 {}", "no MLflow server: status 200"),
+        ("200 []", "no MLflow server: status 200"),
+        ("200", "no MLflow server: status 200"),
+        ('200 {"experiment": null}', "no MLflow server: status 200"),
+        ("200 <html>It works</html>", "no MLflow server: status 200"),
+        ("404 <html>none</html>", "no MLflow server: status 404"),
+        ("500 <html>oh</html>", "no MLflow server: status 500"),
+        ("503 wait", "no MLflow server: status 503"),
+        ("301", "no MLflow server: status 301"),
+        ("302", "no MLflow server: status 302"),
+        ("401 who", "It does not let us in. Set MLFLOW_TRACKING_USERNAME"),
+        ("403 who", "It does not let us in. Set MLFLOW_TRACKING_USERNAME"),
+        ("old", "Its MLflow is 2.9.2, older than 3.0"),
+    ],
+    indirect=["fake"],
+)
+def test_what_is_no_mlflow_server_is_told_in_seconds(
+    fake: str, fragment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_setup, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(mlflow_setup, "CONTACT_SECONDS", 0.5)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    import mlflow  # noqa: F401 - not part of the time
+
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=REACHED) as caught:
+        open_store(Settings(uri=fake))
+    assert time.monotonic() - began < 2
+    assert fragment in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fake", ["", "404 " + json.dumps({"error_code": "X"})], indirect=True)
+def test_what_answers_as_mlflow_does_is_taken(fake: str) -> None:
+    mlflow_setup.probe(fake)
+    mlflow_setup.probe(f"{fake.replace('//', '//anna:hush%2F@')}/prefix/")
+
+
+def test_a_name_that_is_looked_up_for_ever_is_told_in_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mlflow_setup, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+    for uri in ("http://host:5000", "postgresql://host/db"):
+        with pytest.raises(ConfigError, match=r"no answer within 0\.2 seconds"):
+            mlflow_setup.probe(uri)
+
+
+def test_a_database_that_hangs_or_has_no_driver_is_told_in_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mlflow_setup, "PROBE_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"postgresql://anna:hush@127.0.0.1:{server.getsockname()[1]}/mlflow"
+        with pytest.raises(ConfigError, match=REACHED) as caught:
+            mlflow_setup.probe(uri)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fake", ["hangs"], indirect=True)
+def test_a_server_that_hangs_meanwhile_holds_up_no_search(fake: str, folder: Path) -> None:
+    write_search(folder)
+    follower, told = follow(folder, Settings(uri=fake))
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert follower.close(timeout=0.5) > 0
+    assert time.monotonic() - began < 2
+    assert "resume=s1" in told[-1]
