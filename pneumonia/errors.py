@@ -7,7 +7,7 @@ import sys
 import traceback
 
 _ADDRESS = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>\S*?)(?P<end>['\"`)\]}>.,;!?]*(?=\s|$))"
+    r"(?P<scheme>[A-Za-z][\w+.-]*)(?P<sep>\\*://)(?P<rest>\S*?)(?P<end>['\"`)\]}>.,;!?]*(?=\s|$))"
 )
 _HOST = re.compile(r"[\w.-]*(:\d*)?")
 _NO_PORT = re.compile(r"[^/?#\[\]]*:(?!\d*([/?#]|$))")
@@ -41,7 +41,7 @@ def _cleaned(found: re.Match[str]) -> str:
     place, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     names = [pair.partition("=")[0].lower() for pair in query.split("&")]
     kept = f"{mark}{query}" if all(name in _HARMLESS for name in names) else ""
-    return f"{found['scheme']}://{place}{kept}{found['end']}"
+    return f"{found['scheme']}{found['sep']}{place}{kept}{found['end']}"
 
 
 def hide_passwords() -> None:

@@ -242,7 +242,7 @@ class Follower:
         again = f"`pneumonia resume={self._name()}` tries again."
         if isinstance(error, RefusedError):
             for number, what, reason in error.parts:
-                self._cursor.refused.append(number)
+                self._cursor.refused = sorted({*self._cursor.refused, number})
                 self._warn(what, f"MLflow has refused {what}. {_short(reason)} {again}")
             self._advance()
             return False

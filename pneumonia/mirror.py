@@ -218,7 +218,8 @@ class Mirror:
             for name, value in event.get("metrics", {}).items()
         }
         points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
-        self._flush(trial_id, points, _present({"reason": event.get("reason") or None}))
+        tags = _present({"reason": event.get("reason") or None})
+        self._part("the scores of a trial", lambda: self._flush(trial_id, points, tags))
         if text := event.get("traceback"):
             self._part(
                 "the traceback of a trial",
@@ -258,7 +259,9 @@ class Mirror:
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
         points = _points(event.get("metrics", {}), time, step=step, model_id=model_id)
-        self._store.log(run_id, points=points, tags=tags)
+        self._part(
+            "the scores of this search", lambda: self._store.log(run_id, points=points, tags=tags)
+        )
         # Before the model is registered: whatever becomes of that, the search has come to its end.
         self._store.end_run(run_id, RUN_STATUS[status], time=time)
         cursor.is_open = False

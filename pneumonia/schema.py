@@ -25,6 +25,7 @@ from pneumonia.checks import (
     one_of,
     path,
 )
+from pneumonia.errors import without_passwords
 
 
 def _activations() -> list[str]:
@@ -75,6 +76,10 @@ URI = Check(
     "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...), in whose "
     "password / is written %2F and @ %40",
     _is_store,
+)
+ARTIFACTS = Check(
+    "a folder or URI without a password, which MLflow would show",
+    lambda value: TEXT.accepts(value) and without_passwords(str(value)) == value,
 )
 ACTIVATION = named("the name of a Keras activation", _activations)
 CLASS_NAMES = Check(
@@ -183,7 +188,7 @@ KEYS: dict[str, Check] = {
     "tracking.uri": URI | NULL,
     "tracking.experiment": TEXT,
     "tracking.log_models": one_of("all", "best", "none"),
-    "tracking.artifacts": TEXT | NULL,
+    "tracking.artifacts": ARTIFACTS | NULL,
     "tracking.registered_model": TEXT,
     "tracking.alias": TEXT,
     "executor.workers": integer(1),

@@ -312,6 +312,7 @@ def test_the_data_of_a_stranger_is_not_written_elsewhere(tmp_path: Path) -> None
         ),
         ('${oc.env:X,"http://127.0.0.1:5000"}', '${oc.env:X,"http://127.0.0.1:5000"}'),
         ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        (r"x=http\://anna\:hush@h\:5000", r"x=http\://h\:5000"),  # as Hydra writes a sweep
     ],
 )
 def test_what_may_be_secret_in_an_address_is_left_out(text: str, shown: str) -> None:
@@ -368,6 +369,10 @@ def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture
                 "hydra.sweep.subdir='${hydra.job.override_dirname}'",
             ],
             "no password",
+        ),
+        (
+            ["tracking.artifacts=s3://AKIA:hush@bucket/x"],
+            "without a password, which MLflow would show",
         ),
         (["tracking.url=http://anna:hush@h"], "a key of the config. Received: 'http://h'"),
     ],

@@ -327,8 +327,9 @@ NO_REGISTRY = "API request to endpoint /x failed with error code 404 != 200."
         ("register", REGISTRATION, answer("INTERNAL_ERROR", NO_REGISTRY)),
         ("log_model", "classifier of a trial", answer("INVALID_PARAMETER_VALUE")),
         ("log_files", "files of this search", answer("INVALID_PARAMETER_VALUE")),
+        ("log_text", "traceback of a trial", answer("INVALID_PARAMETER_VALUE")),
     ],
-    ids=["name", "no registry", "model", "files"],
+    ids=["name", "no registry", "model", "files", "text"],
 )
 def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
     settings: Settings,
@@ -340,6 +341,9 @@ def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
 ) -> None:
     make_ready(settings)
     write_search(folder)
+    if method == "log_text":
+        text = (folder / "journal.jsonl").read_text()
+        (folder / "journal.jsonl").write_text(text.replace('"traceback": null', '"traceback": "t"'))
     with monkeypatch.context() as patch:
         refuse(patch, method, error)
         follower, told = follow(folder, settings)
