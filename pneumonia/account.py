@@ -14,11 +14,12 @@ import numpy as np
 from pneumonia import plots, presets, report
 from pneumonia.config import flatten
 from pneumonia.data import ImageData, Split
+from pneumonia.errors import without_passwords
 from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
 from pneumonia.plan import Plan
 from pneumonia.progress import Progress
-from pneumonia.provenance import provenance, without_passwords
+from pneumonia.provenance import provenance
 from pneumonia.shell import commands, shown
 from pneumonia.space import GROUPS
 from pneumonia.trial import Result
@@ -114,8 +115,10 @@ def what_next(preset: Path, choices: Mapping[str, str], *, page: Path) -> tuple[
 def ending(outcome: Result | Failure) -> Config:
     """Return what the journal says of the end of a trial, beside its id."""
     if isinstance(outcome, Failure):
-        fields: Config = {"reason": outcome.reason, "traceback": outcome.traceback, "score": None}
-        return {"status": "FAILED", **fields, "metrics": {}, "classifier": None, "seconds": 0.0}
+        told = {"reason": outcome.reason, "traceback": outcome.traceback}
+        fields: Config = {name: without_passwords(text) for name, text in told.items()}
+        fields |= {"score": None, "metrics": {}, "classifier": None, "seconds": 0.0}
+        return {"status": "FAILED", **fields}
     return {
         "status": "COMPLETED",
         "reason": "",
@@ -148,10 +151,6 @@ def beginning(
         "choices": json.dumps(dict(choices)),
     }
     origin = {"forked_from": source["search_id"]} if source else {}
-    params = {
-        key: without_passwords(value) if isinstance(value, str) else value
-        for key, value in params.items()
-    }
     return {
         "name": "-".join(names[group] for group in ("tuner", "model", "dataset")),
         "choices": dict(choices),
@@ -181,7 +180,7 @@ def prospect(
     names = _names(choices)
     splits = (data.train, data.val, data.test)
     sizes = ", ".join(f"{len(split):,} {split.name}" for split in splits)
-    lines = [plan.headline(), f"{names['dataset']}: {sizes} images from {data.source}"]
+    lines = [plan.headline(), f"{names['dataset']}: {sizes} images from {_source(data)}"]
     for pair, count in data.duplicates.items():
         first, second = pair.split("/")
         if count:
@@ -198,7 +197,7 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
     """Return what the note on a search tells beside winner and scores."""
     shared = {"Images": data.duplicates, "Patients": data.shared_patients}
     return {
-        "Dataset": f"{data.name}, {data.source}",
+        "Dataset": f"{data.name}, {_source(data)}",
         **{
             f"{what} in two splits": ", ".join(f"{n} in {pair}" for pair, n in counts.items())
             for what, counts in shared.items()
@@ -228,10 +227,14 @@ def _dataset(data: ImageData, split: Split) -> Config:
         "split": split.name,
         "digest": split.digest,
         "size": len(split),
-        "source": data.source,
+        "source": _source(data),
         "positives": int(split.labels.sum()),
         "shapes": _shapes(split),
     }
+
+
+def _source(data: ImageData) -> str:
+    return without_passwords(data.source)
 
 
 def _shapes(split: Split) -> list[list[int]]:

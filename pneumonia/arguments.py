@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pneumonia import startup, storage, terminal
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, hide_passwords
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -35,6 +35,7 @@ def run(
         terminal.write(text, sys.stdout)
         return 0
     startup.prepare()
+    hide_passwords()
     try:
         return command(arguments) or 0
     except UserError as error:

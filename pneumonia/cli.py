@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumonia import startup, storage, terminal
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, hide_passwords, without_passwords
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -110,6 +110,7 @@ def main() -> int:
         terminal.write(f"pneumonia {_version()}\n", sys.stdout)
         return 0
     startup.prepare()
+    hide_passwords()
     # A search that is asked to end closes its runs, as when a user interrupts it.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -287,8 +288,9 @@ def _run_job(job: Job) -> None:
     if job.is_over:
         print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)
         tracking.check(settings).result()
-        with tracking.Tracker(job.folder, settings):
-            return
+        if not tracking.Tracker(job.folder, settings).close():
+            raise UserError("MLflow has not taken all of this search: see the warning above.")
+        return
     uri = None if settings.uri is None else tracking.redact(settings.uri)
     with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
@@ -328,10 +330,12 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
 
 
 def _forget_passwords(folder: Path) -> None:
-    """Take the user and password of every URI out of Hydra's copies of the command line."""
-    from pneumonia.provenance import without_passwords
+    """Take what may be secret in an address out of Hydra's copies of the command line."""
+    from hydra.core.hydra_config import HydraConfig
 
-    for path in (*folder.glob(".hydra/*.yaml"), folder.parent / "multirun.yaml"):
+    hydra = HydraConfig.get()
+    copies = folder / hydra.output_subdir if hydra.output_subdir else folder / ".hydra"
+    for path in (*copies.glob("*.yaml"), Path(hydra.sweep.dir) / "multirun.yaml"):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if (clean := without_passwords(text)) != text:
             path.write_text(clean, encoding="utf-8")

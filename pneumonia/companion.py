@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pneumonia import startup
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.follower import Follower
 from pneumonia.mlflow_setup import Settings, prepare_environment
 from pneumonia.mlflow_store import make_ready
@@ -88,15 +88,19 @@ class Companion:
             self._followed.add(folder)
             self._ask("follow", folder=str(folder), settings=asdict(settings.resolved()))
 
-    def close(self, folder: Path, timeout: float) -> None:
+    def close(self, folder: Path, timeout: float) -> int:
         """Wait until the events of a journal are sent, or the time is up.
+
+        Returns:
+            How many of them are left.
 
         Raises:
             ChildProcessError: The process has died.
         """
         folder = folder.resolve()
-        self._ask("close", folder=str(folder), timeout=timeout).result()
+        left: int = self._ask("close", folder=str(folder), timeout=timeout).result()
         self._followed.discard(folder)
+        return left
 
     def _ask(self, request: str, **fields: Any) -> Future[Any]:
         answer: Future[Any] = Future()
@@ -122,7 +126,7 @@ class Companion:
             if kind == "error":
                 answer.set_exception(UserError(rest[0]))
             else:
-                answer.set_result(None)
+                answer.set_result(rest[0])
         status = self._process.wait()
         self._errors.seek(0)
         self._last = self._errors.read().strip().rpartition("\n")[2] or f"exit status {status}"
@@ -136,7 +140,7 @@ class Companion:
     def _give_up(self) -> None:
         for answer in self._waiting.values():
             text = f"The process that talks to MLflow has died: {self._last}."
-            answer.set_exception(ChildProcessError(text))
+            answer.set_exception(ChildProcessError(without_passwords(text)))
         self._waiting.clear()
 
 
@@ -170,11 +174,11 @@ class _Desk:
     def take(self, line: str) -> None:
         number, request, fields = json.loads(line)
         try:
-            getattr(self, f"_{request}")(**fields)
+            found = getattr(self, f"_{request}")(**fields)
         except UserError as error:
             self._send("error", number, str(error))
         else:
-            self._send("done", number)
+            self._send("done", number, found)
 
     def close_all(self) -> None:
         for folder in list(self._followers):
@@ -188,8 +192,8 @@ class _Desk:
         self._followers[folder] = follower
         follower.start()
 
-    def _close(self, folder: str, timeout: float) -> None:
-        self._followers.pop(folder).close(timeout)
+    def _close(self, folder: str, timeout: float) -> int:
+        return self._followers.pop(folder).close(timeout)
 
     def _warn(self, text: str) -> None:
         self._send("warning", text)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia.arguments import output_format, split, threshold
-from pneumonia.errors import ConfigError
-from pneumonia.provenance import without_passwords
+from pneumonia.errors import ConfigError, without_passwords
 
 LIMIT = 20
 

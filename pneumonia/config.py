@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import conflicts, schema, targets
 from pneumonia.checks import Check
-from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 from pneumonia.ranges import Range, looks_like_range, misspelt_function, parse
 from pneumonia.space import GROUPS, Space, collapse, find, leaves, plain
 from pneumonia.spelling import closest, nearest, range_meant, value_meant
@@ -67,13 +67,18 @@ def validate(cfg: DictConfig) -> Space:
 def flatten(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Return the config by dotted path, with scalars only: a list becomes its JSON text.
 
-    A range stays the text that it is. What holds nothing is left out.
+    A range stays the text that it is. What holds nothing is left out, and so is what may be secret
+    in an address.
     """
     made = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
-    return {
+    found = {
         path: json.dumps(value) if isinstance(value, list) else value
         for path, _, value in leaves(made)
         if value != {}
+    }
+    return {
+        path: without_passwords(value) if isinstance(value, str) else value
+        for path, value in found.items()
     }
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import building, layers, schema, targets
 from pneumonia.checks import Check
-from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 from pneumonia.ranges import looks_like_range, parse
 from pneumonia.spelling import nearest, value_meant
 
@@ -60,6 +60,11 @@ def check_hydra(hydra: DictConfig) -> None:
     for key, value in (("hydra.run.dir", hydra.run.dir), ("hydra.sweep.dir", hydra.sweep.dir)):
         if not str(value or "").strip():
             raise ConfigErrors([ConfigError(key, "a folder", value)])
+    for key in ("run.dir", "sweep.dir", "sweep.subdir"):
+        value = str(OmegaConf.select(hydra, key, throw_on_resolution_failure=False))
+        if without_passwords(value) != value:
+            expected = "a folder whose name holds no password"
+            raise ConfigErrors([ConfigError(f"hydra.{key}", expected, value)])
 
 
 def _check_callbacks(callbacks: Any) -> None:

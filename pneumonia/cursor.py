@@ -12,7 +12,7 @@ from pneumonia.journal import Place
 NAME = "tracking.json"
 
 _TYPES: dict[str, Any] = {
-    **{"str": str, "int": int, "bool": bool},
+    **{"str": str, "int": int, "bool": bool, "list[int]": list},
     **{"str | None": str | None, "float | None": float | int | None},
 }
 
@@ -21,13 +21,17 @@ _TYPES: dict[str, Any] = {
 class TrialRun:
     """What was sent of one trial.
 
-    `epochs` holds the last epoch sent of each execution; `classifier` is the file's name beside
-    the journal, and `is_kept` says whether it still lies there.
+    `ended` is when it ended, in milliseconds since 1970, and 0 while it has not; `is_ranked` says
+    whether the best score after it was sent. `epochs` holds the last epoch sent of each execution;
+    `classifier` is the file's name beside the journal, and `is_kept` says whether it still lies
+    there.
     """
 
     run_id: str
+    number: int = 0
     is_open: bool = True
-    has_ended: bool = False
+    ended: int = 0
+    is_ranked: bool = False
     score: float | None = None
     classifier: str | None = None
     is_kept: bool = False
@@ -40,7 +44,8 @@ class Cursor:
     """How far a journal was sent, and what became of it in the store.
 
     `next` is the number of the first event not yet sent, at byte `offset` of the journal; `crc` is
-    the checksum of the event before it.
+    the checksum of the event before it. Of those in `refused`, before it, the store has refused a
+    part: the next process tries again.
     """
 
     store: str
@@ -56,6 +61,7 @@ class Cursor:
     best: str | None = None
     final_model: str | None = None
     trials: dict[str, TrialRun] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
 
     @property
     def place(self) -> Place:

@@ -19,12 +19,11 @@ from types import TracebackType
 
 from pneumonia import cursor, journal, shell
 from pneumonia.cursor import Cursor
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.journal import Event, Place
-from pneumonia.mirror import Mirror
+from pneumonia.mirror import Mirror, RefusedError
 from pneumonia.mlflow_setup import Settings, redact
-from pneumonia.mlflow_store import Store, is_final
-from pneumonia.provenance import without_passwords
+from pneumonia.mlflow_store import SEARCH_ID, Store, is_final
 from pneumonia.sqlite_store import sqlite_path
 
 BATCH = 500
@@ -59,6 +58,7 @@ class Follower:
         self._identity = f"{_place(settings.store_uri, folder)}#{settings.experiment}"
         self._cursor = Cursor.load(self._path, self._identity)
         self._doubtful_until = 0
+        self._sending = Place()  # after the batch that is being sent
         self._batch = BATCH
         self._attempts = 0
         self._warned: set[str] = set()
@@ -89,7 +89,7 @@ class Follower:
         A search that the journal does not end is marked as killed.
 
         Returns:
-            How many events are left unsent. A warning says what will send them.
+            How many events are left unsent, wholly or in part. A warning says what will send them.
         """
         if self._thread.is_alive():
             self._deadline = time.monotonic() + timeout
@@ -107,7 +107,7 @@ class Follower:
                 "this search. They are kept: "
                 f"`{shell.resume(self._folder, self._name())}` sends them.",
             )
-        return left
+        return left + len(self._cursor.refused)
 
     def _run(self) -> None:
         while not (self._folder / journal.NAME).exists():
@@ -127,8 +127,8 @@ class Follower:
         """Find where the follower before this one ended."""
         self._cursor = Cursor.load(self._path, self._identity)
         places = [Place(), *(place for _, place in journal.walk(self._folder))]
-        if self._cursor.place not in places:
-            self._cursor = Cursor(self._identity)
+        if self._cursor.refused or self._cursor.place not in places:
+            self._begin_anew()
         # An earlier follower may have sent what is there already without noting it.
         self._doubtful_until = len(places) - 1
 
@@ -164,10 +164,19 @@ class Follower:
                 raise
             except Exception as error:  # the thread outlives whatever a store does
                 if self._mirror is not None and is_final(error):
-                    self._single_out(error)
-                elif self._has_given_up(wait, error):
-                    return
+                    if self._single_out(error):
+                        return
+                else:
+                    self._start_over()
+                    if self._has_given_up(wait, error):
+                        return
                 wait = min(2 * wait, LONGEST_WAIT)
+
+    def _start_over(self) -> None:
+        """Go on from what is noted on the disk, as another process would, with a new connection."""
+        if self._mirror is not None:
+            self._mirror = None
+            self._cursor = Cursor.load(self._path, self._identity)
 
     def _now(self) -> int:
         """Return the time in milliseconds since 1970, not before what is told: clocks jump."""
@@ -177,11 +186,28 @@ class Follower:
     def _connect(self) -> Mirror:
         if self._mirror is None:
             store = Store(self._settings)
-            run_id = self._cursor.run_id
-            if run_id is not None and not store.has_run(run_id):
-                self._cursor = Cursor(self._identity)
+            self._make_whole(store)
             self._mirror = Mirror(store, self._folder, self._settings, self._cursor)
         return self._mirror
+
+    def _make_whole(self, store: Store) -> None:
+        """Restore the runs of this search that were deleted; send anew what is gone for good."""
+        cursor = self._cursor
+        if cursor.run_id is None:
+            return
+        known, restored = store.restore_runs({SEARCH_ID: cursor.search_id})
+        if restored:
+            text = f"{restored} runs of this search were deleted in MLflow. They are restored."
+            self._warn("restored", text)
+        if not known.issuperset([cursor.run_id, *(row.run_id for row in cursor.trials.values())]):
+            self._warn("gone", "Runs of this search are gone from MLflow. They are sent anew.")
+            self._doubtful_until = max(self._doubtful_until, cursor.next)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Send the journal from its beginning; what the store has already is found there."""
+        self._cursor = Cursor(self._identity)
+        self._cursor.save(self._path)
 
     def _send_batch(self) -> bool:
         """Send the events that wait, at most a batch; return whether there were any."""
@@ -191,12 +217,13 @@ class Follower:
             return False
         look_up = self._cursor.next < self._doubtful_until
         self._doubtful_until = max(self._doubtful_until, place.number)
+        self._sending = place
         mirror.apply(events, look_up=look_up)
-        self._advance(place)
+        self._advance()
         return True
 
-    def _advance(self, place: Place) -> None:
-        sent = self._cursor
+    def _advance(self) -> None:
+        sent, place = self._cursor, self._sending
         sent.next, sent.offset, sent.crc = place.number, place.offset, place.crc
         sent.save(self._path)
         self._attempts = 0
@@ -205,9 +232,8 @@ class Follower:
 
     def _has_given_up(self, wait: float, error: Exception) -> bool:
         """Wait before the next attempt; return whether there is no time left for one."""
-        reason = str(error).partition("\n")[0][:REASON_LENGTH]
         text = "MLflow cannot be reached or written to; the search goes on without it."
-        self._warn("away", f"{text} {reason}")
+        self._warn("away", f"{text} {_short(error)}")
         if not self._closing.is_set():
             self._closing.wait(wait)
             return False
@@ -215,19 +241,39 @@ class Follower:
         time.sleep(max(0.0, min(wait, left)))
         return left <= 0
 
-    def _single_out(self, error: Exception) -> None:
-        """Find the event that the store refuses, and leave it out after some attempts."""
-        if self._batch > 1:
-            self._batch = 1
-            return
-        self._attempts += 1
+    def _single_out(self, error: Exception) -> bool:
+        """Find what the store refuses, note it, and go on without it after some attempts.
+
+        Returns:
+            Whether there is nothing to go on with.
+        """
+        has_rest = isinstance(error, RefusedError)
+        self._attempts += has_rest or self._batch == 1
         if self._attempts < ATTEMPTS:
-            return
-        [event], place = _read(self._folder, self._cursor.place, 1)
-        reason = str(error).partition("\n")[0][:REASON_LENGTH]
-        text = f"MLflow has refused a part of this search ({event['kind']}). {reason}"
-        self._warn(f"refused {event['kind']}", text)
-        self._advance(place)
+            self._start_over()  # what was deleted meanwhile is restored
+            self._batch = self._batch if has_rest else 1
+            return False
+        again = f"`{shell.resume(self._folder, self._name())}` tries again."
+        if isinstance(error, RefusedError):
+            for number, what, reason in error.parts:
+                self._cursor.refused = sorted({*self._cursor.refused, number})
+                self._warn(what, f"MLflow has refused {what}. {_short(reason)} {again}")
+            self._advance()
+            return False
+        self._start_over()
+        events, place = _read(self._folder, self._cursor.place, 1)
+        if not events:
+            self._warn("end", f"MLflow has refused to end the runs. {_short(error)} {again}")
+            return True
+        kind, number = events[0]["kind"], int(events[0]["n"])
+        text = f"MLflow has refused a part of this search ({kind}). {_short(error)}"
+        if not isinstance(error, LookupError):  # what makes no sense never will
+            self._cursor.refused.append(number)
+            text = f"{text} {again}"
+        self._warn(f"refused {kind}", text)
+        self._sending = place
+        self._advance()
+        return False
 
     def _name(self) -> str:
         events, _ = _read(self._folder, Place(), 1)
@@ -238,6 +284,12 @@ class Follower:
         if cause not in self._warned:
             self._warned.add(cause)
             self._tell(without_passwords(text))  # MLflow names the address it called
+
+
+def _short(error: Exception) -> str:
+    """Return the first line of what an error says, as a sentence."""
+    text = str(error).strip().partition("\n")[0][:REASON_LENGTH]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _read(folder: Path, place: Place, limit: int) -> tuple[list[Event], Place]:

@@ -209,7 +209,7 @@ def is_over(folder: Path) -> bool:
     except UserError:
         return False
     sent = Cursor.read(path)
-    return sent.next >= count and not sent.is_open
+    return sent.next >= count and not sent.is_open and not sent.refused
 
 
 def first_event(folder: Path) -> Event | None:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pneumonia.cursor import Cursor, TrialRun
 from pneumonia.journal import Event
 from pneumonia.mlflow_setup import Settings
-from pneumonia.mlflow_store import SEARCH_ID, Point, Store
+from pneumonia.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
 from pneumonia.mlflow_view import NOTE, note, version_note
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+T = TypeVar("T")
+
+
+class RefusedError(ValueError):
+    """The store has refused parts of some events, all else of which was sent.
+
+    Attributes:
+        parts: The number of the event, what the part is, and the reason, of each.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, str, Exception]]) -> None:
+        self.parts = tuple(parts)
+        super().__init__("; ".join(f"{what}: {error}" for _, what, error in parts))
 
 
 @dataclass(slots=True)
@@ -51,8 +65,8 @@ class Mirror:
         self._owned: set[str] = set()
         self._waiting: dict[str, Waiting] = {}
         self._values: dict[str, dict[str, Any]] = {}
-        self._records: list[Point] = []
-        self._bests: dict[str, list[Point]] = {}
+        self._refused: list[tuple[int, str, Exception]] = []
+        self._number = 0
         self._look_up = False
 
     def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
@@ -61,11 +75,15 @@ class Mirror:
         Args:
             events: In their order in the journal.
             look_up: Whether some may have been sent already, by an attempt that broke off.
+
+        Raises:
+            RefusedError: The store refuses what they can do without; the rest was sent.
         """
         self._look_up = look_up
         self._waiting.clear()
-        self._records.clear()
+        self._refused.clear()
         for event in events:
+            self._number = int(event["n"])
             match event["kind"]:
                 case "search_started":
                     self._start_search(event)
@@ -78,6 +96,8 @@ class Mirror:
                 case "search_ended":
                     self._end_search(event)
         self._flush_all()
+        if self._refused:
+            raise RefusedError(self._refused)
 
     def close(self, time: int) -> None:
         """Mark as killed whatever still runs: the search left without ending it."""
@@ -104,8 +124,9 @@ class Mirror:
         self._claim_search()
         params = self._unknown(cursor.run_id, event.get("params", {}), is_new=is_new)
         self._store.log(cursor.run_id, params=params, tags={} if is_new else _present(tags))
-        self._store.log_datasets(cursor.run_id, event.get("datasets", []))
-        self._store.log_files(cursor.run_id, self._folder, event.get("artifacts", []))
+        run_id, data = cursor.run_id, event.get("datasets", [])
+        self._part("the datasets of this search", lambda: self._store.log_datasets(run_id, data))
+        self._log_files(event)
 
     def _start_trial(self, event: Event) -> None:
         self._claim_search()
@@ -116,7 +137,10 @@ class Mirror:
             parent = {"mlflow.parentRunId": self._cursor.run_id}
             tags = {**event.get("tags", {}), **key, **parent}
             run_id, is_new = self._open_run(str(event["name"]), key, tags, event["time"])
-            row = self._cursor.trials[trial_id] = TrialRun(run_id)
+            number = int(event.get("number", len(self._cursor.trials) + 1))
+            row = self._cursor.trials[trial_id] = TrialRun(run_id, number)
+            if not is_new:  # the run of the search may be another one by now
+                self._store.log(run_id, tags=parent)
         self._claim_trial(row)
         values = event.get("values", {})
         self._values[trial_id] = values
@@ -146,12 +170,33 @@ class Mirror:
         for execution, epoch in waiting.epochs:
             row.epochs[str(execution)] = max(epoch, row.epochs.get(str(execution), 0))
 
-    def _flush_all(self) -> None:
+    def _flush_all(self, *, is_over: bool = False) -> None:
         for trial_id in list(self._waiting):
             self._flush(trial_id)
-        if self._records:
-            self._store.log(str(self._cursor.run_id), points=self._records)
-            self._records.clear()
+        ranked = self._unranked(is_over=is_over)
+        if ranked:
+            self._store.log(str(self._cursor.run_id), points=[point for _, point in ranked])
+        for row, _ in ranked:
+            row.is_ranked = True
+
+    def _unranked(self, *, is_over: bool) -> list[tuple[TrialRun, Point]]:
+        """Return the best scores that are still to be sent, each with the trial after which it is.
+
+        They go by the numbers of the trials, up to the first that has not ended: so they are the
+        same whichever of those that run at once ends first. After one that never ends, a budget's
+        say, they go on when the search is over.
+        """
+        best, time, found = None, 0, []
+        for row in sorted(self._cursor.trials.values(), key=lambda row: row.number):
+            if not row.ended and not is_over:
+                break
+            if row.ended:
+                time = max(time, row.ended)
+                best = row if self._is_better(row, best) else best
+            if row.ended and best is not None and not row.is_ranked:
+                [point] = _points({"best_score": best.score}, time, step=row.number)
+                found.append((row, point))
+        return found
 
     def _end_trial(self, event: Event) -> None:
         trial_id, time = str(event["trial_id"]), event["time"]
@@ -163,60 +208,95 @@ class Mirror:
         if not has_failed and event.get("classifier"):
             row.classifier, row.is_kept = str(event["classifier"]), True
         if self._wants_model(trial_id):
-            params = self._values.get(trial_id)
-            row.model_id = self._log_model(row.run_id, str(row.classifier), event, params)
+            params, file = self._values.get(trial_id), str(row.classifier)
+            row.model_id = self._part(
+                "the classifier of a trial",
+                lambda: self._log_model(row.run_id, file, event, params),
+            )
         scores = {
             name if name.startswith("best_") else f"best_{name}": value
             for name, value in event.get("metrics", {}).items()
         }
         points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
-        self._flush(trial_id, points, _present({"reason": event.get("reason") or None}))
-        if event.get("traceback"):
-            self._store.log_text(row.run_id, event["traceback"], "traceback.txt")
+        tags = _present({"reason": event.get("reason") or None})
+        self._part("the scores of a trial", lambda: self._flush(trial_id, points, tags))
+        if text := event.get("traceback"):
+            self._part(
+                "the traceback of a trial",
+                lambda: self._store.log_text(row.run_id, text, "traceback.txt"),
+            )
         self._store.end_run(row.run_id, "FAILED" if has_failed else "FINISHED", time=time)
-        row.is_open, row.has_ended, row.epochs = False, True, {}
+        row.is_open, row.ended, row.epochs = False, time, {}
         self._values.pop(trial_id, None)
-        self._rank(trial_id, time)
+        self._rank(trial_id)
 
-    def _rank(self, trial_id: str, time: int) -> None:
+    def _rank(self, trial_id: str) -> None:
         """Note the best trial so far, and drop what a worse one has left."""
         cursor = self._cursor
-        if self._beats(trial_id, cursor.best):
+        if self._leads(trial_id):
             cursor.best = trial_id
         if cursor.best is None:
             return
         best = cursor.trials[cursor.best]
-        ended = sum(row.has_ended for row in cursor.trials.values())
-        # Of a batch that broke off, the cursor knows what came later: what was said first counts.
-        made = _points({"best_score": best.score}, time, step=ended)
-        self._records += self._bests.setdefault(trial_id, made)
-        for other, row in cursor.trials.items():
-            if row.has_ended and self._beats(cursor.best, other):
-                if self._settings.log_models == "best":
-                    self._delete_model(row)
+        for row in cursor.trials.values():
+            if not row.ended or row is best:
+                continue
+            if self._settings.log_models == "best":
+                self._delete_model(row)
+            if row.score != best.score:
                 self._drop_file(row)
 
     def _end_search(self, event: Event) -> None:
         cursor, status = self._cursor, event["status"]
         run_id, time = str(cursor.run_id), event["time"]
-        self._flush_all()
+        self._flush_all(is_over=status == "completed")
         self._kill_trials(time)
-        self._store.log_files(run_id, self._folder, event.get("artifacts", []))
-        model_id = self._log_final_model(event)
+        self._log_files(event)
+        model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
         words = ("reason", "winner")
         tags = _present({"status": status, **{word: event.get(word) for word in words}})
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
         points = _points(event.get("metrics", {}), time, step=step, model_id=model_id)
-        self._store.log(run_id, points=points, tags=tags)
+        self._part(
+            "the scores of this search", lambda: self._store.log(run_id, points=points, tags=tags)
+        )
+        # Before the model is registered: whatever becomes of that, the search has come to its end.
+        self._store.end_run(run_id, RUN_STATUS[status], time=time)
+        cursor.is_open = False
         if model_id and status == "completed":
-            self._register(model_id, event)
+            name = f"{self._settings.registered_model}@{self._settings.alias}"
+            self._part(
+                f"the registration of the classifier as {name}",
+                lambda: self._register(model_id, event),
+                is_refusal=is_unwanted,
+            )
             for row in cursor.trials.values():
                 if row.classifier != event["classifier"]:
                     self._drop_file(row)
-        self._store.end_run(run_id, RUN_STATUS[status], time=time)
-        cursor.is_open = False
+
+    def _part(
+        self,
+        what: str,
+        send: Callable[[], T],
+        *,
+        is_refusal: Callable[[Exception], bool] = is_final,
+    ) -> T | None:
+        """Send what an event can do without; what is refused of it is told after the rest."""
+        try:
+            return send()
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            self._refused.append((self._number, what, error))
+            return None
+
+    def _log_files(self, event: Event) -> None:
+        run_id, names = str(self._cursor.run_id), event.get("artifacts", [])
+        self._part(
+            "the files of this search", lambda: self._store.log_files(run_id, self._folder, names)
+        )
 
     def _log_final_model(self, event: Event) -> str | None:
         """Log the classifier a search ended with, unless a trial's model is the same file."""
@@ -224,7 +304,8 @@ class Mirror:
         name, winner = event.get("classifier"), cursor.trials.get(str(event.get("winner")))
         if not name:
             return None
-        if winner and winner.model_id and winner.classifier == name:
+        is_same = winner is not None and winner.classifier == name
+        if winner and is_same and winner.model_id and self._store.has_model(winner.model_id):
             model_id: str | None = winner.model_id
             if model_id != cursor.final_model:
                 self._store.link_model(run_id, winner.model_id, look_up=True)
@@ -248,7 +329,9 @@ class Mirror:
         run_id, files = str(cursor.run_id), event.get("artifacts", [])
         about = note(event.get("description") or "", run_id, files)
         description = version_note(cursor.name, self._store.experiment_id, run_id, about)
-        self._store.register(model_id, run_id, description=description, tags=_present(facts))
+        self._store.register(
+            model_id, run_id, description=description, tags=_present(facts), time=event["time"]
+        )
 
     def _open_run(
         self, name: str, key: Mapping[str, str], tags: Mapping[str, Any], time: int
@@ -308,18 +391,22 @@ class Mirror:
             case "all":
                 return True
             case "best":
-                best = self._cursor.best
-                return best == trial_id or self._beats(trial_id, best)
+                return self._cursor.best == trial_id or self._leads(trial_id)
             case _:
                 return False
 
-    def _beats(self, trial_id: str, other_id: str | None) -> bool:
-        """Tell whether a trial's score is strictly better than another's, or the first there is."""
-        score = self._cursor.trials[trial_id].score
-        other = self._cursor.trials[other_id].score if other_id else None
-        if score is None or other is None:
-            return score is not None
-        return score > other if self._cursor.direction == "max" else score < other
+    def _leads(self, trial_id: str) -> bool:
+        """Tell whether a trial is better than the best one so far."""
+        trials, best = self._cursor.trials, self._cursor.best
+        return self._is_better(trials[trial_id], trials[best] if best else None)
+
+    def _is_better(self, row: TrialRun, other: TrialRun | None) -> bool:
+        """Tell whether a trial is better than another: of equal scores, the earlier trial is."""
+        if row.score is None or other is None or other.score is None:
+            return row.score is not None
+        if row.score == other.score:
+            return row.number < other.number
+        return (row.score > other.score) == (self._cursor.direction == "max")
 
     def _delete_model(self, row: TrialRun) -> None:
         if row.model_id:

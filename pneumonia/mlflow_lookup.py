@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia import metadata
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.mlflow_setup import Settings, prepare_environment, probe, redact, unreachable
+from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
 from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.shell import command
-from pneumonia.sqlite_store import ensure_sqlite, sqlite_path
 from pneumonia.tracking import fetch_classifier
 
 if TYPE_CHECKING:
@@ -71,13 +70,11 @@ def find_model(model: str, settings: Settings) -> FoundModel:
         if not file.is_file():
             raise ConfigError("model", _EXPECTED, model, f"There is no file {file}")
         return FoundModel(model, file, *_facts(model, _stated(file)))
-    _check_store(model, settings)
-    from mlflow import MlflowClient
+    client = open_store(settings)
     from mlflow.exceptions import MlflowException
 
     uri = settings.store_uri
     try:
-        client = MlflowClient(uri, uri)
         found, tags = _resolve(client, model)
     except MlflowException as error:
         if error.error_code not in _MISSING:
@@ -88,26 +85,6 @@ def find_model(model: str, settings: Settings) -> FoundModel:
         raise ConfigError("model", _EXPECTED, model, "That is no classifier of this program")
     facts = _facts(found, _stated(file) | tags)
     return FoundModel(found, file, *facts, search_id=tags.get(SEARCH_ID, ""))
-
-
-def _check_store(model: str, settings: Settings) -> None:
-    """Fail where there is no store: MLflow would make an empty one."""
-    uri = settings.store_uri
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        raise ConfigError(
-            "model",
-            "a model in an MLflow store",
-            model,
-            f"There is no store at {path}: go to the folder of your searches, name another store "
-            f"with `tracking.uri=...`, or make a first champion with `{_first_search()}`",
-        )
-    probe(uri)
-    prepare_environment()
-    try:
-        ensure_sqlite(uri)
-    except OSError:
-        return  # a store that one may only read
 
 
 def _resolve(client: MlflowClient, model: str) -> tuple[str, dict[str, str]]:

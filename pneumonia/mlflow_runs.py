@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.errors import ConfigError
-from pneumonia.mlflow_setup import Settings, prepare_environment, probe, unreachable
+from pneumonia.errors import ConfigError, UserError
+from pneumonia.mlflow_setup import Settings, open_store, unreachable
 from pneumonia.mlflow_store import SEARCH_ID, check_experiment
 from pneumonia.shell import command
-from pneumonia.sqlite_store import ensure_sqlite, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,25 +80,13 @@ class Runs:
     """
 
     def __init__(self, settings: Settings) -> None:
-        uri = settings.store_uri
-        path = sqlite_path(uri)
-        if path is not None and not path.exists():
-            hint = (
-                "Go to the folder of your searches, name another store with `tracking.uri=...`, or "
-                f"make a first search with `{command('pneumonia', 'experiment=demo')}`"
-            )
-            raise ConfigError("tracking.uri", "an MLflow store that exists", str(path), hint)
-        probe(uri)
-        prepare_environment()
-        from mlflow import MlflowClient
+        self._client: MlflowClient = open_store(settings)
         from mlflow.exceptions import MlflowException
 
         try:
-            _bring_up_to_date(uri)
-            self._client: MlflowClient = MlflowClient(uri, uri)
             self._experiment = self._find_experiment(settings.experiment)
         except MlflowException as error:
-            raise unreachable(uri, error) from error
+            raise unreachable(settings.store_uri, error) from error
 
     def searches(self) -> list[Run]:
         """Return all searches, the latest first."""
@@ -163,8 +150,20 @@ class Runs:
         return found[0]
 
     def of_trial(self, trial: Run) -> Run:
-        """Return the search that a trial belongs to."""
-        return _run(self._client.get_run(trial.parent))
+        """Return the search that a trial belongs to.
+
+        Raises:
+            UserError: It was deleted in MLflow for good.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _run(self._client.get_run(trial.parent))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise unreachable(self._client.tracking_uri, error) from error
+            text = f"The search of {trial.name}, run {trial.run_id[:8]}, is gone from MLflow."
+            raise UserError(text) from error
 
     def text(self, run: Run, name: str) -> str | None:
         """Return the text of a file that a run has logged, or None where it has not."""
@@ -223,13 +222,6 @@ class Runs:
             raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
         check_experiment(found, self._client.tracking_uri)
         return str(found.experiment_id)
-
-
-def _bring_up_to_date(uri: str) -> None:
-    try:
-        ensure_sqlite(uri)
-    except OSError:
-        return  # a store that one may only read
 
 
 def _run(run: MlflowRun) -> Run:

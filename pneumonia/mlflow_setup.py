@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import os
+import re
 import socket
+import ssl
+import threading
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from pneumonia.errors import ConfigError
-from pneumonia.provenance import without_passwords
-from pneumonia.sqlite_store import location, sqlite_path, sqlite_uri
+from pneumonia.errors import ConfigError, without_passwords
+from pneumonia.schema import URI
+from pneumonia.shell import command
+from pneumonia.sqlite_store import ensure_sqlite, location, sqlite_path, sqlite_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
 
 FOLDER = "mlruns"
 PROBE_SECONDS = 5.0
+CONTACT_SECONDS = 10.0
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_EXPERIMENT = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+_OLDEST = 3  # it has logged models
+_MOST_BYTES = 100_000
+_REASON_LENGTH = 200
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -77,9 +97,8 @@ class Settings:
 
 
 def redact(uri: str) -> str:
-    """Return a URI without the user and password in it."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in uri else uri
+    """Return a URI without what may be secret in it."""
+    return uri if sqlite_path(uri) else without_passwords("".join(uri.split()))
 
 
 def prepare_environment() -> None:
@@ -95,33 +114,169 @@ def prepare_environment() -> None:
 
 
 def probe(uri: str) -> None:
-    """Find out in seconds, and without MLflow, whether something answers at a URI.
+    """Find out in seconds, and without MLflow, whether a URI is that of a store that answers.
 
     Raises:
-        ConfigError: Nothing does.
+        ConfigError: It is not, or nothing does that could be one.
     """
-    parts = urlsplit(uri)
+    if not URI.accepts(uri):
+        hint = "It is MLFLOW_TRACKING_URI" if uri == os.environ.get("MLFLOW_TRACKING_URI") else ""
+        raise ConfigError("tracking.uri", URI.expected, redact(uri), hint)
+    if (path := sqlite_path(uri)) is not None and path.is_dir():
+        raise ConfigError("tracking.uri", "the file of a SQLite database", str(path), "A folder")
+    if path is not None or uri.startswith("databricks"):
+        return
+    ask = _ask_server if uri.startswith("http") else _ask_database
     try:
-        if parts.scheme in ("http", "https"):
-            with urllib.request.urlopen(f"{redact(uri).rstrip('/')}/health", timeout=PROBE_SECONDS):
-                pass
-        elif parts.hostname:
-            port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
-            if port:
-                socket.create_connection((parts.hostname, port), PROBE_SECONDS).close()
-    except urllib.error.HTTPError:
-        return  # it answers, if only to ask who we are
-    except (OSError, ValueError) as error:
+        within(PROBE_SECONDS, lambda: ask(uri))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a database's driver raises
         raise unreachable(uri, error) from error
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what a call returns, unless it takes too long.
+
+    The limits that libraries have do not count the look-up of a name, or an answer that drips.
+
+    Raises:
+        TimeoutError: It goes on in its thread, which ends with the process.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="within", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        if answer.done():  # the call's own
+            raise
+        raise TimeoutError(f"there was no answer within {seconds:g} seconds") from error
+
+
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection only where what MLflow posts would follow it too."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, *rest: Any) -> Any:
+        return super().redirect_request(req, fp, code, *rest) if code in (307, 308) else None
+
+
+def _ask_server(uri: str) -> None:
+    """Ask a server for an experiment, and for its version."""
+    parts = urlsplit(uri)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    headers = _credentials(parts)
+    status, text = _get(f"{place}{_EXPERIMENT}", headers)
+    if status in (401, 403, 0):
+        return  # MLflow has more ways to say who we are
+    if not _is_mlflow(text):
+        said = f"What answers there is no MLflow server: status {status} to GET {_EXPERIMENT}"
+        raise unreachable(uri, OSError(said))
+    status, text = _get(f"{place}/version", headers)
+    version = re.fullmatch(r"(\d+)\.\d+\S*", text.strip())
+    if status == HTTPStatus.OK and version and int(version[1]) < _OLDEST:
+        raise unreachable(uri, OSError(f"Its MLflow is {version[0]}, older than {_OLDEST}.0"))
+
+
+def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    """Return the status and text of an answer; 0 for a certificate that MLflow is to judge."""
+    opener = urllib.request.build_opener(_Staying)
+    try:
+        with opener.open(urllib.request.Request(url, headers=dict(headers))) as answer:
+            return answer.status, answer.read(_MOST_BYTES).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(_MOST_BYTES).decode(errors="replace")
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            return 0, ""
+        raise
+
+
+def _is_mlflow(text: str) -> bool:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(answer, dict):
+        return False
+    experiment = answer.get("experiment")
+    has_one = isinstance(experiment, dict) and "experiment_id" in experiment
+    return has_one or isinstance(answer.get("error_code"), str)
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    """Return the header with the user and password of a URI, or else of MLflow's environment."""
+    user, password = parts.username, parts.password
+    if user is None:
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{n}") for n in ("USERNAME", "PASSWORD"))
+    if user is not None:
+        pair = f"{unquote(user)}:{unquote(password or '')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _ask_database(uri: str) -> None:
+    """Connect to a database once: MLflow would try for minutes."""
+    parts = urlsplit(uri)
+    port = parts.port or PORTS[parts.scheme.partition("+")[0]]
+    socket.create_connection((parts.hostname or "", port), PROBE_SECONDS).close()
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    create_engine(uri, poolclass=NullPool).connect().close()
+
+
+def open_store(settings: Settings) -> MlflowClient:
+    """Return a client of a store that is there already: MLflow would make an empty one.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
+    uri = settings.store_uri
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        hint = (
+            "There is no store at this place: go to the folder of your searches, name another "
+            "store with `tracking.uri=...`, or make a first search with "
+            f"`{command('pneumonia', 'experiment=demo')}`"
+        )
+        raise ConfigError("tracking.uri", "an MLflow store that exists", str(path), hint)
+    probe(uri)
+    prepare_environment()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with suppress(OSError):  # a store that one may only read
+            ensure_sqlite(uri)
+        client: MlflowClient = MlflowClient(uri, uri)
+        if path is None:
+            within(CONTACT_SECONDS, lambda: client.get_experiment_by_name(settings.experiment))
+    except (MlflowException, OSError) as error:
+        raise unreachable(uri, error) from error
+    return client
 
 
 def unreachable(uri: str, error: Exception) -> ConfigError:
     """Return the error for a store that cannot be used."""
-    said = str(getattr(error, "reason", error)).strip().partition("\n")[0]
-    reason = without_passwords(said)
+    said = str(getattr(error, "reason", error)).strip().partition("\n")[0][:_REASON_LENGTH]
+    reason = without_passwords(said).rstrip(".")
     advice = "Start the server, or track into this folder with `tracking=local`"
+    if re.search(r"error code 40[13]\b|PERMISSION_DENIED|UNAUTHENTICATED", reason):
+        reason = "It does not let us in"
+        advice = (
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
     if sqlite_path(uri) is not None:
         advice = "Make its folder writable, with room in it, or name another store with "
         advice += "`tracking.uri=...`"
-    hint = f"{reason}. {advice}"
+    hint = f"{reason[:1].upper()}{reason[1:]}. {advice}"
     return ConfigError("tracking.uri", "an MLflow store that can be reached", redact(uri), hint)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import tempfile
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_dataset import dataset_input
 from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import Settings, prepare_environment, redact, unreachable
+from pneumonia.mlflow_setup import (
+    CONTACT_SECONDS,
+    Settings,
+    prepare_environment,
+    redact,
+    unreachable,
+    within,
+)
 from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
 from pneumonia.process import process_start
 from pneumonia.shell import command
@@ -33,6 +41,7 @@ HOST, PID, STARTED = "pneumonia.host", "pneumonia.pid", "pneumonia.process_start
 MODEL_NAME = "classifier"
 # MLflow's own limits; older servers only refuse what is longer, they do not cut it.
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 _log = logging.getLogger(__name__)
 
@@ -72,18 +81,48 @@ class Store:
         self.experiment_id = self._ensure_experiment()
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
-        """Return the id of the newest run with these tags, or None."""
-        runs = self._client.search_runs([self.experiment_id], _tag_words(tags), max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        """Return the id of the newest run with these tags, restored if it was deleted, or None."""
+        from mlflow.entities import ViewType
 
-    def has_run(self, run_id: str) -> bool:
-        """Tell whether the store still has a run."""
+        for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+            words = _tag_words(tags)
+            runs = self._client.search_runs([self.experiment_id], words, view, max_results=1)
+            if runs and view == ViewType.DELETED_ONLY:
+                self._client.restore_run(runs[0].info.run_id)
+            if runs:
+                return str(runs[0].info.run_id)
+        return None
+
+    def restore_runs(self, tags: Mapping[str, str]) -> tuple[set[str], int]:
+        """Restore the runs with these tags that were deleted.
+
+        Returns:
+            The ids of all runs with these tags, and how many of them were restored.
+        """
+        from mlflow.entities import ViewType
+
+        found, restored, token = set(), 0, None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], _tag_words(tags), ViewType.ALL, 1000, page_token=token
+            )
+            for run in page:
+                found.add(str(run.info.run_id))
+                if run.info.lifecycle_stage == "deleted":
+                    self._client.restore_run(run.info.run_id)
+                    restored += 1
+            token = page.token
+            if not token:
+                return found, restored
+
+    def has_model(self, model_id: str) -> bool:
+        """Tell whether the store still has a logged model."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.get_run(run_id)
+            self._client.get_logged_model(model_id)
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in _MISSING:
                 return False
             raise
         return True
@@ -161,14 +200,14 @@ class Store:
             run_id: The run that trained it.
             classifier: The file; stays where it is, and shares its disk blocks with a local
                 artifact store.
-            tags: Tell this model of the run from others.
+            tags: Tell this model from others, whichever run it was first logged by.
             params: What the model shows; the run's own where they are not given.
             look_up: Whether an earlier attempt may have left it, to be completed.
 
         Returns:
             The model's id, or None if the file is gone and no earlier attempt sent it.
         """
-        model = self._find_model(run_id, tags) if look_up else None
+        model = self._find_model(tags) if look_up else None
         ready = model is not None and str(model.status) == "READY"
         if not ready and not classifier.exists():
             return None
@@ -212,11 +251,12 @@ class Store:
         self._client.delete_logged_model(model_id)
 
     def register(
-        self, model_id: str, run_id: str, *, description: str, tags: Mapping[str, Any]
+        self, model_id: str, run_id: str, *, description: str, tags: Mapping[str, Any], time: int
     ) -> str:
         """Register a model as a new version that takes the alias; return the version.
 
-        A run registers a model once: its version is looked up first.
+        A run registers a model once: its version is looked up first. One that is sent late leaves
+        the alias to a run that ended after `time`.
         """
         name = self._settings.registered_model
         self._ensure_registered_model(name)
@@ -229,8 +269,21 @@ class Store:
             version = self._client.create_model_version(
                 name, source, run_id, texts, None, description, 0, model_id
             )
-        self._client.set_registered_model_alias(name, self._settings.alias, version.version)
+        if self._alias_since(name) <= time:
+            self._client.set_registered_model_alias(name, self._settings.alias, version.version)
         return str(version.version)
+
+    def _alias_since(self, name: str) -> int:
+        """Return when the run ended whose version has the alias, in milliseconds since 1970."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            version = self._client.get_model_version_by_alias(name, self._settings.alias)
+            return int(self._client.get_run(version.run_id).info.end_time or 0)
+        except MlflowException as error:
+            if error.error_code in _MISSING:
+                return 0
+            raise
 
     def arrange_view(self) -> str:
         """Prepare the runs table of MLflow's UI; return its place there."""
@@ -283,9 +336,8 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _find_model(self, run_id: str, tags: Mapping[str, str]) -> LoggedModel | None:
-        words = f"source_run_id = '{run_id}' and {_tag_words(tags)}"
-        models = self._client.search_logged_models([self.experiment_id], words)
+    def _find_model(self, tags: Mapping[str, str]) -> LoggedModel | None:
+        models = self._client.search_logged_models([self.experiment_id], _tag_words(tags))
         return models[0] if models else None
 
     def _put_model(self, model: LoggedModel, classifier: Path, run_id: str) -> None:
@@ -324,8 +376,14 @@ def make_ready(settings: Settings) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
+    def make() -> None:
         Store(settings).end_orphans()
+
+    try:
+        if sqlite_path(settings.store_uri) is None:
+            within(CONTACT_SECONDS, make)
+        else:
+            make()  # whose tables may take longer
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise unreachable(settings.store_uri, error) from error
 
@@ -343,6 +401,19 @@ def is_final(error: Exception) -> bool:
     if isinstance(error, (OSError, json.JSONDecodeError)):
         return False
     return isinstance(error, (LookupError, TypeError, ValueError))
+
+
+def is_unwanted(error: Exception) -> bool:
+    """Tell whether a store has answered that it will not do what was asked of it.
+
+    Not of a disk that is full, a database that is locked or a server that cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return is_final(error)
+    is_away = re.search(r"failed with (timeout )?exception|error code (429|50[234])\b", str(error))
+    return not is_away and error.error_code != "TEMPORARILY_UNAVAILABLE"
 
 
 def owner_tags() -> dict[str, str]:

@@ -15,8 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import shell, terminal
-from pneumonia.errors import UserError
-from pneumonia.provenance import without_passwords
+from pneumonia.errors import UserError, without_passwords
 
 MISTAKE, FAULT = 2, 1
 """Exit statuses."""

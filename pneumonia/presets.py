@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.ranges import Scalar
 from pneumonia.shell import shown
 from pneumonia.space import GROUPS, Space
@@ -50,7 +50,7 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
     }
     lines = ["@package _global_", *comment.splitlines()]
     head = "".join(f"# {line}\n" for line in lines)
-    return head + OmegaConf.to_yaml(OmegaConf.create(body))
+    return without_passwords(head + OmegaConf.to_yaml(OmegaConf.create(body)))
 
 
 def options(choices: Mapping[str, str]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+
+from pneumonia.errors import without_passwords
 
 LIBRARIES = (
     "pneumonia",
@@ -33,14 +34,14 @@ def provenance() -> dict[str, str]:
     """Return tags for what ran.
 
     They are `git_commit`, `code`, `python`, `version.<library>`, `machine`, `command`. A checkout
-    with changes has `+changes` behind its commit; outside a checkout there is none. User and
-    password of a URI are left out of the command.
+    with changes has `+changes` behind its commit; outside a checkout there is none. What
+    may be secret in an address is left out of the command.
     """
     found = versions(LIBRARIES) | {
         "code": code(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "command": without_passwords(shlex.join(["pneumonia", *sys.argv[1:]])),
+        "command": shlex.join(["pneumonia", *map(without_passwords, sys.argv[1:])]),
     }
     # An installed package may lie in the virtual environment of another project's checkout.
     is_ours = _git("ls-files", Path(__file__).name)
@@ -69,11 +70,6 @@ def code() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:12]
-
-
-def without_passwords(text: str) -> str:
-    """Return a text without the user and password of every URI in it."""
-    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _git(*arguments: str) -> str:

@@ -20,7 +20,7 @@ from pneumonia import config, cursor, history, journal, provenance, schema, stor
 from pneumonia.config import flatten
 from pneumonia.cursor import Cursor
 from pneumonia.data import ImageData
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.history import BUDGET, History
 from pneumonia.journal import Journal
 from pneumonia.loading import load_data
@@ -142,8 +142,7 @@ def claim(job: Job, *, uri: str | None) -> Journal:
     job.folder.mkdir(parents=True, exist_ok=True)
     if job.origin is not None:  # it may be killed before its journal says so
         _write(job.folder / history.FORKED, json.dumps(job.origin.source))
-    text = provenance.without_passwords(OmegaConf.to_yaml(cfg))
-    _write(job.folder / history.CONFIG, text)
+    _write(job.folder / history.CONFIG, without_passwords(OmegaConf.to_yaml(cfg)))
     found.claim()  # last of a new search: where there is a journal, there is a configuration
     if job.more:
         found.append("search_extended", params=dict(job.more))

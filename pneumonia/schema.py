@@ -25,6 +25,7 @@ from pneumonia.checks import (
     one_of,
     path,
 )
+from pneumonia.errors import without_passwords
 
 
 def _activations() -> list[str]:
@@ -58,10 +59,23 @@ PLACE = path("a folder", lambda path: path.is_dir() or not path.exists())
 WEIGHTS = path(
     "an existing file of weights (.weights.h5, .h5, .keras)", Path.is_file, ".h5", ".keras"
 )
-_STORES = r"(https?|(postgresql|mysql|mssql)(\+\w+)?)://[^/]|sqlite:///.|databricks\b"
+_HOST = r"([^\s/?#@\[\]]+@)?([\w.-]+|\[[\da-fA-F:.]+\])(:(?P<port>\d{1,5}))?(/[^\s?#@]*)?"
+_STORES = re.compile(
+    rf"(https?://{_HOST}"
+    rf"|(postgresql|mysql|mssql)(\+\w+)?://{_HOST.replace('port', 'own')}(\?\w+=[^\s#@]*)?"
+    r"|sqlite:///.+|databricks(://[\w.:-]+)?)"
+)
+
+
+def _is_store(value: object) -> bool:
+    found = _STORES.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and int(found["port"] or found["own"] or 0) < 2**16
+
+
 URI = Check(
-    "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...)",
-    lambda value: isinstance(value, str) and bool(re.match(_STORES, value)),
+    "the URI of an MLflow store (sqlite:///mlruns/mlflow.db, http://host:5000, ...), in whose "
+    "password / is written %2F and @ %40",
+    _is_store,
 )
 # What MLflow refuses only after a search, and what the columns of its databases hold.
 MOST_CHARACTERS = 256
@@ -85,9 +99,13 @@ ALIAS = Check(
 )
 _ARTIFACTS = r"(file|s3|gs|wasbs?|abfss?|r2|b2|s?ftp|dbfs|hdfs|viewfs|https?|mlflow-artifacts):/"
 ARTIFACTS = Check(
-    "a folder or the URI of one (s3://, gs://, ...)",
+    "a folder or the URI of one (s3://, gs://, ...), without a password, which MLflow would show",
     lambda value: (
-        (PLACE.accepts(value) and ":/" not in str(value)) or bool(re.match(_ARTIFACTS, str(value)))
+        without_passwords(str(value)) == str(value)
+        and (
+            (PLACE.accepts(value) and ":/" not in str(value))
+            or bool(re.match(_ARTIFACTS, str(value)))
+        )
     ),
 )
 ACTIVATION = named("the name of a Keras activation", _activations)

@@ -31,7 +31,7 @@ from pneumonia.config import flatten
 from pneumonia.crew import Crew
 from pneumonia.data import ImageData
 from pneumonia.error_pictures import Load
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.journal import Journal
 from pneumonia.loading import load_data
@@ -111,8 +111,9 @@ class Search:
         except Exception as error:
             found = self.bounds.explain(error)
             if not isinstance(found, GoneError):
+                reason = without_passwords(f"{type(found).__name__}: {found}")
                 with contextlib.suppress(StorageError):  # the disk may take no more of the journal
-                    self._end("failed", reason=f"{type(found).__name__}: {found}")
+                    self._end("failed", reason=reason)
             if found is not error:
                 raise found from error
             raise

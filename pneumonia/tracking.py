@@ -50,7 +50,7 @@ def check(settings: Settings) -> Checked:
         At once, with what raises `ConfigError` where the store cannot be used.
 
     Raises:
-        ConfigError: Nothing answers there; within about five seconds.
+        ConfigError: No store answers there; within about five seconds.
     """
     probe(settings.store_uri)
     return Checked(settings)
@@ -105,25 +105,27 @@ class Tracker:
     ) -> None:
         self.close()
 
-    def close(self, timeout: float = CLOSING_SECONDS) -> None:
+    def close(self, timeout: float = CLOSING_SECONDS) -> bool:
         """Wait until all is sent, but no longer than some seconds.
 
         A search that the journal does not end is marked as killed. A warning says what is left
         unsent and what will send it. What a process that died has left, another one sends.
+
+        Returns:
+            Whether all is sent.
         """
         for attempt in range(ATTEMPTS):
             companion = current()
             companion.follow(self._folder, self._settings)
             try:
-                companion.close(self._folder, timeout)
+                return companion.close(self._folder, timeout) == 0
             except ChildProcessError as error:
                 if attempt == ATTEMPTS - 1:
                     first = next(journal.read(self._folder), {})
                     name = str(first.get("search_id", "last"))
                     again = shell.resume(self._folder, name)
                     _log.warning("%s `%s` sends what is left.", error, again)
-            else:
-                return
+        return False
 
 
 def search_run_id(folder: Path) -> str | None:

@@ -14,9 +14,9 @@ from typing import NoReturn
 from pneumonia import terminal
 from pneumonia.arguments import run
 from pneumonia.errors import UserError
-from pneumonia.mlflow_setup import Settings, prepare_environment, redact, unreachable
+from pneumonia.mlflow_setup import Settings, open_store, prepare_environment, redact, unreachable
 from pneumonia.mlflow_store import Store
-from pneumonia.shell import command, commands
+from pneumonia.shell import commands
 from pneumonia.sqlite_store import sqlite_path
 
 _HELP = """\
@@ -44,13 +44,10 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args(arguments).port
     settings = Settings()
-    path = sqlite_path(settings.store_uri)
-    if path is None:
+    open_store(settings)
+    if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
         return 0
-    if not path.exists():
-        first = command("pneumonia", "experiment=demo")
-        raise UserError(f"Nothing to show yet: there is no {path}. Run `{first}` first.")
     if not 0 < port < 2**16 or _is_taken(port):
         raise UserError(f"Port {port} is taken. Choose another: {_elsewhere()}")
     place = _arrange(settings)

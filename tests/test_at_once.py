@@ -67,6 +67,12 @@ def without_workers(ran: Ran) -> list[Any]:
     return [first, *by_trial(ran), last]
 
 
+def best_scores(ran: Ran) -> list[tuple[int, float]]:
+    """Return the curve of best scores in MLflow: steps and values."""
+    points = ran.store.client.get_metric_history(ran.parent.info.run_id, "best_score")
+    return sorted((point.step, point.value) for point in points)
+
+
 def at_once(ran: Ran) -> int:
     """Return how many trials ran at once, at most."""
     running, most = set(), 0
@@ -85,6 +91,8 @@ def test_the_search_is_the_same(here: Callable[..., Ran]) -> None:
     assert (at_once(alone), at_once(ran)) == (1, 3)
     assert without_workers(ran) == without_workers(alone)
     assert_same_weights(ran, alone)
+    assert best_scores(ran) == best_scores(alone)
+    assert len(best_scores(ran)) == 6
     assert statuses(ran) == ["FINISHED"] * 6
     assert_nothing_repeats_or_runs(ran.store)
 
@@ -128,6 +136,8 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     (tmp_path / "alone").mkdir()
     alone = command(tmp_path / "alone", *RANDOM, "executor.workers=1")
     assert by_trial(again) == by_trial(alone)
+    scores = [event["score"] for event in alone.of("trial_ended")]
+    assert best_scores(again) == [(n, max(scores[:n])) for n in range(1, 7)]
     assert_same_weights(again, alone)
     assert statuses(again) == ["FINISHED"] * 6
     assert_nothing_repeats_or_runs(again.store)

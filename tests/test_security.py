@@ -23,8 +23,10 @@ import numpy as np
 import pytest
 from test_tracking import Server, empty_store, server  # noqa: F401
 
-from pneumonia import classifier, torch_weights, ui
-from pneumonia.errors import DataError, UserError
+from pneumonia import account, classifier, presets, torch_weights, ui
+from pneumonia.config import flatten
+from pneumonia.errors import ConfigError, DataError, UserError, hide_passwords, without_passwords
+from pneumonia.executors import Failure
 
 ROOT = Path(__file__).parents[1]
 TRACE = "executed"
@@ -213,6 +215,7 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
+    monkeypatch.setattr(ui, "open_store", lambda settings: None)
     monkeypatch.setattr(
         ui, "Store", lambda settings: type("Known", (), {"arrange_view": lambda: "#/"})
     )
@@ -385,3 +388,115 @@ def wait_for(address: str) -> None:
             return
         time.sleep(0.5)
     raise AssertionError(f"nothing answers at {address}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://anna:hush@h:5000/x", "http://h:5000/x"),
+        ("http://hush@h", "http://h"),
+        ("http://anna:hu/sh@h", "http://h"),
+        ("http://anna:hu@sh@h", "http://h"),
+        ("http://anna:hu?sh#h%2Fu@h/x", "http://h/x"),
+        ("http://anna:hush", "http://"),
+        ("http://anna:hu/sh", "http://"),
+        ("postgresql://anna:hush@h/db?sslmode=require", "postgresql://h/db?sslmode=require"),
+        ("postgresql://h/db?sslmode=require&password=hush", "postgresql://h/db"),
+        ("postgresql://h/db?user=a@b&password=hush", "postgresql://b"),
+        ("postgresql+psycopg2://h/db?sslkey=hush", "postgresql+psycopg2://h/db"),
+        ("mysql+pymysql://u:hush@h:3306/db?charset=utf8", "mysql+pymysql://h:3306/db?charset=utf8"),
+        ("http://h/x?api_key=hush", "http://h/x"),
+        ("http://h/x#access_token=hush", "http://h/x"),
+        ("https://b.s3.org/x?X-Amz-Signature=hush&y=1).", "https://b.s3.org/x)."),
+        ("s3://AKIA:hu/sh@bucket/x", "s3://bucket/x"),
+        ("s3://bucket/a@b/c", "s3://bucket/a@b/c"),
+        ("wasbs://container@account/x", "wasbs://container@account/x"),
+        ("wasbs://container:hush@account/x", "wasbs://account/x"),
+        ("sqlite:////home/a@b/x?y.db", "sqlite:////home/a@b/x?y.db"),
+        ("file:///a@b", "file:///a@b"),
+        ("sqlite+pysqlcipher://:hush@/x.db", "sqlite+pysqlcipher:///x.db"),
+        ("a 'http://u:hush@h', b http://u:hush@i.", "a 'http://h', b http://i."),
+        ("Is it http://h:5000? Or a@b?", "Is it http://h:5000? Or a@b?"),
+        (
+            "models:/pneumonia@champion dataset.path=a@b",
+            "models:/pneumonia@champion dataset.path=a@b",
+        ),
+        ('${oc.env:X,"http://127.0.0.1:5000"}', '${oc.env:X,"http://127.0.0.1:5000"}'),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        (r"x=http\://anna\:hush@h\:5000", r"x=http\://h\:5000"),  # as Hydra writes a sweep
+    ],
+)
+def test_what_may_be_secret_in_an_address_is_left_out(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
+    assert without_passwords(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://anna:hush@h",
+        "http://anna:hu sh@h",
+        "anna:hush@h",
+        "http:/anna:hush@h",
+        "//anna:hu/sh@h",
+        "postgresql://h/x?password=hush",
+    ],
+)
+def test_no_message_shows_a_password(address: str) -> None:
+    message = str(ConfigError("tracking.url", "a key of the config", address, "The nearest is x"))
+    assert "hu" not in message
+    assert message.endswith("The nearest is x.")
+    assert "hush" not in str(UserError(f"It is {address}."))
+
+
+SECRET = "https://anna:hush@h/x?token=hush"
+
+
+def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"dataset": {"url": SECRET, "names": [SECRET, "b"]}}
+    assert "hush" not in str(flatten(config))
+    groups = ("augment", "model", "dense", "optimizer", "training", "features")
+    whole: dict[str, Any] = {**config, **{group: {} for group in groups}}
+    assert "hush" not in presets.text(whole, {}, epochs=1, comment=f"from {SECRET}")
+    assert "hush" not in str(account.ending(Failure(f"no {SECRET}", f"Traceback\nno {SECRET}")))
+    hook = sys.excepthook
+    try:
+        hide_passwords()
+        sys.excepthook(ValueError, ValueError(SECRET), None)
+    finally:
+        sys.excepthook = hook
+    assert "ValueError: https://h/x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["tracking.uri=http://anna:hu/sh@127.0.0.1:1"], "the URI of an MLflow store"),
+        (["tracking.uri=http://anna:hush@127.0.0.1:1"], "Received: 'http://127.0.0.1:1'"),
+        (["tracking.uri=http://anna:hush@h", "hydra.run.dir='o/${tracking.uri}'"], "no password"),
+        (
+            [
+                *("-m", "tracking.uri=http://anna:hush@h,http://anna:hush@i"),
+                "hydra.sweep.subdir='${hydra.job.override_dirname}'",
+            ],
+            "no password",
+        ),
+        (
+            ["tracking.artifacts=s3://AKIA:hush@bucket/x"],
+            "without a password, which MLflow would show",
+        ),
+        (["tracking.url=http://anna:hush@h"], "a key of the config. Received: 'http://h'"),
+    ],
+)
+def test_a_command_leaves_no_password(
+    arguments: list[str], fragment: str, tmp_path: Path, spawn: Any
+) -> None:
+    small = ["dataset=phantom", "dataset.train=4", "dataset.val=4", "dataset.test=4"]
+    done = spawn("pneumonia", *arguments, *small, "hydra.output_subdir=copies", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert fragment in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hush" not in done.stderr
+    assert "sh@" not in done.stderr
+    assert holding(tmp_path, "hush") == []
+    assert not [path for path in tmp_path.rglob("*") if "hush" in str(path)]

@@ -826,7 +826,7 @@ def test_the_ui_says_when_there_is_nothing_to_show(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert serve_ui([]) == 2
-    assert "Run `pneumonia experiment=demo` first." in capsys.readouterr().err
+    assert "`pneumonia experiment=demo`" in capsys.readouterr().err
 
 
 @pytest.mark.slow
