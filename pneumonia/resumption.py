@@ -39,6 +39,7 @@ _UNCHECKED = ("resume", "tracking.", "dataset.", "executor.", "features.")
 # Beside the arguments of a trial, what its result depends on.
 _COMMON = ("seed", "objective.", "features.")
 _NONE = "(none)"
+_ANEW = "Put a copy in its place, or begin the search anew."
 _HINT = (
     "A copy of it goes to MLflow, as an artifact of the search's run: put that in its place, or "
     "begin the search anew."
@@ -106,6 +107,8 @@ def plan(job: Job, overrides: Sequence[str]) -> Job:
     name = "last" if asked.search is None else str(asked.search)
     folder = _find(name, overrides)
     past = history.read(folder)
+    if past.started is None and Cursor.read(folder / cursor.NAME).next:
+        raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
     changed = _overlay(_saved(folder, past), job, overrides, history.choices(folder))
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
@@ -136,7 +139,7 @@ def claim(job: Job, *, uri: str | None) -> Journal:
     found = Journal(job.folder)
     lost = Cursor.read(job.folder / cursor.NAME).next - found.count
     if lost > 0:
-        terminal.say(f"warning: {found.path} has lost its last {lost} events; they come again.")
+        terminal.say(f"warning: {found.path} has lost its end ({lost} lines), which comes again.")
     cfg = OmegaConf.create(plain(job.cfg))
     cfg.tracking.uri = uri
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
     monkeypatch.setattr(sys, "argv", ["pneumonia", *TRAIN])
     assert cli.main() == 2
     said = capsys.readouterr().err
-    assert said.startswith("outputs")
+    assert said.startswith("`hydra.run.dir`: expected a folder that can be made and written to.")
     assert said.count("\n") == 1
 
 

@@ -361,5 +361,8 @@ def test_a_journal_that_has_lost_its_end_is_told(
     folder = begin()
     Cursor("somewhere", next=5, run_id="0").save(folder / cursor.NAME)
     resumption.claim(plan("resume=last"), uri=None).close()
-    told = "warning: {}/journal.jsonl has lost its last 4 events; they come again.\n"
+    told = "warning: {}/journal.jsonl has lost its end (4 lines), which comes again.\n"
     assert capsys.readouterr().err in (told.format(folder), told.format("outputs/one"))
+    (folder / NAME).write_text("")
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged: it is empty, and was not\."):
+        plan("resume=last")
