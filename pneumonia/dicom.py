@@ -41,6 +41,8 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe, which may never end
+            return False
         with path.open("rb") as file:
             return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
     except OSError:
@@ -57,7 +59,7 @@ def kind_of(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
     has_none = not suffix or suffix[1:].isdigit()
-    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+    if suffix in SUFFIXES or (has_none and is_dicom(path)):
         return DICOM
     return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
 
@@ -102,6 +104,8 @@ def read_header(path: Path) -> Header:
     """
     if not is_supported():
         raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
+    if not path.is_file():
+        raise DataError(f"{path}: not a file.")
     from pydicom import dcmread
     from pydicom.pixels.utils import pixel_array
 
