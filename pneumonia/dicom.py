@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
-EXTRA = "pip install 'pneumonia[dicom]'"
+EXTRA = "pip install 'pydicom>=3' 'python-gdcm>=3.0.24'"
 IMAGE, DICOM = "image", "DICOM"
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -51,7 +51,8 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        return _starts_as_dicom(path)
+        # Of a pipe, nothing may ever come.
+        return path.is_file() and _starts_as_dicom(path)
     except OSError:
         return False
 
@@ -66,7 +67,7 @@ def kind_of(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
     has_none = not suffix or suffix[1:].isdigit()
-    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+    if suffix in SUFFIXES or (has_none and is_dicom(path)):
         return DICOM
     return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
 
@@ -133,6 +134,8 @@ def _open(path: Path) -> Dataset:
     """Return what a file says of its image, which can be shown."""
     from pydicom import dcmread
 
+    if not path.is_file():
+        raise DataError(f"{path}: not a file.")
     if not _starts_as_dicom(path):
         raise DataError(f"{path}: not a DICOM file.")
     header = dcmread(path, stop_before_pixels=True, force=True)

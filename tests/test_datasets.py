@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import tracemalloc
@@ -470,6 +471,17 @@ def test_the_folder_that_works_is_looked_for(
     found = re.findall("those are in `dataset.path=(.*)`", str(caught.value))
     assert found == ([] if meant is None else [str(tmp_path / meant)])
     assert all(len(image_folder(path=path).train) for path in found)
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.dcm", "pipe", "1.2.840"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    os.mkfifo(tmp_path / "val" / "NORMAL" / name)
+    if name.endswith(("png", "dcm")):
+        with pytest.raises(ConfigError, match=f"{name}: not a file"):
+            image_folder(path=str(tmp_path))
+    else:
+        assert image_folder(path=str(tmp_path)).notes[0].endswith("1 without a suffix")
 
 
 def test_a_zip_file_is_to_be_unpacked(tmp_path: Path) -> None:

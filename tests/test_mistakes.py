@@ -277,7 +277,7 @@ DATA: list[Case] = [
     (folder("no_train"), "expected a folder train"),
     (folder("other_classes"), "the same in all splits, ['NORMAL', 'PNEUMONIA'] as in 'train'"),
     (folder("empty_split"), "Received: no images"),
-    (folder("dicom"), "no images, but files of the kind .dcm"),
+    (folder("dicom"), "8 of 8 files cannot be used"),
     (folder("few"), "expected at least 3 images to divide into train, val and test. Received: 2"),
     (folder("link_file"), "none that leads out of dataset.path"),
     (folder("link_folder"), "none that leads out of dataset.path"),
