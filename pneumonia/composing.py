@@ -38,9 +38,11 @@ from pneumonia.spelling import quoted
 from pneumonia.translation import Translator
 
 NAME = "config"
-OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 VERSION_BASE = "1.3"
 _PARAMS = "hydra.sweeper.params"
+
+# The folder of a search is named by it.
+OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 
 
 def find_conf() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,16 +11,14 @@ from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+import pneumonia.composing  # noqa: F401 - for its resolvers, in a launcher's processes too
 from pneumonia import shell, terminal
 from pneumonia.errors import UserError, without_passwords
 
 MISTAKE, FAULT = 2, 1
 """Exit statuses."""
-
-# Here, where a launcher's other processes import it too: the name of their folder holds it.
-OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 
 
 def attempt(run: Callable[[], float]) -> float:

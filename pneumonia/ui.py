@@ -77,16 +77,20 @@ def _elsewhere() -> str:
 
 
 def _become_server(settings: Settings, port: int) -> NoReturn:
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # more processes, for other uses
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
-    os.environ["PYTHONSAFEPATH"] = "1"  # Python modules in the current folder are not MLflow's
+    environment = {
+        "PYTHONWARNINGS": "ignore",
+        **os.environ,
+        "PYTHONSAFEPATH": "1",  # Python modules in the current folder are not MLflow's
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for other uses
+    }
     uvicorn = f"--log-level warning --app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
     place = ["--backend-store-uri", settings.store_uri, "--no-serve-artifacts"]
     if settings.artifact_location:
         place += ["--default-artifact-root", settings.artifact_location]
     address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options = [*place, *address, "--uvicorn-opts", uvicorn]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options])
+    server = [sys.executable, "-m", "mlflow", "server", *options]
+    os.execve(sys.executable, server, environment)
 
 
 def _is_taken(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_jobs_of_one_second_get_different_folders(tmp_path: Path) -> None:
         cfg = composing.compose([])
         HydraConfig.instance().set_config(cfg)
         folders.add(cfg.hydra.run.dir)
-    OmegaConf.clear_resolver("pid")
+    OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
     HydraConfig.instance().cfg = None
     assert len(folders) == 8
     assert all(folder.startswith("outputs/2") for folder in folders)

@@ -35,14 +35,21 @@ def test_a_trial_that_works_gives_its_result(tmp_path: Path) -> None:
 
 def test_a_trial_that_breaks_gives_reason_and_traceback(tmp_path: Path) -> None:
     cfg = task(tmp_path).config
-    (tmp_path / "trials").write_text("a file where a folder belongs")
+    cfg["dense"] |= {"activation": "nothing"}
     outcome = run(Task("0001", cfg, 2, str(tmp_path)))
     assert isinstance(outcome, Failure)
-    assert outcome.reason.startswith(("FileExistsError: ", "NotADirectoryError: "))
+    assert outcome.reason.startswith("ValueError: ")
     assert "\n" not in outcome.reason
-    assert "trials" in outcome.reason
+    assert "nothing" in outcome.reason
     assert outcome.traceback.startswith("Traceback")
-    assert "checkpoint.py" in outcome.traceback
+    assert "heads.py" in outcome.traceback
+
+
+def test_a_file_where_a_folder_belongs_stops_the_search(tmp_path: Path) -> None:
+    cfg = task(tmp_path).config
+    (tmp_path / "trials").write_text("a file where a folder belongs")
+    with pytest.raises(StorageError, match=r"trials.*: (File exists|Not a directory)"):
+        run(Task("0001", cfg, 2, str(tmp_path)))
 
 
 def test_a_reason_is_one_line_also_of_an_error_without_text(

@@ -208,7 +208,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
     ]
     killed = finish(processes[1], folders[1])
     sign, text = moments.ENDINGS[0]
-    moment = moments.Moment("evaluation", text, sign, with_companion=True)
+    moment = moments.Moment("evaluation", text, sign, victim=moments.BOTH)
     with start(folders[1], "resume=last") as again:
         assert moments.kill(again, folders[1], moment), finish(again, folders[1]).stderr
     whole = finish(processes[0], folders[0])

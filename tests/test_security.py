@@ -207,7 +207,7 @@ def test_weights_of_a_classifier_come_from_itself(model: Path, kind: str) -> Non
 def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
 
-    def become(path: str, command: list[str]) -> NoReturn:
+    def become(path: str, command: list[str], environment: dict[str, str]) -> NoReturn:
         taken.extend(command)
         raise SystemExit
 
@@ -219,7 +219,7 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         ui, "Store", lambda settings: type("Known", (), {"arrange_view": lambda: "#/"})
     )
-    monkeypatch.setattr(os, "execv", become)
+    monkeypatch.setattr(os, "execve", become)
     with pytest.raises(SystemExit):
         ui.serve_ui(["--port", "5999"])
     assert taken[taken.index("--host") + 1] == "127.0.0.1"
