@@ -35,7 +35,7 @@ Give the probability of pneumonia, or of what a classifier was trained for, for 
   pneumonia-predict IMAGE... [key=value ...]
 
 IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF, WebP and,
-with `pip install 'pneumonia[dicom]'`, DICOM.
+with `pip install 'pydicom>=3' 'python-gdcm>=3.0.24'`, DICOM.
 
 Keys:
   model=models:/pneumonia@champion

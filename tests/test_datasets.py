@@ -549,7 +549,7 @@ def test_dicom_is_trained_on_beside_other_kinds(
     data = image_folder(path=str(tmp_path))
     assert data.notes == (
         "files in class folders that are left out: 4 DICOM",
-        "DICOM files are read with the package pydicom: pip install 'pneumonia[dicom]'",
+        "DICOM files are read with the package pydicom: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'",
     )
 
 
@@ -560,7 +560,9 @@ def test_a_class_of_dicom_alone_says_what_to_install(
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "IM1").write_bytes(bytes(128) + b"DICM")
     monkeypatch.setattr(dicom, "is_supported", lambda: False)
-    with pytest.raises(ConfigError, match=r"of the kind DICOM; pip install 'pneumonia\[dicom\]'"):
+    with pytest.raises(
+        ConfigError, match=r"of the kind DICOM; pip install 'pydicom>=3' 'python-gdcm>=3.0.24'"
+    ):
         image_folder(path=str(tmp_path))
 
 

@@ -39,7 +39,9 @@ def write_dicom(
         frame: The pixels as that compresses them.
         elements: By their keywords.
     """
-    pydicom = pytest.importorskip("pydicom", reason="needs pydicom: pip install 'pneumonia[dicom]'")
+    pydicom = pytest.importorskip(
+        "pydicom", reason="needs pydicom: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'"
+    )
     uid = pydicom.uid
     dataset = pydicom.dataset.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -172,7 +174,9 @@ def test_dicom_is_decoded_as_a_viewer_shows_it(
 
 
 def test_dicom_with_a_lookup_table(tmp_path: Path) -> None:
-    pydicom = pytest.importorskip("pydicom", reason="needs pydicom: pip install 'pneumonia[dicom]'")
+    pydicom = pytest.importorskip(
+        "pydicom", reason="needs pydicom: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'"
+    )
     table = pydicom.dataset.Dataset()
     table.add_new("LUTDescriptor", "US", [256, 0, 12])
     table.add_new("LUTData", "US", [4095 - 16 * index for index in range(256)])
@@ -347,9 +351,9 @@ def test_compressed_dicom_that_is_cut_off(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("syntax", "message"),
     [
-        ("JPEG2000", r"needs a decoder: pip install 'pneumonia\[dicom\]'$"),
-        ("JPEGLSLossless", r"needs a decoder: pip install 'pneumonia\[dicom\]'$"),
-        ("JPEGLosslessSV1", r"needs a decoder: pip install 'pneumonia\[dicom\]'$"),
+        ("JPEG2000", r"needs a decoder: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'$"),
+        ("JPEGLSLossless", r"needs a decoder: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'$"),
+        ("JPEGLosslessSV1", r"needs a decoder: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'$"),
         ("MPEG2MPML", "compressed as MPEG2 Main Profile / Main Level; not supported"),
         ("HTJ2KLossless", "compressed as High-Throughput JPEG 2000 .*; not supported"),
     ],
@@ -442,5 +446,5 @@ def test_without_pydicom_the_extra_is_named(
     assert predict.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"{tmp_path}/IM1: a DICOM file, which needs the package pydicom: "
-        "pip install 'pneumonia[dicom]'\n"
+        "pip install 'pydicom>=3' 'python-gdcm>=3.0.24'\n"
     )

@@ -33,16 +33,17 @@ def test_a_trial_that_works_gives_its_result(tmp_path: Path) -> None:
     assert result.best_epoch == len(result.history) == 1
 
 
-def test_a_trial_that_breaks_gives_reason_and_traceback(tmp_path: Path) -> None:
-    cfg = task(tmp_path).config
-    cfg["dense"] |= {"activation": "nothing"}
-    outcome = run(Task("0001", cfg, 2, str(tmp_path)))
+def test_a_trial_that_breaks_gives_reason_and_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumonia.checkpoint._about", lambda execution: {"trials": {1j}})
+    outcome = run(task(tmp_path))
     assert isinstance(outcome, Failure)
-    assert outcome.reason.startswith("ValueError: ")
+    assert outcome.reason.startswith("TypeError: ")
     assert "\n" not in outcome.reason
-    assert "nothing" in outcome.reason
+    assert "set" in outcome.reason
     assert outcome.traceback.startswith("Traceback")
-    assert "heads.py" in outcome.traceback
+    assert "checkpoint.py" in outcome.traceback
 
 
 def test_a_file_where_a_folder_belongs_stops_the_search(tmp_path: Path) -> None:

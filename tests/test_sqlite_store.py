@@ -19,6 +19,7 @@ import pytest
 from test_tracking import (
     CLASSIFIER,
     assert_whole,
+    edit_journal,
     empty_store,
     folder,
     journal,
@@ -391,8 +392,7 @@ def test_artifacts_belong_to_where_the_project_is_now(
     track(new / "outputs" / "search", Settings())  # nothing is sent again
     assert_whole(trials=3, epochs=2)
     write_search(new / "outputs" / "other")
-    journal = new / "outputs" / "other" / "journal.jsonl"
-    journal.write_text(journal.read_text().replace('"s1"', '"s2"'))
+    edit_journal(new / "outputs" / "other", '"s1"', '"s2"')
     track(new / "outputs" / "other", Settings())
     assert not any(path.is_relative_to(old) for path in places())
     assert len(list((new / "mlruns").rglob("model.keras"))) == 6
