@@ -51,7 +51,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        return _starts_as_dicom(path)
+        return path.is_file() and _starts_as_dicom(path)
     except OSError:
         return False
 
@@ -66,7 +66,7 @@ def kind_of(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
     has_none = not suffix or suffix[1:].isdigit()
-    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+    if suffix in SUFFIXES or (has_none and is_dicom(path)):
         return DICOM
     return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
 
@@ -133,6 +133,8 @@ def _open(path: Path) -> Dataset:
     """Return what a file says of its image, which can be shown."""
     from pydicom import dcmread
 
+    if not path.is_file():
+        raise DataError(f"{path}: not a file.")
     if not _starts_as_dicom(path):
         raise DataError(f"{path}: not a DICOM file.")
     header = dcmread(path, stop_before_pixels=True, force=True)
@@ -256,6 +258,9 @@ def _shares(pixels: Values, is_seen: npt.NDArray[np.bool_], header: Dataset) -> 
     """Return how bright each pixel is, from 0 to 1, before any inversion."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+    slope = _first(header, "RescaleSlope")
+    if slope == 0:
+        raise ValueError("RescaleSlope 0")
     values = apply_modality_lut(pixels, header)
     if not np.isfinite(values[is_seen]).all():
         raise ValueError("pixels that are not finite")
@@ -270,9 +275,6 @@ def _shares(pixels: Values, is_seen: npt.NDArray[np.bool_], header: Dataset) -> 
     # What a rescaling adds and multiplies by changes black and white in the same way.
     low, high = _span(pixels[is_seen], header)
     shares = np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1)
-    slope = _first(header, "RescaleSlope")
-    if slope == 0:
-        raise ValueError("RescaleSlope 0")
     return 1 - shares if slope is not None and slope < 0 else shares
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import tracemalloc
@@ -346,6 +347,14 @@ def test_all_files_that_cannot_be_used_are_counted_and_a_few_named(tmp_path: Pat
     assert lines[1].endswith("bad0.png: an empty file.")
     assert len(lines) == 7
     assert lines[-1].strip() == "and 3 more."
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.dcm"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    save_folder(tmp_path, ("train", "val", "test"))
+    os.mkfifo(tmp_path / "val" / "NORMAL" / name)
+    with pytest.raises(ConfigError, match=rf"{name}: not a file"):
+        image_folder(path=str(tmp_path))
 
 
 def test_deep_images_are_read_alike_or_refused_when_the_folder_is_opened(tmp_path: Path) -> None:
