@@ -27,6 +27,8 @@ Values = npt.NDArray[Any]
 
 DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
+# The least maximum of floats that are no shares of 1, unless they are whole.
+_LEAST = 16
 _PNG_GREY_ALPHA = "LA;16B"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
@@ -60,8 +62,12 @@ def span(
         raise ValueError("pixels that are not finite")
     if low < 0 and not signed:
         raise ValueError(f"pixels from {low:g} to {high:g}; none may be below 0")
-    if values.dtype.kind == "f" and high <= 1:
-        return 0.0, 1.0
+    if values.dtype.kind == "f":
+        if high <= 1:
+            return 0.0, 1.0
+        # Shares of 1 that overshoot it, or almost black: not to be told apart.
+        if high < _LEAST and (values % 1).any():
+            raise ValueError(f"floats of up to {high:g}, neither shares of 1 nor of 255")
     used = told or (bits if bits <= 8 else _depth(low, high))
     if signed and (low < 0 or told):
         return -(2.0 ** (used - 1)), 2.0 ** (used - 1) - 1
@@ -115,7 +121,7 @@ def read_png(file: BinaryIO) -> Image.Image:
     if key is not None:
         alpha = np.where((colours == np.array(key)).all(axis=2, keepdims=True), 0, 65535)
     seen = colours[alpha[..., 0] > 0] if alpha.size else colours
-    low, high = span(seen, bits=16, told=_told_by_png(seen, _find_chunk(file, b"sBIT")))
+    low, high = span(seen, bits=16, told=_told_by_png(seen, _find_chunk(file, b"sBIT")[:count]))
     layers = [to_eight_bits(colours, low, high), to_eight_bits(alpha, 0, 65535)]
     return _join(np.concatenate(layers, axis=2), orientation)
 

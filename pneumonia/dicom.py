@@ -259,6 +259,9 @@ def _shares(pixels: Values, is_seen: npt.NDArray[np.bool_], header: Dataset) -> 
     """Return how bright each pixel is, from 0 to 1, before any inversion."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+    slope = _first(header, "RescaleSlope")
+    if slope == 0:
+        raise ValueError("RescaleSlope 0")
     values = apply_modality_lut(pixels, header)
     if not np.isfinite(values[is_seen]).all():
         raise ValueError("pixels that are not finite")
@@ -273,9 +276,6 @@ def _shares(pixels: Values, is_seen: npt.NDArray[np.bool_], header: Dataset) -> 
     # What a rescaling adds and multiplies by changes black and white in the same way.
     low, high = _span(pixels[is_seen], header)
     shares = np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1)
-    slope = _first(header, "RescaleSlope")
-    if slope == 0:
-        raise ValueError("RescaleSlope 0")
     return 1 - shares if slope is not None and slope < 0 else shares
 
 

@@ -193,6 +193,8 @@ def _open(path: Path, file: BinaryIO) -> Image.Image:
     file.seek(0)
     image = Image.open(file, formats=_FORMATS)
     _check_size(path, *image.size)
+    if image.mode == "P" and image.palette is None:
+        raise DataError(f"{path}: a palette image without its palette.")
     return image
 
 

@@ -549,7 +549,7 @@ def test_dicom_is_trained_on_beside_other_kinds(
     data = image_folder(path=str(tmp_path))
     assert data.notes == (
         "files in class folders that are left out: 4 DICOM",
-        "DICOM files are read with the package pydicom: pip install 'pydicom>=3' 'python-gdcm>=3.0.24'",
+        f"DICOM files are read with the package pydicom: {dicom.EXTRA}",
     )
 
 

@@ -403,6 +403,7 @@ def test_compressed_dicom_that_does_not_say_how(tmp_path: Path) -> None:
         ({"RescaleSlope": "1e308", "RescaleIntercept": 0} | WINDOW, "pixels that are not finite"),
         ({"RescaleSlope": 1, "RescaleIntercept": "-1e400"} | WINDOW, "not finite|decoded"),
         ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope 0"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 9} | WINDOW, "RescaleSlope 0"),
     ],
 )
 @pytest.mark.filterwarnings("error")

@@ -150,6 +150,13 @@ def test_a_palette_of_any_depth(tmp_path: Path, depth: int, alphas: bytes) -> No
     assert np.abs(decode(path, channels=3) - expected).max() <= 1
 
 
+def test_a_palette_image_without_its_palette_is_refused(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", RAMP_12 >> 4, depth=8, colour=3)
+    for read in (read_header, lambda path: decode(path, channels=1)):
+        with pytest.raises(DataError, match="without its palette"):
+            read(path)
+
+
 @pytest.mark.parametrize(
     ("colour", "depth"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)]
 )
@@ -225,6 +232,16 @@ def test_sbit_tells_the_bits_in_use(
     samples = np.repeat(values[..., None], count, axis=2)
     path = write_png(tmp_path / "a.png", samples, depth=16, colour=colour, chunks=chunks)
     np.testing.assert_array_equal(decode(path, channels=1)[..., 0], shades(values, top))
+
+
+@pytest.mark.parametrize("colour", [4, 6])
+def test_the_bits_of_alpha_are_not_those_of_colours(tmp_path: Path, colour: int) -> None:
+    count = 2 if colour == 4 else 4
+    samples = np.repeat(RAMP_12[..., None] // 4 + 1, count, axis=2)
+    samples[..., -1] = 65535
+    chunks = chunk(b"sBIT", bytes([12] * (count - 1) + [16]))
+    path = write_png(tmp_path / "a.png", samples, depth=16, colour=colour, chunks=chunks)
+    np.testing.assert_array_equal(decode(path, channels=1)[..., 0], shades(samples[..., 0], 4095))
 
 
 def test_a_deep_png_is_upright_and_found_damaged(tmp_path: Path) -> None:
@@ -375,6 +392,13 @@ def test_floats_are_shares_of_one_or_of_the_bits_in_use(
     values = (SHARES * factor).astype(np.float32)
     path = write_tiff(tmp_path, values)
     np.testing.assert_array_equal(decode(path, channels=1)[..., 0], shades(values, top))
+
+
+@pytest.mark.parametrize("factor", [1.0001, 1.2, 3.7])
+def test_floats_that_overshoot_one_are_not_shown_black(tmp_path: Path, factor: float) -> None:
+    path = write_tiff(tmp_path, (SHARES * factor).astype(np.float32))
+    with pytest.raises(DataError, match="neither shares of 1 nor of 255"):
+        decode(path, channels=1)
 
 
 @pytest.mark.parametrize(("constant", "shown"), [(0, 0), (7, 7), (4000, 249), (65535, 255)])

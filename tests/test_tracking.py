@@ -159,7 +159,7 @@ def edit_journal(folder: Path, old: str, new: str) -> None:
     """Replace a text in a journal, as if it had been written so."""
     place, lines = Place(), []
     for event in list(read(folder)):
-        event.pop("crc")
+        event.pop("crc", None)
         line, place = seal(json.loads(json.dumps(event).replace(old, new)), place)
         lines.append(line)
     (folder / "journal.jsonl").write_bytes(b"".join(lines))
