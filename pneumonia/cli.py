@@ -272,7 +272,7 @@ def _job(cfg: DictConfig) -> float:
         _run_job(job)
         return history.objective(folder)
     except Exception as error:
-        found = _user_error(error)
+        found = _user_error(error) or storage.explain(error)
         if found is None:
             raise
         _remove_if_unused(folder)

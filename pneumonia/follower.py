@@ -127,7 +127,11 @@ class Follower:
         """Find where the follower before this one ended."""
         self._cursor = Cursor.load(self._path, self._identity)
         places = [Place(), *(place for _, place in journal.walk(self._folder))]
-        if self._cursor.refused or self._cursor.place not in places:
+        has_lost_its_end = self._cursor.place not in places
+        if has_lost_its_end:
+            text = "The journal of this search has lost events that it had. They come again."
+            self._warn("lost", text)
+        if has_lost_its_end or self._cursor.refused:
             self._begin_anew()
         # An earlier follower may have sent what is there already without noting it.
         self._doubtful_until = len(places) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
@@ -15,7 +16,6 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -122,8 +122,9 @@ def probe(uri: str) -> None:
     if not URI.accepts(uri):
         hint = "It is MLFLOW_TRACKING_URI" if uri == os.environ.get("MLFLOW_TRACKING_URI") else ""
         raise ConfigError("tracking.uri", URI.expected, redact(uri), hint)
-    if (path := sqlite_path(uri)) is not None and path.is_dir():
-        raise ConfigError("tracking.uri", "the file of a SQLite database", str(path), "A folder")
+    if (path := sqlite_path(uri)) is not None and path.exists() and not path.is_file():
+        hint = "It is a folder" if path.is_dir() else "It is no file on a disk"
+        raise ConfigError("tracking.uri", "the file of a SQLite database", str(path), hint)
     if path is not None or uri.startswith("databricks"):
         return
     ask = _ask_server if uri.startswith("http") else _ask_database
@@ -253,14 +254,18 @@ def open_store(settings: Settings) -> MlflowClient:
     prepare_environment()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with suppress(OSError):  # a store that one may only read
+        try:
             ensure_sqlite(uri)
+        except OSError as error:  # a store that one may only read is as it is
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
         client: MlflowClient = MlflowClient(uri, uri)
         if path is None:
             within(CONTACT_SECONDS, lambda: client.get_experiment_by_name(settings.experiment))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise unreachable(uri, error) from error
     return client
 

@@ -63,7 +63,7 @@ _HOST = r"([^\s/?#@\[\]]+@)?([\w.-]+|\[[\da-fA-F:.]+\])(:(?P<port>\d{1,5}))?(/[^
 _STORES = re.compile(
     rf"(https?://{_HOST}"
     rf"|(postgresql|mysql|mssql)(\+\w+)?://{_HOST.replace('port', 'own')}(\?\w+=[^\s#@]*)?"
-    r"|sqlite(\+pysqlite)?:///.+|databricks(://[\w.:-]+)?)"
+    r"|sqlite(\+pysqlite)?:///(?s:.+)|databricks(://[\w.:-]+)?)"
 )
 
 

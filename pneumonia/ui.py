@@ -83,7 +83,9 @@ def _become_server(settings: Settings, port: int) -> NoReturn:
         "PYTHONSAFEPATH": "1",  # Python modules in the current folder are not MLflow's
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for other uses
     }
-    uvicorn = f"--log-level warning --app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
+    # Its "lifespan" is for MLflow's assistant, and is a traceback where Ctrl-C ends it.
+    uvicorn = "--log-level warning --lifespan off "
+    uvicorn += f"--app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
     place = ["--backend-store-uri", settings.store_uri, "--no-serve-artifacts"]
     if settings.artifact_location:
         place += ["--default-artifact-root", settings.artifact_location]

@@ -36,6 +36,7 @@ from pneumonia.mlflow_lookup import find_model
 from pneumonia.mlflow_runs import Runs
 from pneumonia.mlflow_setup import Settings, prepare_environment
 from pneumonia.mlflow_store import Store, make_ready
+from pneumonia.schema import URI
 from pneumonia.sqlite_store import ensure_sqlite, local_path, location, sqlite_path, sqlite_uri
 from pneumonia.tracking import fetch_classifier
 
@@ -245,6 +246,7 @@ def test_a_folder_of_any_name_is_found_by_all_that_read_it(name: str) -> None:
     path = Path("/some") / name / "mlflow.db"
     uri = sqlite_uri(path)
     assert sqlite_path(uri) == sqlite_path(f"sqlite:///{path}") == path
+    assert URI.accepts(uri)
     assert make_url(uri).database == str(path)
     # MLflow makes the folder that it reads in this form, without unquoting it.
     assert not uri.startswith("sqlite:///") or uri == f"sqlite:///{path}"

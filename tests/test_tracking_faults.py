@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
+import shutil
 import socket
 import sqlite3
 import sys
@@ -533,6 +535,8 @@ REACHED = "expected an MLflow store that can be reached"
         ("sqlite:///", "expected the file of a SQLite database"),
         ("sqlite:////", "expected the file of a SQLite database"),
         ("sqlite:///x.png", "expected the file of a SQLite database"),
+        ("sqlite:///pipe", "expected the file of a SQLite database"),
+        ("sqlite:///blocked.db", REACHED),
         ("sqlite:///future.db", "expected a database that this version of MLflow knows"),
         ("http://nowhere.invalid", REACHED),
         ("http://127.0.0.1:1", "refused"),
@@ -552,6 +556,9 @@ def test_every_command_says_the_same_of_a_store_that_is_none(
 
     Image.new("L", (40, 40)).save("x.png")
     Path("folder").mkdir()
+    os.mkfifo("pipe")
+    shutil.copy("mlruns/mlflow.db", "blocked.db")
+    Path("blocked.db-journal").mkdir()
     Path("mlruns/mlflow.db").rename("future.db")
     with closing(sqlite3.connect("future.db")) as connection:
         connection.execute("update alembic_version set version_num = 'future'")
@@ -745,7 +752,9 @@ def test_a_journal_that_has_lost_its_end_is_sent_again_to_the_same_runs(
             event = json.loads(line)
             kind = event.pop("kind")
             journal.append(kind, **{k: v for k, v in event.items() if k not in TIMES})
-    track(folder, settings)
+    follower, told = follow(folder, settings)
+    assert follower.close() == 0
+    assert told == ["The journal of this search has lost events that it had. They come again."]
     assert rows("select count(*) from runs") == [(4,)]
     assert rows("select count(*) from runs where status != 'FINISHED'") == [(0,)]
     # Points that come again have another time, and the same value.
