@@ -140,9 +140,9 @@ def read_tiff(file: BinaryIO, check: Callable[[int, int], None]) -> Image.Image 
     Raises:
         ValueError: For what is damaged or of a kind that is not supported.
     """
-    from tifffile import TiffFile
-
     try:
+        from tifffile import TiffFile
+
         file.seek(0)
         with TiffFile(file) as tiff:
             page = tiff.pages.first
@@ -155,7 +155,7 @@ def read_tiff(file: BinaryIO, check: Callable[[int, int], None]) -> Image.Image 
             values = page.asarray()
     except ValueError:
         raise
-    except Exception as error:  # damaged files make the codecs raise errors of many kinds
+    except Exception as error:  # damaged files and missing codecs raise errors of many kinds
         raise ValueError(" ".join(str(error).split())) from error
     if page.axes == "SYX":
         values = np.moveaxis(values, 0, -1)

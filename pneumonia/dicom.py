@@ -74,7 +74,10 @@ def kind_of(path: Path) -> str:
 
 def is_supported() -> bool:
     """Tell whether pydicom is installed."""
-    return importlib.util.find_spec("pydicom") is not None
+    try:
+        return importlib.util.find_spec("pydicom") is not None
+    except ImportError:  # kept from being imported
+        return False
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:

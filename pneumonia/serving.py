@@ -59,6 +59,8 @@ def _describe(images: Any) -> str:
 
 
 def _load_pyfunc(path: str) -> Served:
+    import keras
     import mlflow.keras
 
+    keras.config.set_image_data_format("channels_last")  # `keras.json` may say otherwise
     return Served(mlflow.keras._load_pyfunc(path))

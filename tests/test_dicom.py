@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -449,3 +450,21 @@ def test_without_pydicom_the_extra_is_named(
         f"{tmp_path}/IM1: a DICOM file, which needs the package pydicom: "
         "pip install 'pydicom>=3' 'python-gdcm>=3.0.24'\n"
     )
+
+
+def test_a_package_that_must_not_be_imported_is_as_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blocked:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name in ("pydicom", "tifffile"):
+                raise ModuleNotFoundError(f"No module named {name!r}")
+
+    for name in ("pydicom", "tifffile"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Blocked, *sys.meta_path])
+    assert not dicom.is_supported()
+    Image.fromarray(GREY).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: cannot be decoded \(No module named 'tifffile'"):
+        inference.decode(tmp_path / "a.tif")

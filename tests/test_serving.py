@@ -156,6 +156,21 @@ def test_what_is_no_image_is_refused_with_status_400(
         assert re.search(received, caught.value.message)
 
 
+def test_the_own_settings_of_keras_do_not_count_where_it_is_served(
+    project: Project, model: keras.Model, tmp_path: Path
+) -> None:
+    import mlflow.pyfunc
+
+    write_model(tmp_path, project.classifier, model_id="m-1", run_id="r")
+    expected = model.predict(IMAGE, verbose=0)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        served = mlflow.pyfunc.load_model(str(tmp_path))
+        np.testing.assert_allclose(served.predict(IMAGE), expected, atol=1e-6)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("started")
 def test_the_server_says_what_the_command_says(
