@@ -160,18 +160,21 @@ def _check_names(
     key: str, section: dict[str, Any], signature: targets.Signature, excluded: set[str]
 ) -> Iterator[ConfigError]:
     beside = schema.SECTIONS.get(key, ())
-    inputs = tuple(signature.types)[:1] if key == "dense" else ()
+    # A head takes the shape first, a metric that is a function what it measures.
+    taken = 1 if key == "dense" else 2 if section.get("_partial_") else 0
+    inputs = tuple(signature.types)[:taken]
     own = ("_target_", "_partial_") if key.startswith("training.metrics.") else ("_target_",)
     for name, value in section.items():
         path = f"{key}.{name}"
         if path in schema.GIVEN or name in inputs:
-            hint = schema.GIVEN.get(path, "It is the shape of the features")
+            hint = schema.GIVEN.get(path, "")
             yield ConfigError(path, "nothing, as the program decides it", value, hint)
             continue
         is_known = name in (*own, *signature.types, *beside)
         if not is_known and path not in excluded and not signature.is_open:
             names = [] if str(name).startswith("_") else (*signature.types, *beside)
-            near = nearest(path, [f"{key}.{other}" for other in names])
+            free = [f"{key}.{other}" for other in names if other not in inputs]
+            near = nearest(path, [name for name in free if name not in schema.GIVEN])
             target = section["_target_"]
             yield ConfigError(path, f"an argument that `{target}` takes", value, near)
     given = {path.rpartition(".")[2] for path in schema.GIVEN if path.startswith(f"{key}.")}

@@ -188,7 +188,7 @@ def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
 
 
 def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
-    """Find arguments of Keras that only its own loop heeds."""
+    """Find arguments of Keras that only its own loop heeds, or that do not fit what is given."""
     scale = optimizer.get("loss_scale_factor")
     if isinstance(scale, int | float):
         # The gradients would be divided by it, without the loss having been multiplied.
@@ -196,6 +196,8 @@ def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
     if isinstance(loss, dict) and str(loss.get("reduction", "sum")).lower() in ("none", "null"):
         expected = "sum_over_batch_size, sum or mean"
         yield ConfigError("training.loss.reduction", expected, loss["reduction"])
+    if isinstance(loss, dict) and loss.get("from_logits"):
+        yield ConfigError("training.loss.from_logits", "false, as heads give probabilities", True)
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:

@@ -199,6 +199,42 @@ def measure(metrics: dict[str, Any], y: Array, probabilities: Array) -> Metrics:
     return result
 
 
+def rehearse(config: Config, y: Array, probabilities: Array) -> None:
+    """Measure probabilities (n,) by the loss and the metrics of a configuration.
+
+    Raises:
+        UserError: Where one of Keras' does not go with one probability for each image.
+    """
+    section = config["training"]["loss"]
+    if _is_of_keras(section):
+        labels, loss = y[:, None].astype(np.float32), build(section, "training.loss")
+        with _explaining("training.loss", section):
+            either = [loss(labels, p[:, None]) for p in (probabilities, 1 - probabilities)]
+            if np.array_equal(*either):
+                raise ValueError("It is the same for every probability")
+    for name, metric in build_metrics(config).items():
+        section = config["training"]["metrics"][name]
+        with _explaining(f"training.metrics.{name}", section):
+            measure({name: metric}, y, probabilities)
+
+
+def _is_of_keras(section: Config) -> bool:
+    return str(section["_target_"]).startswith("keras.")
+
+
+@contextmanager
+def _explaining(key: str, section: Config) -> Iterator[None]:
+    """Take an error of what is Keras' for a mistake in a section; others keep their traces."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_keras(section):
+            raise
+        expected = "what measures one probability for each image"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(key, expected, section["_target_"], reason.rstrip(".")) from error
+
+
 def _signed(metrics: Metrics, objective: Config) -> float:
     value = metrics[objective["name"]]
     return value if objective["direction"] == "max" else -value

@@ -135,10 +135,10 @@ def rehearse(config: Config, labels: Array, probabilities: Array) -> None:
     """Build what a trial trains, and measure probabilities by its metrics, without training.
 
     Raises:
-        UserError: Where the configuration cannot be built.
+        UserError: Where the configuration cannot be built, or Keras cannot measure by it.
     """
     with training.started(_model(config, 0), config, config["seed"]):
-        training.measure(training.build_metrics(config), labels, probabilities)
+        training.rehearse(config, labels, probabilities)
 
 
 def best_weights(task: Task, *, report: Report) -> tuple[Array, ...]:

@@ -186,6 +186,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+dense._args_=[3]"], "`dense._args_`: expected an argument that"),
     (["+model._partial_=true"], "`model._partial_`: expected an argument that"),
     (["+optimizer.loss_scale_factor=128"], "expected null, as no loss is scaled. Received: 128"),
+    (["+training.loss.from_logits=true"], "expected false, as heads give probabilities"),
+    (["+training.loss.label_smoothing=2"], "expected a number from 0 to 1"),
+    (["+optimizer.gradient_accumulation_steps=0"], "expected an integer of at least 2, null"),
+    (["+optimizer.ema_overwrite_frequency=-1"], "expected a positive integer, null"),
+    (["+training.metrics.auc.y_true=1"], "expected nothing, as the program decides it"),
     (["+training.loss.reduction=none"], "expected sum_over_batch_size, sum or mean"),
     (["+training.metrics.loss._target_=keras.metrics.AUC"], "a name of letters, digits and _, oth"),
     # Hydra's own settings

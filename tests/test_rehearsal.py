@@ -46,6 +46,30 @@ def test_a_mistake_of_every_trial_is_told(
     assert caught.value.key == key
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "more"),
+    [
+        ("metrics", "F1Score", {}),
+        ("metrics", "Metric", {}),
+        ("metrics", "Precision", {"class_id": 3}),
+        ("losses", "CategoricalCrossentropy", {}),
+        ("losses", "CosineSimilarity", {}),
+        ("losses", "CTC", {}),
+        ("losses", "Loss", {}),
+        ("losses", "BinaryCrossentropy", {"axis": 5}),
+        ("losses", "BinaryCrossentropy", {"name": 5}),
+    ],
+)
+def test_what_cannot_measure_one_probability_is_told(
+    kind: str, name: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    section = {"_target_": f"keras.{kind}.{name}", **more}
+    changes = {"loss": section} if kind == "losses" else {"metrics": {"auc": section}}
+    with pytest.raises(ConfigError, match="one probability for each image") as caught:
+        try_out(tmp_path, **{f"training__{key}": value for key, value in changes.items()})
+    assert caught.value.key == ("training.loss" if kind == "losses" else "training.metrics.auc")
+
+
 def fails(labels: Any, probabilities: Any) -> float:
     """A metric with a fault, as a user may write one."""
     raise ZeroDivisionError("a fault")
