@@ -51,7 +51,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        return _starts_as_dicom(path)
+        return path.is_file() and _starts_as_dicom(path)  # a pipe may never end
     except OSError:
         return False
 
@@ -66,7 +66,7 @@ def kind_of(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return IMAGE
     has_none = not suffix or suffix[1:].isdigit()
-    if suffix in SUFFIXES or (has_none and path.is_file() and is_dicom(path)):
+    if suffix in SUFFIXES or (has_none and is_dicom(path)):
         return DICOM
     return suffix if suffix[1:].isalnum() and not has_none else "without a suffix"
 
@@ -133,6 +133,8 @@ def _open(path: Path) -> Dataset:
     """Return what a file says of its image, which can be shown."""
     from pydicom import dcmread
 
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file.")
     if not _starts_as_dicom(path):
         raise DataError(f"{path}: not a DICOM file.")
     header = dcmread(path, stop_before_pixels=True, force=True)

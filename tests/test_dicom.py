@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -444,3 +445,11 @@ def test_without_pydicom_the_extra_is_named(
         f"{tmp_path}/IM1: a DICOM file, which needs the package pydicom: "
         "pip install 'pneumonia[dicom]'\n"
     )
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.dcm", "pipe"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    assert dicom.is_dicom(tmp_path / name) == name.endswith(".dcm")
+    with pytest.raises(DataError, match="not a file"):
+        dicom.read_header(tmp_path / name)
