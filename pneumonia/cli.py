@@ -188,7 +188,10 @@ def _run(arguments: list[str]) -> int:
         # Nothing of ours has run yet: Hydra says what it cannot use of its own settings.
         text, _, key = str(error).partition("full_key: ")
         reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
-        print(ConfigError(key.strip() or "hydra", "what Hydra can use", reason), file=sys.stderr)
+        print(
+            ConfigError(" ".join(key.split()[:1]) or "hydra", "what Hydra can use", reason),
+            file=sys.stderr,
+        )
         return USER_ERROR
     return USER_ERROR if mistakes else multirun.Compare.status
 

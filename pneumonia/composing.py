@@ -342,6 +342,9 @@ def _check_job(
         cfg.hydra.job.num, cfg.hydra.job.id = len(before), f"job {len(before)}"
     _check_hydra(hydra, cfg.hydra, overrides)
     place = Path(cfg.hydra.sweep.subdir)
+    if place.is_absolute() or ".." in place.parts:
+        expected = "a folder within that of the multirun"
+        raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])
     if any(place == Path(other.hydra.sweep.subdir) for other in before):
         expected = "a folder of its own for every search, as ${hydra.job.num} is"
         raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])

@@ -262,7 +262,7 @@ def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator
         meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
         meant = (
             meant
-            or (_listed(value, check) if can_vary else None)
+            or (_listed(value, check) if can_vary and path not in schema.PATHS else None)
             or value_meant(value, check.names(value), check.accepts)
         )
         expected = check.expected

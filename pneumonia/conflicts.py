@@ -50,6 +50,8 @@ def check_hydra(hydra: DictConfig) -> None:
     # `hydra.launcher=x`, which assigns a text to a group, for `hydra/launcher=x`.
     for group in ("launcher", "sweeper", "job_logging", "hydra_logging", "help"):
         value = hydra.get(group)
+        if OmegaConf.is_missing(hydra, group):
+            raise ConfigErrors([ConfigError(f"hydra/{group}", "a value", None, _MISSING)])
         if isinstance(value, str):
             hint = f"Options are chosen by hydra/{group}={value}"
             raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
@@ -115,7 +117,11 @@ def _objective(tree: Tree) -> Iterator[ConfigError]:
         hint = nearest(name, names) or f"There are {', '.join(names)}"
         expected = "val_loss or a metric of `training.metrics`"
         yield ConfigError("objective.name", expected, name, hint)
-    elif _BEST.get(name, direction) != direction and direction in ("max", "min"):
+    elif (
+        isinstance(name, str)
+        and _BEST.get(name, direction) != direction
+        and direction in ("max", "min")
+    ):
         hint = f"Write objective.direction={_BEST[name]}"
         yield ConfigError("objective.direction", f"{_BEST[name]}, for {name}", direction, hint)
 

@@ -85,6 +85,9 @@ class Translator:
         if not equals:
             return ConfigError(override, "key=value", override, self._bare(override))
         meant = range_meant(value, is_whole=schema.is_whole(key))
+        if value.startswith("{"):
+            hint = "In braces, keys stand without quotes, and values with: {seed: '1,2'}"
+            return ConfigError(key, "a value as Hydra's grammar has it", value, hint)
         if meant:
             return ConfigError(
                 key, "a value or a quoted range", value, f"Write '{key}=\"{meant}\"'"
@@ -167,7 +170,9 @@ class Translator:
         if key.split(".")[0] not in GROUPS:
             return ConfigError(key, "a single value", value, f"O{each}")
         quoted = value if "(" in value else f"choice({value})"
-        hint = f"One search over them: '{key}=\"{quoted}\"'; o{each}"
+        hint = f"One search over them: '{key}=\"{quoted}\"'"
+        if "interval(" not in value:  # which has no values for one search each
+            hint = f"{hint}; o{each}"
         return ConfigError(key, "a single value or a quoted range", value, hint)
 
     def _unknown(self, key: str, error: Exception) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -468,3 +469,11 @@ def test_a_package_that_must_not_be_imported_is_as_a_missing_one(
     Image.fromarray(GREY).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: cannot be decoded \(No module named 'tifffile'"):
         inference.decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.dcm", "pipe"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    assert dicom.is_dicom(tmp_path / name) == name.endswith(".dcm")
+    with pytest.raises(DataError, match="not a file"):
+        dicom.read_header(tmp_path / name)

@@ -125,7 +125,9 @@ def test_a_named_module_of_the_current_folder_is_found(folder: Path) -> None:
     assert ran.stdout == "late\n"
 
 
-def test_nothing_else_of_the_current_folder_is_imported(folder: Path) -> None:
+def test_nothing_else_of_the_current_folder_is_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("stray_of_test", "own_of_test", "late_of_test"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(name)
@@ -135,7 +137,8 @@ def test_nothing_else_of_the_current_folder_is_imported(folder: Path) -> None:
             importlib.import_module(name)
     # What is installed comes first, packages without an __init__.py too.
     for name in [name for name in sys.modules if name.partition(".")[0] == "google"]:
-        sys.modules.pop(name)
+        # Put back afterwards: what is compiled in there cannot be loaded twice.
+        monkeypatch.delitem(sys.modules, name)
     assert "site-packages" in building.build({"_target_": "own_of_test.google"}, "x")
     assert building.build({"_target_": "json.dumps"}, "x", 3) == "3"
 
