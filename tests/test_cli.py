@@ -886,12 +886,12 @@ def test_what_hydra_cannot_use_of_its_own(
 
 
 def test_a_callback_of_a_user(main: Any, search: Search) -> None:
-    Path("own_callback_of_test.py").write_text(
+    Path("a_callback_of_a_user.py").write_text(
         "from pathlib import Path\n"
         "from hydra.experimental.callback import Callback\n"
         "class Mine(Callback):\n"
         "    def on_run_end(self, config, **kwargs):\n"
         "        Path('called').touch()\n"
     )
-    assert main("+hydra.callbacks.mine._target_=own_callback_of_test.Mine") == 0
+    assert main("+hydra.callbacks.mine._target_=a_callback_of_a_user.Mine") == 0
     assert Path("called").exists()
