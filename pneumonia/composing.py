@@ -232,7 +232,7 @@ def _add_experiment(value: str) -> str:
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("experiment", "a YAML file that can be read", value, reason) from error
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, DictConfig) or not node:  # an empty one would run the defaults
         raise ConfigError("experiment", "a YAML file that holds a mapping", value)
     # Different files need different names, and none that a preset has.
     name = f"file_{re.sub(r'[^A-Za-z0-9]+', '_', str(file.resolve().with_suffix(''))).strip('_')}"

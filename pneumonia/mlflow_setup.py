@@ -208,7 +208,7 @@ def _is_mlflow(text: str) -> bool:
     if not isinstance(answer, dict):
         return False
     experiment = answer.get("experiment")
-    has_one = isinstance(experiment, dict) and "experiment_id" in experiment
+    has_one = isinstance(experiment, dict) and isinstance(experiment.get("experiment_id"), str)
     return has_one or isinstance(answer.get("error_code"), str)
 
 

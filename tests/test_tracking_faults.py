@@ -648,6 +648,7 @@ def fake(request: pytest.FixtureRequest) -> Iterator[str]:
         ("200 []", "no MLflow server: status 200"),
         ("200", "no MLflow server: status 200"),
         ('200 {"experiment": null}', "no MLflow server: status 200"),
+        ('200 {"experiment": {"experiment_id": null}}', "no MLflow server: status 200"),
         ("200 <html>It works</html>", "no MLflow server: status 200"),
         ("404 <html>none</html>", "no MLflow server: status 404"),
         ("500 <html>oh</html>", "no MLflow server: status 500"),
