@@ -7,6 +7,7 @@ and nothing of TensorFlow before the config is valid.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,7 +159,7 @@ def _run(arguments: list[str]) -> int:
         config_path=str(composing.find_conf()),
         config_name=composing.NAME,
     )
-    mistakes: list[UserError] = []
+    failed: list[Exception] = []
     has_begun, multirun.Compare.status = False, 0
 
     def job(cfg: DictConfig) -> float:
@@ -168,13 +169,12 @@ def _run(arguments: list[str]) -> int:
             return multirun.attempt(lambda: _job(cfg))
         try:
             return _job(cfg)
-        except UserError as error:  # raised, Hydra would add lines of its own
-            print(error, file=sys.stderr)
-            mistakes.append(error)
+        except Exception as error:  # raised, Hydra would show the overrides as they were given
+            failed.append(error)
             return math.nan
 
     try:
-        decorate(job)()
+        _let_hydra(decorate(job), shows=not configs)
     except OSError as error:
         if has_begun or error.filename is None:
             raise
@@ -193,7 +193,26 @@ def _run(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return USER_ERROR
-    return USER_ERROR if mistakes else multirun.Compare.status
+    return _tell(failed) or multirun.Compare.status
+
+
+def _let_hydra(run: Callable[[], object], *, shows: bool) -> None:
+    """Let Hydra run jobs, or show a config, with its addresses, of which nothing may be secret."""
+    if not shows:
+        run()
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        run()
+    print(without_passwords(told.getvalue()), end="", flush=True)
+
+
+def _tell(failed: list[Exception]) -> int:
+    """Tell the mistakes of the user that ended a job, raise a fault; return the exit status."""
+    for error in failed:
+        if not isinstance(error, UserError):
+            raise error
+        print(error, file=sys.stderr)
+    return USER_ERROR if failed else 0
 
 
 def _check_here() -> None:

@@ -22,15 +22,15 @@ def without_passwords(text: str) -> str:
     """Return a text without what may be secret of the addresses in it.
 
     That is all before the last `@` of one, however a password is written, and what comes after a
-    `?` or `#`, unless it is known to be harmless. Paths of files stay as they are.
+    `?`, `#` or `;`, unless it is known to be harmless. Paths of files stay as they are.
     """
     return _ADDRESS.sub(_cleaned, text)
 
 
 def _cleaned(found: re.Match[str]) -> str:
     scheme, rest = found["scheme"].lower(), found["rest"]
-    if scheme in _FILES:
-        return found[0]
+    if scheme in _FILES and rest.startswith("/"):
+        return re.sub(r"\?\w+=[^/]*$", "", found[0]) if scheme == "sqlite" else found[0]
     host, *behind = re.split(r"[/?#]", rest, maxsplit=1)
     is_plain = _HOST.fullmatch(host.rpartition("@")[2]) and ":" not in host.rpartition("@")[0]
     if "@" in rest and not (scheme in _OBJECTS and is_plain and behind):
@@ -38,7 +38,7 @@ def _cleaned(found: re.Match[str]) -> str:
         rest = rest.partition("&")[0]  # the @ may have been in a query
     if _NO_PORT.match(rest):  # a user and the beginning of a password, cut off or never ended
         rest = ""
-    place, mark, query = re.fullmatch(r"([^?#]*)([?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    place, mark, query = re.fullmatch(r"([^?#;]*)([?#;]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     names = [pair.partition("=")[0].lower() for pair in query.split("&")]
     kept = f"{mark}{query}" if all(name in _HARMLESS for name in names) else ""
     return f"{found['scheme']}{found['sep']}{place}{kept}{found['end']}"

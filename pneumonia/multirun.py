@@ -40,8 +40,8 @@ def attempt(run: Callable[[], float]) -> float:
     except UserError as error:
         status, reason = MISTAKE, str(error)
     except Exception as error:
-        status, reason = FAULT, f"{type(error).__name__}: {error}"
-        terminal.write(traceback.format_exc(), sys.stderr)
+        status, reason = FAULT, without_passwords(f"{type(error).__name__}: {error}")
+        terminal.write(without_passwords(traceback.format_exc()), sys.stderr)
     from pneumonia import chronicle
 
     hydra = HydraConfig.get()

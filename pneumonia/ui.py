@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pneumonia import terminal
 from pneumonia.arguments import run
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, without_passwords
 from pneumonia.mlflow_setup import Settings, open_store, prepare_environment, redact, unreachable
 from pneumonia.mlflow_store import Store
 from pneumonia.shell import commands
@@ -42,7 +42,7 @@ def serve_ui(arguments: Sequence[str] | None = None) -> int:
 def _serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="pneumonia-ui")
     parser.add_argument("--port", type=int, default=5000)
-    port = parser.parse_args(arguments).port
+    port = parser.parse_args([*map(without_passwords, arguments)]).port  # or it would show them
     settings = Settings()
     open_store(settings)
     if sqlite_path(settings.store_uri) is None:

@@ -407,6 +407,11 @@ def wait_for(address: str) -> None:
         ("mysql+pymysql://u:hush@h:3306/db?charset=utf8", "mysql+pymysql://h:3306/db?charset=utf8"),
         ("http://h/x?api_key=hush", "http://h/x"),
         ("http://h/x#access_token=hush", "http://h/x"),
+        ("http://h/x;token=hush?a=1", "http://h/x"),
+        ("It is http://h/x; or 'http://h/y';", "It is http://h/x; or 'http://h/y';"),
+        ("sqlite:///x.db?password=hush", "sqlite:///x.db"),
+        ("sqlite://anna:hush@/x.db", "sqlite:///x.db"),
+        ("file://anna:hush@h/x", "file://h/x"),
         ("https://b.s3.org/x?X-Amz-Signature=hush&y=1).", "https://b.s3.org/x)."),
         ("s3://AKIA:hu/sh@bucket/x", "s3://bucket/x"),
         ("s3://bucket/a@b/c", "s3://bucket/a@b/c"),
@@ -500,3 +505,28 @@ def test_a_command_leaves_no_password(
     assert "sh@" not in done.stderr
     assert holding(tmp_path, "hush") == []
     assert not [path for path in tmp_path.rglob("*") if "hush" in str(path)]
+
+
+LEAKY = "def load(*, url, seed=0):\n    raise KeyError(f'cannot read {url}')\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [([], 1), (["-m", "seed=1,2"], 1), (["--cfg", "job"], 0), (["-i"], 0)]
+)
+def test_a_fault_or_a_look_at_the_config_shows_no_password(
+    options: list[str], status: int, tmp_path: Path, spawn: Any
+) -> None:
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    (tmp_path / "conf/dataset").mkdir(parents=True)
+    (tmp_path / "conf/dataset/leaky.yaml").write_text("_target_: leaky.load\nurl: null\n")
+    address = "dataset.url='https://anna:hush@h/x?token=hush'"
+    done = spawn("pneumonia", "-cd", "conf", "dataset=leaky", address, *options, folder=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert "https://h/x" in done.stdout + done.stderr
+    assert "hush" not in done.stdout + done.stderr
+    assert holding(tmp_path, "hush") == []
+
+
+def test_a_command_shows_no_password_that_it_refuses(tmp_path: Path, spawn: Any) -> None:
+    done = spawn("pneumonia.ui", SECRET, folder=tmp_path)
+    assert (done.returncode, "hush" in done.stderr) == (2, False)
