@@ -514,10 +514,14 @@ def results(project: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any
         process.stdin.close()  # type: ignore[union-attr]
         process.stdin = None
     found: list[Any] = [None] * len(CASES)
-    for first, process in enumerate(processes):
-        told, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        found[first::2] = json.loads(told)
+    try:
+        for first, process in enumerate(processes):
+            told, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            found[first::2] = json.loads(told)
+    finally:
+        for process in processes:  # where one case never ends
+            process.kill()
     return found
 
 

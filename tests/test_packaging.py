@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pneumonia import dicom, litert
+
 ROOT = Path(__file__).parents[1]
 TINY = (
     *("dataset=phantom", "dataset.train=60", "dataset.val=40", "dataset.test=40"),
@@ -55,6 +57,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     options = ["--disable-pip-version-check", "--target", str(target)]
     subprocess.run([*pip, *options, str(wheel)], check=True, capture_output=True, timeout=120)
     return Installed(wheel, target, project)
+
+
+@pytest.mark.parametrize("line", [dicom.EXTRA, litert.EXTRA])
+def test_what_is_said_to_install_is_what_pip_finds(line: str) -> None:
+    # What is installed already needs no network.
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    ran = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "already satisfied" in ran.stdout
 
 
 def test_wheel_holds_the_package_with_its_conf_and_nothing_else(installed: Installed) -> None:
