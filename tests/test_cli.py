@@ -457,13 +457,6 @@ def test_a_sweeper_is_told_the_objective_of_each_search(quick: Any) -> None:
     assert ran.stderr.startswith(f"{failed} failed: no trial came to a score\n1 of 3 failed:\n")
 
 
-def test_a_failure_is_noted_where_no_folder_is_left(quick: Any) -> None:
-    ran = quick("-m", "hydra/sweeper=own", "hydra.sweeper.trials=1", "resume=nothing")
-    assert ran.returncode == 2, ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert "1 of 1 failed:\n" in ran.stderr
-
-
 def test_a_plan_runs_nothing_whatever_the_sweeper(quick: Any, tmp_path: Path) -> None:
     arguments = (*OWN, "dataset=phantom", "model=cnn", "tuner=random")
     for plan in ("--dry-run", "plan=true"):
