@@ -195,6 +195,9 @@ class Job:
 
 def note(job: Job, folder: Path) -> None:
     """Add a job to those noted in the folder of its multirun; several processes may."""
+    folder.mkdir(
+        parents=True, exist_ok=True
+    )  # a sweeper need not make it; a failed job leaves none
     with (folder / JOBS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(job)) + "\n")
 

@@ -39,7 +39,7 @@ def attempt(run: Callable[[], float]) -> float:
         score = run()
     except UserError as error:
         status, reason = MISTAKE, str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's function may call `sys.exit`
         status, reason = FAULT, without_passwords(f"{type(error).__name__}: {error}")
         terminal.write(without_passwords(traceback.format_exc()), sys.stderr)
     from pneumonia import chronicle

@@ -148,3 +148,10 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert found.names == names
     assert found.labels.tolist() == labels.tolist()
     assert np.array_equal(found.probabilities.astype(np.float32), probabilities)
+
+
+def test_a_job_is_noted_where_no_folder_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "2026" / "sweep"
+    job = chronicle.Job(0, "seed=1", "0", 2, "no data")
+    chronicle.note(job, folder)
+    assert chronicle.jobs(folder) == [job]
