@@ -175,23 +175,11 @@ def _run(arguments: list[str]) -> int:
 
     try:
         _let_hydra(decorate(job), shows=not configs)
-    except OSError as error:
-        if has_begun or error.filename is None:
-            raise
-        expected = "a folder that can be made and written to"
-        told = ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
-        print(told, file=sys.stderr)
-        return USER_ERROR
     except Exception as error:
-        if has_begun or _user_error(error):
+        told = None if has_begun or _user_error(error) else _told_by_hydra(error)
+        if told is None:
             raise
-        # Nothing of ours has run yet: Hydra says what it cannot use of its own settings.
-        text, _, key = str(error).partition("full_key: ")
-        reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
-        print(
-            ConfigError(" ".join(key.split()[:1]) or "hydra", "what Hydra can use", reason),
-            file=sys.stderr,
-        )
+        print(told, file=sys.stderr)
         return USER_ERROR
     return _tell(failed) or multirun.Compare.status
 
@@ -204,6 +192,18 @@ def _let_hydra(run: Callable[[], object], *, shows: bool) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as told:
         run()
     print(without_passwords(told.getvalue()), end="", flush=True)
+
+
+def _told_by_hydra(error: Exception) -> ConfigError | None:
+    """Return what Hydra cannot use of its own settings, where nothing of ours has run yet."""
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        expected = "a folder that can be made and written to"
+        return ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
+    text, _, key = str(error).partition("full_key: ")
+    reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
+    return ConfigError(" ".join(key.split()[:1]) or "hydra", "what Hydra can use", reason)
 
 
 def _tell(failed: list[Exception]) -> int:
