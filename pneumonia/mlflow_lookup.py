@@ -15,7 +15,7 @@ from pneumonia import metadata
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
 from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
-from pneumonia.shell import command
+from pneumonia.shell import first_search
 from pneumonia.tracking import fetch_classifier
 
 if TYPE_CHECKING:
@@ -156,14 +156,10 @@ def _advice(client: MlflowClient, model: str) -> str:
     if not known:
         return (
             f"There is no champion yet in {store}: a search that completes makes one, such as "
-            f"`{_first_search()}`"
+            f"`{first_search()}`"
         )
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3]
     return f"It is not in {store}. There is {', '.join(near)}"
-
-
-def _first_search() -> str:
-    return command("pneumonia", "experiment=demo")
 
 
 def _stated(file: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_setup import Settings, open_store, unreachable
 from pneumonia.mlflow_store import SEARCH_ID, check_experiment
-from pneumonia.shell import command
+from pneumonia.shell import first_search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -252,6 +252,6 @@ def _begins(run: Run, beginning: str) -> bool:
 
 def _advice(runs: Sequence[Run], *, is_many: bool) -> str:
     if not runs:
-        return f"There is no search yet: `{command('pneumonia', 'experiment=demo')}` makes one"
+        return f"There is no search yet: `{first_search()}` makes one"
     named = ", ".join(f"{run.run_id[:8]} ({run.name})" for run in runs[:3])
     return f"{'It may be one of' if is_many else 'The latest are'} {named}"

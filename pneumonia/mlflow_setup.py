@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pneumonia.errors import ConfigError, without_passwords
 from pneumonia.schema import URI
-from pneumonia.shell import command
+from pneumonia.shell import first_search
 from pneumonia.sqlite_store import ensure_sqlite, location, sqlite_path, sqlite_uri
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def open_store(settings: Settings) -> MlflowClient:
         hint = (
             "There is no store at this place: go to the folder of your searches, name another "
             "store with `tracking.uri=...`, or make a first search with "
-            f"`{command('pneumonia', 'experiment=demo')}`"
+            f"`{first_search()}`"
         )
         raise ConfigError("tracking.uri", "an MLflow store that exists", str(path), hint)
     probe(uri)

@@ -36,6 +36,11 @@ def command(*words: str) -> str:
     return f"{commands()[0]}{shlex.join(words)}"
 
 
+def first_search() -> str:
+    """Return the command that makes a first search where there is none."""
+    return command("pneumonia", "experiment=demo")
+
+
 def resume(folder: Path, search_id: str, *more: str) -> str:
     """Return the command that goes on with a search.
 

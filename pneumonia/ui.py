@@ -14,7 +14,7 @@ from typing import NoReturn
 from pneumonia import terminal
 from pneumonia.arguments import run
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.mlflow_setup import Settings, open_store, prepare_environment, redact, unreachable
+from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
 from pneumonia.mlflow_store import Store
 from pneumonia.shell import commands
 from pneumonia.sqlite_store import sqlite_path
@@ -57,7 +57,6 @@ def _serve(arguments: list[str]) -> int:
 
 def _arrange(settings: Settings) -> str:
     """Prepare the view of the runs; return its place."""
-    prepare_environment()
     from mlflow.exceptions import MlflowException
 
     try:
