@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pneumonia import startup, storage, terminal
+from pneumonia import files, startup, terminal
 from pneumonia.errors import ConfigError, UserError, hide_passwords
 
 USER_ERROR = 2
@@ -45,7 +45,7 @@ def run(
         terminal.say("Interrupted.")
         return INTERRUPTED
     except OSError as error:
-        fault = storage.explain(error)
+        fault = files.explain(error)
         if fault is None:
             raise
         terminal.say(str(fault))

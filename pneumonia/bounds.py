@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pneumonia import shell, storage
+from pneumonia import files, shell
 from pneumonia.account import Ended
 from pneumonia.budget import Budget
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
 from pneumonia.history import History
-from pneumonia.interruption import Interrupted, Interruption
 from pneumonia.journal import Journal
+from pneumonia.signals import Interrupted, Interruption
 
 
 class Bounds:
@@ -97,11 +97,11 @@ class Bounds:
         """Return what to raise instead of an error: it says how to go on where one can."""
         if isinstance(error, KeyboardInterrupt):
             return Interrupted(f"Interrupted. To go on: {self._command()}")
-        fault = storage.explain(error)
-        if fault is None or isinstance(fault, storage.GoneError):
+        fault = files.explain(error)
+        if fault is None or isinstance(fault, files.GoneError):
             return fault or error
         text = "What has finished is kept. When that is mended, the search goes on"
-        return storage.StorageError(f"{fault} {text}: {self._command()}")
+        return files.StorageError(f"{fault} {text}: {self._command()}")
 
     def _command(self, *more: str) -> str:
         search_id = (self._past.started or {}).get("search_id", "last")

@@ -20,7 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import history, journal, space, storage
+from pneumonia import files, history, journal, space
 from pneumonia.checkpoint import Metrics
 from pneumonia.errors import UserError
 from pneumonia.ranges import Range
@@ -277,7 +277,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
-                name = storage.csv_text(row["name"])
+                name = files.csv_text(row["name"])
                 values = (name, int(row["label"]), float(row["probability"]))
                 if values[1] not in (0, 1) or not 0 <= values[2] <= 1 or None in row:
                     raise ValueError

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import startup, storage, terminal
+from pneumonia import files, startup, terminal
 from pneumonia.errors import ConfigError, UserError, hide_passwords, without_passwords
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def main() -> int:
         print(str(error) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        fault = storage.explain(error)
+        fault = files.explain(error)
         if fault is None:
             raise
         print(fault, file=sys.stderr)
@@ -294,7 +294,7 @@ def _job(cfg: DictConfig) -> float:
         _run_job(job)
         return history.objective(folder)
     except Exception as error:
-        found = _user_error(error) or storage.explain(error)
+        found = _user_error(error) or files.explain(error)
         if found is None:
             raise
         _remove_if_unused(folder)

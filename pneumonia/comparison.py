@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia import presets, storage
+from pneumonia import files, presets
 from pneumonia.errors import UserError
 from pneumonia.mlflow_runs import Run
 from pneumonia.report import Table
@@ -83,7 +83,7 @@ def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
         if rows[:1] != [_HEADER]:
             raise ValueError(f"its first line is not {','.join(_HEADER)}")
         found = sorted(
-            (storage.csv_text(name), label == "1", float(probability))
+            (files.csv_text(name), label == "1", float(probability))
             for split, name, label, probability in rows[1:]
             if split == "test"
         )
@@ -161,7 +161,7 @@ def as_csv(found: Comparison) -> str:
         (name, one.first, one.second, one.value, one.low, one.high, one.p)
         for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
     ]
-    return storage.as_csv([("score", "first", "second", "difference", "low", "high", "p"), *rows])
+    return files.as_csv([("score", "first", "second", "difference", "low", "high", "p"), *rows])
 
 
 def as_json(found: Comparison) -> str:

@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pneumonia import inputs, storage, trial
+from pneumonia import files, inputs, trial
 from pneumonia.errors import UserError
-from pneumonia.storage import StorageError
+from pneumonia.files import StorageError
 from pneumonia.training import DivergedError, TooSlowError
 from pneumonia.trial import OnEpoch, Result, Task
 
@@ -68,7 +68,7 @@ class LocalExecutor:
         except (UserError, DivergedError, TooSlowError) as error:
             return Failure(str(error), "")
         except Exception as error:  # whatever goes wrong in a trial is a result of the search
-            fault = storage.explain(error)
+            fault = files.explain(error)
             if fault is not None:
                 raise fault from error
             line = str(error).strip().splitlines()

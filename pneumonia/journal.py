@@ -50,7 +50,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pneumonia import storage
+from pneumonia import files
 from pneumonia.errors import UserError
 
 Event = dict[str, Any]
@@ -137,7 +137,7 @@ class Journal:
         """
         file = self.claim()
         if os.fstat(file.fileno()).st_nlink == 0:
-            raise storage.GoneError(f"{self.path} was removed while the search ran.")
+            raise files.GoneError(f"{self.path} was removed while the search ran.")
         self._time = max(self._time, time.time_ns() // 1_000_000)
         times = {"time": self._time, "seconds_elapsed": round(self.elapsed, 3)}
         event = {"n": self.count, "kind": kind, **times, **fields}
@@ -163,7 +163,7 @@ class Journal:
             # What has been written of the line would spoil the next one.
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), size)
-            raise (storage.explain(error, self.path) or error) from error
+            raise (files.explain(error, self.path) or error) from error
 
     def _open(self) -> BinaryIO:
         file = self.path.open("ab", buffering=0)

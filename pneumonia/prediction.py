@@ -13,8 +13,8 @@ import numpy as np
 from rich.cells import cell_len
 
 from pneumonia.errors import UserError
+from pneumonia.files import as_csv
 from pneumonia.mlflow_lookup import FoundModel
-from pneumonia.storage import as_csv
 
 NOTE = "Not for clinical use."
 

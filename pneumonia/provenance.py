@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+import pneumonia
 from pneumonia.errors import without_passwords
 
+PACKAGE = Path(pneumonia.__file__).parent
 LIBRARIES = (
     "pneumonia",
     "tensorflow",
@@ -44,7 +46,7 @@ def provenance() -> dict[str, str]:
         "command": shlex.join(["pneumonia", *map(without_passwords, sys.argv[1:])]),
     }
     # An installed package may lie in the virtual environment of another project's checkout.
-    is_ours = _git("ls-files", Path(__file__).name)
+    is_ours = _git("ls-files", "__init__.py")
     if is_ours and (commit := _git("rev-parse", "HEAD")):
         found["git_commit"] = commit + ("+changes" if _git("status", "--porcelain") else "")
     return found
@@ -67,15 +69,16 @@ def code() -> str:
     A commit says less: one that changes a text changes no result, and what is not committed may.
     """
     state = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(PACKAGE.rglob("*.py")):
+        state.update(
+            path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+        )
     return state.hexdigest()[:12]
 
 
 def _git(*arguments: str) -> str:
     """Return what git says of the folder that holds this package, or nothing."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), *arguments]
+    command = ["git", "-C", str(PACKAGE), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from pneumonia import storage
+from pneumonia import files
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_runs import Run
 from pneumonia.progress import clock_time, short
@@ -170,7 +170,7 @@ def as_csv(records: Sequence[Record], columns: Sequence[str]) -> str:
     for record in records:
         values = (record.get(name) for name in columns)
         rows.append(["" if _is_missing(value) else _csv(value) for value in values])
-    return storage.as_csv(rows)
+    return files.as_csv(rows)
 
 
 def as_json(records: Sequence[Record], columns: Sequence[str]) -> str:

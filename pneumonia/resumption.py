@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, cursor, history, journal, provenance, schema, storage, terminal
+from pneumonia import config, cursor, files, history, journal, provenance, schema, terminal
 from pneumonia.config import flatten
 from pneumonia.cursor import Cursor
 from pneumonia.data import ImageData
@@ -265,7 +265,7 @@ def _saved(folder: Path, past: History) -> DictConfig:
         cfg = OmegaConf.load(path)
         now = flatten(cfg) if isinstance(cfg, DictConfig) else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(storage.explain(error) or error).split())
+        reason = " ".join(str(files.explain(error) or error).split())
         raise UserError(f"{path}: damaged. {reason} {_HINT}") from error
     if now is None or not isinstance(cfg, DictConfig):
         raise UserError(f"{path}: damaged. It is not the configuration of a search. {_HINT}")

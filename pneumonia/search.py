@@ -12,16 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import (
-    account,
-    history,
-    replay,
-    report,
-    reporting,
-    startup,
-    trial,
-    winner,
-)
+from pneumonia import account, history, replay, report, reporting, startup, trial, winner
 from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
@@ -33,6 +24,7 @@ from pneumonia.data import ImageData
 from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
+from pneumonia.files import GoneError, StorageError
 from pneumonia.journal import Journal
 from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Proposal
@@ -42,7 +34,6 @@ from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
 from pneumonia.space import Space, collapse, find
-from pneumonia.storage import GoneError, StorageError
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task

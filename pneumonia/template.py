@@ -24,7 +24,7 @@ import h5py
 import keras
 import numpy as np
 
-from pneumonia import classifier, metadata, storage
+from pneumonia import classifier, files, metadata
 
 Array = np.ndarray[Any, Any]
 
@@ -101,7 +101,7 @@ class Template:
             part.unlink(missing_ok=True)
         for written in (path, self._latest):
             if written is not None:
-                storage.let_go(written)
+                files.let_go(written)
         self._latest = path
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import checkpoint, classifier, decision, engine, metadata, storage, training
+from pneumonia import checkpoint, classifier, decision, engine, files, metadata, training
 from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
 from pneumonia.decision import Decided
@@ -112,7 +112,7 @@ def run(
     try:
         trained = _train(task, kept, on_epoch=on_epoch, report=report, between_epochs=between)
     except Exception as error:
-        if storage.explain(error) is None:
+        if files.explain(error) is None:
             kept.drop()  # what has failed does not go on
         raise
     if task.keeps_state:

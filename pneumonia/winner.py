@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import inputs, metadata, metrics, plots, presets, storage, trial
+from pneumonia import files as storage
+from pneumonia import inputs, metadata, metrics, plots, presets, trial
 from pneumonia.data import Split
 from pneumonia.history import PREDICTIONS
 from pneumonia.loading import load_data

@@ -20,17 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import (
-    cli,
-    compare,
-    composing,
-    export,
-    options,
-    predict,
-    presets,
-    reporting,
-    space,
-)
+from pneumonia import cli, compare, composing, export, options, predict, presets, reporting, space
 from pneumonia.errors import DataError, UserError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job

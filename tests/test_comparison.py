@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumonia import comparison, storage
+from pneumonia import comparison, files
 from pneumonia.errors import UserError
 from pneumonia.mlflow_runs import Run
 from pneumonia.significance import delong, mcnemar
@@ -127,5 +127,5 @@ def test_p_values(p: float, text: str) -> None:
 def test_names_that_look_like_formulas_or_hold_line_ends_are_read_as_they_are() -> None:
     names = ["=a/1.png", "'-b/1.png", "c\rd.png", "e\r\nf.png"]
     rows = [("test", name, n % 2, 0.1 * n) for n, name in enumerate(names)]
-    text = storage.as_csv([("split", "name", "label", "probability"), *rows])
+    text = files.as_csv([("split", "name", "label", "probability"), *rows])
     assert comparison.read(text, run("a")).names == tuple(sorted(names))

@@ -14,7 +14,7 @@ from test_trial import config
 from pneumonia.building import build
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure, LocalExecutor, local, ray
-from pneumonia.storage import StorageError
+from pneumonia.files import StorageError
 from pneumonia.trial import Result, Task
 
 

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import features, storage
+from pneumonia import features
+from pneumonia import files as storage
 from pneumonia.augment import geometric
 from pneumonia.errors import ConfigError
 from pneumonia.features import Frozen, Settings, View

@@ -42,7 +42,7 @@ except KeyboardInterrupt:
 
 POLITE = """
 import sys, time
-from pneumonia.interruption import Interruption, Interrupted
+from pneumonia.signals import Interruption, Interrupted
 from pneumonia.progress import Progress
 try:
     with Interruption() as interruption, Progress() as progress:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import interruption
-from pneumonia.interruption import SIGNALS, Interrupted, Interruption
+from pneumonia import signals
+from pneumonia.signals import SIGNALS, Interrupted, Interruption
 
 CODE = """
 import ctypes, sys, time
-from pneumonia import interruption
-from pneumonia.interruption import Interrupted, Interruption
+from pneumonia import signals as interruption
+from pneumonia.signals import Interrupted, Interruption
 interruption.GRACE_SECONDS = 0.3
 mode, mutex, libc = sys.argv[1], ctypes.create_string_buffer(64), ctypes.CDLL(None)
 try:
@@ -56,7 +56,7 @@ def start(mode: str) -> subprocess.Popen[str]:
 def test_one_signal_stops_where_it_may(number: signal.Signals) -> None:
     process = start("asks")
     process.send_signal(number)
-    assert process.communicate(timeout=10) == ("Interrupted.\n", f"{interruption._ASKED}\n")
+    assert process.communicate(timeout=10) == ("Interrupted.\n", f"{signals._ASKED}\n")
 
 
 def test_a_second_signal_stops_anywhere() -> None:
@@ -64,7 +64,7 @@ def test_a_second_signal_stops_anywhere() -> None:
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     # Two that come before the first is taken are one.
-    assert process.stderr.readline() == f"{interruption._ASKED}\n"
+    assert process.stderr.readline() == f"{signals._ASKED}\n"
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=5)
     assert (process.returncode, out, said) == (0, "forced\n", "")
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_a_process_that_is_stuck_in_a_call() -> None:
     time.sleep(0.5)  # from the word that it is ready to the call
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    assert process.stderr.readline() == f"{interruption._ASKED}\n"  # told at once
+    assert process.stderr.readline() == f"{signals._ASKED}\n"  # told at once
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=2) == ("", "")
     assert process.returncode == 130

@@ -10,43 +10,43 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import storage
+from pneumonia import files
 from pneumonia.errors import UserError
-from pneumonia.storage import StorageError
+from pneumonia.files import StorageError
 
 
 def test_an_error_of_the_disk_names_the_file_and_the_cause() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    explained = storage.explain(full, Path("outputs/journal.jsonl"))
+    explained = files.explain(full, Path("outputs/journal.jsonl"))
     assert isinstance(explained, UserError)
     assert str(explained) == "outputs/journal.jsonl: No space left on device."
     refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "outputs")
-    assert str(storage.explain(refused)) == "outputs: Permission denied."
+    assert str(files.explain(refused)) == "outputs: Permission denied."
     copied = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
-    assert str(storage.explain(copied)) == "to: No space left on device."
-    assert storage.explain(explained) is explained
-    assert str(storage.explain(full)) == "A file cannot be written: No space left on device."
+    assert str(files.explain(copied)) == "to: No space left on device."
+    assert files.explain(explained) is explained
+    assert str(files.explain(full)) == "A file cannot be written: No space left on device."
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(errno.ENOENT, "x", "y")])
 def test_other_errors_are_no_error_of_the_disk(error: Exception) -> None:
-    assert storage.explain(error) is None
+    assert files.explain(error) is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_the_error_of_a_full_device() -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         Path("/dev/full").write_bytes(b"x")
-    assert isinstance(storage.explain(caught.value, Path("/dev/full")), StorageError)
+    assert isinstance(files.explain(caught.value, Path("/dev/full")), StorageError)
 
 
 def test_a_file_that_is_let_go_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "classifier.keras"
     path.write_bytes(bytes(range(256)) * 40_000)
-    storage.let_go(path)
-    storage.let_go(path)
+    files.let_go(path)
+    files.let_go(path)
     assert path.read_bytes() == bytes(range(256)) * 40_000
-    storage.let_go(tmp_path / "gone.keras")  # the tracking may have taken it already
+    files.let_go(tmp_path / "gone.keras")  # the tracking may have taken it already
     assert [one.name for one in tmp_path.iterdir()] == ["classifier.keras"]
 
 
@@ -59,15 +59,15 @@ NAMES = (
 
 def test_csv_holds_no_formula_and_is_read_back() -> None:
     rows = [("name", "-value"), *((name, -0.5) for name in NAMES)]
-    text = storage.as_csv(rows)
+    text = files.as_csv(rows)
     found = list(csv.reader(io.StringIO(text, newline="")))
-    assert [(storage.csv_text(name), value) for name, value in found[1:]] == [
+    assert [(files.csv_text(name), value) for name, value in found[1:]] == [
         (name, "-0.5") for name in NAMES
     ]
-    assert storage.csv_text(found[0][1]) == "-value"
+    assert files.csv_text(found[0][1]) == "-value"
     assert not [cell for cell, _ in found if cell.lstrip()[:1] in {*"=+-@\uff1d"} and cell.strip()]
     # As a reader sees it that takes every kind of line end for one.
     quoted = [line for line in text.split("\n") if "\r" in line]
     assert quoted
     assert all('"' in line for line in quoted)
-    assert storage.as_csv([("a", 1), ("b", 2.5)]) == "a,1\nb,2.5\n"
+    assert files.as_csv([("a", 1), ("b", 2.5)]) == "a,1\nb,2.5\n"
