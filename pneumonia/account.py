@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import plots, presets, report
+from pneumonia import presets, report
 from pneumonia.config import flatten
 from pneumonia.data import ImageData, Split
 from pneumonia.errors import without_passwords
+from pneumonia.evaluation import plots
 from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
 from pneumonia.plan import Plan

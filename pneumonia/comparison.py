@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pneumonia import files, presets
 from pneumonia.errors import UserError
+from pneumonia.evaluation.significance import Difference, delong, mcnemar
 from pneumonia.mlflow_runs import Run
 from pneumonia.report import Table
 from pneumonia.shell import command
-from pneumonia.significance import Difference, delong, mcnemar
 
 FILE = "predictions.csv"
 _HEADER = ["split", "name", "label", "probability"]

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from pneumonia import engine, training
+from pneumonia.evaluation.thresholds import Decision, choose, fit_temperature, logit
 from pneumonia.feeds import Feed, read_all
 from pneumonia.inputs import class_weights, positive_share
-from pneumonia.thresholds import Decision, choose, fit_temperature, logit
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]

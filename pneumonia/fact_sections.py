@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from pneumonia.chronicle import Chronicle
-from pneumonia.metrics import Estimate
+from pneumonia.evaluation.metrics import Estimate
 from pneumonia.page import Section, Tile
 from pneumonia.progress import clock_time, short
 from pneumonia.report import Table, score_name

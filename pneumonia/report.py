@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TextIO
 
 from pneumonia import terminal
-from pneumonia.metrics import DECIDED, Confusion, Estimate, Scores
+from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores
+from pneumonia.evaluation.thresholds import Decision, predictive_values
 from pneumonia.progress import clock_time, short
-from pneumonia.thresholds import Decision, predictive_values
 
 _NAMES = {
     "auc": "AUC",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia import metrics
 from pneumonia.chronicle import Predictions
+from pneumonia.evaluation import metrics
 from pneumonia.figures import Figure, Json, escape, rounded
 
 FloatArray = NDArray[np.float64]

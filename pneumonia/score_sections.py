@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pneumonia import error_pictures, metadata, metrics, score_figures
+from pneumonia import error_pictures, metadata, score_figures
 from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import UserError
+from pneumonia.evaluation import metrics
+from pneumonia.evaluation.bootstrap import NAMES
+from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
+from pneumonia.evaluation.thresholds import Decision
 from pneumonia.history import PREDICTIONS
-from pneumonia.metrics import DECIDED, Estimate, Scores
 from pneumonia.page import Matrix, Section
 from pneumonia.report import Table, decided, score_name
-from pneumonia.resampling import NAMES
 from pneumonia.seeding import BOOTSTRAP, integer
-from pneumonia.thresholds import Decision
 
 SPLITS = ("val", "test")
 STANDARD = 0.5

@@ -97,7 +97,7 @@ def foresee() -> None:
     """
 
     def load() -> None:
-        for name in ("pneumonia.plots", "sklearn.tree", "plotly.offline"):
+        for name in ("pneumonia.evaluation.plots", "sklearn.tree", "plotly.offline"):
             with suppress(ImportError):  # told where it is needed
                 import_module(name)
 

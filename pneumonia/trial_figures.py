@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pneumonia.chronicle import Chronicle, Trial
+from pneumonia.evaluation.importance import EPOCHS, Importance, position
 from pneumonia.figures import MOST_TRIALS, Figure, Json, escape, focus, hover, number, rounded
-from pneumonia.importance import EPOCHS, Importance, position
 from pneumonia.progress import short
 from pneumonia.ranges import Range
 

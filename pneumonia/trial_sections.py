@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from pneumonia import curve_figures, importance, trial_figures
+from pneumonia import curve_figures, trial_figures
 from pneumonia.chronicle import Chronicle, Trial
+from pneumonia.evaluation import importance
+from pneumonia.evaluation.importance import LEAST, Importances
 from pneumonia.figures import MOST_TRIALS
-from pneumonia.importance import LEAST, Importances
 from pneumonia.page import Section
 from pneumonia.progress import clock_time, short
 from pneumonia.report import Table

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from pneumonia import files as storage
-from pneumonia import inputs, metadata, metrics, plots, presets, trial
+from pneumonia import inputs, metadata, presets, trial
 from pneumonia.data import Split
+from pneumonia.evaluation import metrics, plots
+from pneumonia.evaluation.metrics import Scores
+from pneumonia.evaluation.thresholds import Decision
 from pneumonia.history import PREDICTIONS
 from pneumonia.loading import load_data
-from pneumonia.metrics import Scores
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
-from pneumonia.thresholds import Decision
 from pneumonia.trial import Task
 
 Array = np.ndarray[Any, Any]

@@ -13,8 +13,8 @@ import pytest
 
 from pneumonia import comparison, files
 from pneumonia.errors import UserError
+from pneumonia.evaluation.significance import delong, mcnemar
 from pneumonia.mlflow_runs import Run
-from pneumonia.significance import delong, mcnemar
 
 LABELS = np.arange(200) % 5 < 3
 

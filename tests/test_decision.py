@@ -12,8 +12,8 @@ from sklearn.metrics import log_loss
 from test_trial import config
 
 from pneumonia import classifier, decision, heads, inputs, loading, metadata, trial
-from pneumonia.metrics import balanced_accuracy
-from pneumonia.thresholds import logit, sigmoid
+from pneumonia.evaluation.metrics import balanced_accuracy
+from pneumonia.evaluation.thresholds import logit, sigmoid
 from pneumonia.trial import Task
 
 Config = dict[str, Any]

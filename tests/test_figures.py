@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from made import finished
 
-from pneumonia import chronicle, curve_figures, importance, score_figures, trial_figures
+from pneumonia import chronicle, curve_figures, score_figures, trial_figures
 from pneumonia.chronicle import Chronicle, Predictions
+from pneumonia.evaluation import importance
+from pneumonia.evaluation.metrics import roc_auc
 from pneumonia.figures import Figure, escape, focus, number
-from pneumonia.metrics import roc_auc
 
 THRESHOLDS = {"at 0.5": 0.5, "at 0.62": 0.62}
 

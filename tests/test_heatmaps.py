@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pneumonia import backbones, classifier, heads, heatmaps, phantom
 from pneumonia.errors import UserError
-from pneumonia.metrics import roc_auc
+from pneumonia.evaluation.metrics import roc_auc
 
 SIZE = 64
 

@@ -25,8 +25,8 @@ from PIL import Image
 from samples import NAMES, Project, expected, halves, pixels, write_images
 
 from pneumonia import inference, metadata, predict
+from pneumonia.evaluation.thresholds import Decision
 from pneumonia.mlflow_store import make_ready
-from pneumonia.thresholds import Decision
 from pneumonia.tracking import Settings
 
 ROOT = Path(__file__).parents[1]

@@ -33,7 +33,7 @@ def test_what_can_be_built_is_where_a_search_begins(tmp_path: Path) -> None:
         ({"dense__unit": 1}, "dense.unit"),
         ({"training__loss": {"_target_": "keras.losses.Nothing"}}, "training.loss._target_"),
         (
-            {"training__metrics": {"auc": {"_target_": "pneumonia.metrics.nothing"}}},
+            {"training__metrics": {"auc": {"_target_": "pneumonia.evaluation.metrics.nothing"}}},
             "training.metrics.auc._target_",
         ),
     ],

@@ -9,7 +9,8 @@ import select
 
 import pytest
 
-from pneumonia import metrics, report
+from pneumonia import report
+from pneumonia.evaluation import metrics
 from pneumonia.report import Row, Table
 
 ROWS = [

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 
 from pneumonia import chronicle, page, reporting, score_sections
 from pneumonia.errors import UserError
+from pneumonia.evaluation.thresholds import Decision
 from pneumonia.multirun import Compare
 from pneumonia.shell import shown
-from pneumonia.thresholds import Decision
 
 SECTIONS = (
     *("summary", "trials", "importance", "course", "hyperband", "learning", "scores"),

@@ -29,8 +29,8 @@ from PIL import Image
 
 from pneumonia import classifier, cli, journal, metadata, tracking
 from pneumonia.config import flatten
+from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
 from pneumonia.journal import NAME, Event
-from pneumonia.metrics import balanced_accuracy, roc_auc
 from pneumonia.mlflow_setup import prepare_environment
 from pneumonia.phantom import phantom
 from pneumonia.space import GROUPS

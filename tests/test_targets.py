@@ -22,7 +22,7 @@ from pneumonia.errors import ConfigError
         ("keras.losses.BinaryCrossentropy", "label_smoothing"),
         ("keras_tuner.oracles.HyperbandOracle", "factor"),
         ("pneumonia.backbones.cnn", "blocks"),
-        ("pneumonia.metrics.roc_auc", "y_true"),
+        ("pneumonia.evaluation.metrics.roc_auc", "y_true"),
         ("json.dumps", "indent"),
     ],
 )

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pneumonia import checkpoint, classifier, engine, inputs, loading, metrics, training, trial
+from pneumonia import checkpoint, classifier, engine, inputs, loading, training, trial
 from pneumonia.checkpoint import Progress
 from pneumonia.errors import ConfigError
+from pneumonia.evaluation import metrics
 from pneumonia.training import DivergedError, Training
 from pneumonia.trial import Result, Task
 
@@ -75,7 +76,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "loss": {"_target_": "keras.losses.BinaryCrossentropy"},
             "metrics": {
                 "accuracy": {"_target_": "keras.metrics.BinaryAccuracy"},
-                "auc": {"_target_": "pneumonia.metrics.roc_auc", "_partial_": True},
+                "auc": {"_target_": "pneumonia.evaluation.metrics.roc_auc", "_partial_": True},
             },
             "class_weight": "balanced",
             "early_stopping": None,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from pneumonia import metrics
+from pneumonia.evaluation import metrics
 
 SAMPLES = ["float64", "float32", "ties", "two values", "constant", "few"]
 

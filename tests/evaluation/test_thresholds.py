@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from pneumonia.metrics import confusion, sensitivity, specificity
-from pneumonia.thresholds import (
+from pneumonia.evaluation.metrics import confusion, sensitivity, specificity
+from pneumonia.evaluation.thresholds import (
     Decision,
     choose,
     fit_temperature,

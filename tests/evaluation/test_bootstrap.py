@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pneumonia.resampling import NAMES, arrange, measure, percentiles, resample
+from pneumonia.evaluation.bootstrap import NAMES, arrange, measure, percentiles, resample
 
 
 @pytest.mark.parametrize("size", [2, 30, 20_000])

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pneumonia.metrics import operating_points
+from pneumonia.evaluation.metrics import operating_points
 
 Floats = NDArray[np.float64]
 

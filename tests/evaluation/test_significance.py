@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, stats
 from sklearn.metrics import roc_auc_score
 
-from pneumonia.significance import Difference, delong, mcnemar, mid_p, paired_interval
+from pneumonia.evaluation.significance import Difference, delong, mcnemar, mid_p, paired_interval
 
 
 def drawn(seed: int, *, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

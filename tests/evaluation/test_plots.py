@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pneumonia import metrics, plots
-from pneumonia.plots import History
+from pneumonia.evaluation import metrics, plots
+from pneumonia.evaluation.plots import History
 
 CLASSES = ("normal", "pneumonia")
 
@@ -172,5 +172,5 @@ def test_saving_makes_the_folder_and_a_file_that_others_can_read(tmp_path: Path)
 
 
 def test_pyplot_and_its_global_state_are_not_imported() -> None:
-    code = "import sys, pneumonia.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, pneumonia.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

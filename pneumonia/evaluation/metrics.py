@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pneumonia.resampling import (
+from pneumonia.evaluation.bootstrap import (
     NAMES,
     FloatArray,
     IntArray,

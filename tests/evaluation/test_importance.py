@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeRegressor
 
-from pneumonia import importance
 from pneumonia.chronicle import Trial
+from pneumonia.evaluation import importance
 from pneumonia.ranges import Range, parse
 
 RANGES = (

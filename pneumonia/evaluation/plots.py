@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from pneumonia.metrics import Estimate, Scores, operating_points
+from pneumonia.evaluation.metrics import Estimate, Scores, operating_points
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _SKY, _YELLOW, _GREY = "#56B4E9", "#E69F00", "#767676"
