@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia import presets, report
 from pneumonia.config import flatten
-from pneumonia.data import ImageData, Split
+from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation import plots
 from pneumonia.executors import Failure

@@ -303,7 +303,8 @@ def _job(cfg: DictConfig) -> float:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import loading, resumption, space, tracking
+    from pneumonia import resumption, space, tracking
+    from pneumonia.datasets import cache
 
     settings = tracking.Settings(**job.cfg.tracking)
     tracking.prepare()
@@ -316,7 +317,7 @@ def _run_job(job: Job) -> None:
     uri = None if settings.uri is None else tracking.redact(settings.uri)
     with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
-        loading.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
+        cache.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
         checked = tracking.check(settings)
         startup.start()
         checked.result()

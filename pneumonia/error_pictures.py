@@ -14,8 +14,8 @@ from PIL import Image
 
 from pneumonia import space, startup
 from pneumonia.chronicle import Chronicle, Predictions
+from pneumonia.datasets.cache import load_data
 from pneumonia.errors import DataError, UserError
-from pneumonia.loading import load_data
 
 if TYPE_CHECKING:
     import keras

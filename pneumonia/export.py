@@ -22,7 +22,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
-    from pneumonia.inference import Classify, Image
+    from pneumonia.datasets.decode import Classify, Image
     from pneumonia.mlflow_lookup import FoundModel
 
 CHAMPION = "models:/pneumonia@champion"
@@ -111,23 +111,23 @@ def _tell(given: list[str]) -> None:
 
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
-    from pneumonia import inference
+    from pneumonia.datasets import decode
     from pneumonia.mlflow_lookup import find_model
     from pneumonia.mlflow_setup import Settings
 
-    paths = inference.find_files(options.names)
+    paths = decode.find_files(options.names)
     model = find_model(options.model, Settings(uri=options.tracking_uri))
-    classifier = inference.load_model(model.file)
+    classifier = decode.load_model(model.file)
     from pneumonia import litert
 
     if not litert.is_supported():
         install = f"{commands()[0]}{litert.EXTRA}"
         raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
-    images = [inference.decode(path) for path in paths] or _phantoms()
+    images = [decode.decode(path) for path in paths] or _phantoms()
     part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
         part.write_bytes(litert.convert(classifier))
-        measured = measure(inference.classifying(classifier), litert.load(part), images)
+        measured = measure(decode.classifying(classifier), litert.load(part), images)
         if not measured["largest_difference"] <= TOLERANCE:
             raise UserError(
                 f"{model.uri}: the export's probabilities differ by up to "
@@ -227,7 +227,7 @@ def _summary(facts: dict[str, Any], output: Path, beside: Path) -> str:
 def _phantoms() -> list[Image]:
     import numpy as np
 
-    from pneumonia.phantom import phantom
+    from pneumonia.datasets.chest_phantom import phantom
 
     images: list[Image] = []
     for size in (64, 160):  # larger and smaller than most classifiers take

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pneumonia.augment import render
 from pneumonia.classifier import resize
-from pneumonia.data import Split
+from pneumonia.datasets.base import Split
 from pneumonia.features import Frozen
 from pneumonia.seeding import RENDER, VIEW, generator, integer
 

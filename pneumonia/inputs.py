@@ -16,10 +16,10 @@ import numpy as np
 
 from pneumonia import backbones, features
 from pneumonia.building import LOCK, build
-from pneumonia.data import Split
+from pneumonia.datasets.base import Split
+from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.features import Frozen, View
 from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
-from pneumonia.loading import Kept, load_data
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]

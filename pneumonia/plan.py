@@ -12,18 +12,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import disk, history, journal, prepared, report, space
+from pneumonia import disk, history, journal, report, space
 from pneumonia.config import flatten
-from pneumonia.data import ImageData
+from pneumonia.datasets import tfds
+from pneumonia.datasets.base import ImageData
+from pneumonia.datasets.cache import load_data
 from pneumonia.disk import Cost
 from pneumonia.errors import UserError
-from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Round, capped
 from pneumonia.progress import clock_time
 from pneumonia.space import Space, collapse
 
 OUTPUTS = Path("outputs")
-_PREPARED = "pneumonia.datasets.pneumonia_mnist"
+_PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
 # Of the newest searches, so many are looked at, and so many of the same model and data are enough.
 _LOOKED_AT, _ENOUGH = 30, 3
 # What the time of an epoch depends on, beside the images.
@@ -293,7 +294,7 @@ def _cost(
 def _data(config: dict[str, Any]) -> ImageData | None:
     """Load the dataset, unless that would fetch or prepare it first."""
     section = config["dataset"]
-    if section["_target_"] == _PREPARED and not prepared.is_prepared(section.get("data_dir")):
+    if section["_target_"] == _PREPARED and not tfds.is_prepared(section.get("data_dir")):
         return None
     return load_data(config)
 

@@ -19,8 +19,8 @@ from pneumonia.arguments import output_format, run, split, threshold
 from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
+    from pneumonia.datasets.decode import Classify
     from pneumonia.heatmaps import Explain
-    from pneumonia.inference import Classify
     from pneumonia.mlflow_lookup import FoundModel
     from pneumonia.prediction import Prediction
 
@@ -124,13 +124,14 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _run(options: Options) -> int:
-    from pneumonia import inference, overlays
+    from pneumonia import overlays
+    from pneumonia.datasets import decode
     from pneumonia.mlflow_lookup import find_model
     from pneumonia.mlflow_setup import Settings
     from pneumonia.prediction import NOTE, printable, render, write
 
     _quiet_decoders()
-    paths = inference.find_files(options.names)
+    paths = decode.find_files(options.names)
     _check_output(options.output, paths)
     places: dict[Path, Path] = {}
     if options.heatmaps:
@@ -160,14 +161,15 @@ def _predict(
     paths: Sequence[Path], model: FoundModel, batch_size: int, *, places: Mapping[Path, Path]
 ) -> list[Prediction]:
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
-    from pneumonia import inference, overlays
+    from pneumonia import overlays
+    from pneumonia.datasets import decode
     from pneumonia.prediction import decide
 
     classify: Classify | None = None
     explain: Explain | None = None
     predictions: list[Prediction] = []
     done, report = 0, _reporter(len(paths))
-    for batch in inference.decode_batches(paths, batch_size=batch_size):
+    for batch in decode.decode_batches(paths, batch_size=batch_size):
         readable, images = [], []
         for path, image in batch:
             if isinstance(image, DataError):
@@ -180,7 +182,7 @@ def _predict(
             if classify is None:
                 # Only now: where no file can be read, TensorFlow need not start.
                 classify, explain = _load(model.file, has_maps=bool(places))
-            values = inference.classify_all(images, classify)
+            values = decode.classify_all(images, classify)
             pairs = zip(readable, values, strict=True)
             predictions += [decide(str(path), value, model) for path, value in pairs]
         if explain is not None:
@@ -193,14 +195,14 @@ def _predict(
 
 
 def _load(file: Path, *, has_maps: bool) -> tuple[Classify, Explain | None]:
-    from pneumonia import inference
+    from pneumonia.datasets import decode
 
-    model = inference.load_model(file)
+    model = decode.load_model(file)
     if not has_maps:
-        return inference.classifying(model), None
+        return decode.classifying(model), None
     from pneumonia import heatmaps
 
-    return inference.classifying(model), heatmaps.explainer(model)
+    return decode.classifying(model), heatmaps.explainer(model)
 
 
 def _check_output(output: Path | None, paths: Sequence[Path]) -> None:
@@ -235,7 +237,7 @@ def _quiet_decoders() -> None:
     """Let what is too large be an error."""
     from PIL import Image
 
-    from pneumonia import image_files
+    from pneumonia.datasets import image_files
 
     image_files.quieten()
     warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumonia import config, cursor, files, history, journal, provenance, schema, terminal
 from pneumonia.config import flatten
 from pneumonia.cursor import Cursor
-from pneumonia.data import ImageData
+from pneumonia.datasets.base import ImageData
+from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.history import BUDGET, History
 from pneumonia.journal import Journal
-from pneumonia.loading import load_data
 from pneumonia.space import collapse, find, plain
 
 OUTPUTS = Path("outputs")

@@ -239,16 +239,16 @@ TEXTS = PATHS | {
 _SHARE = number(0, 1, with_high=False)
 
 BY_TARGET: dict[str, dict[str, Check]] = {
-    "pneumonia.datasets.npz": {
+    "pneumonia.datasets.sources.npz": {
         "dataset.path": path("an .npz file in MedMNIST's format that exists", Path.exists)
     },
-    "pneumonia.datasets.image_folder": {
+    "pneumonia.datasets.sources.image_folder": {
         "dataset.path": path("a folder with images in two classes that exists", Path.exists),
         "dataset.val_fraction": _SHARE,
         "dataset.test_fraction": _SHARE,
         "dataset.seed": SEED,
     },
-    "pneumonia.phantom.phantom": {
+    "pneumonia.datasets.chest_phantom.phantom": {
         **{f"dataset.{split}": integer(2, 1_000_000) for split in ("train", "val", "test")},
         "dataset.image_size": integer(32, 512),
         "dataset.positive_fraction": number(0.01, 0.99),

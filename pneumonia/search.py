@@ -20,13 +20,13 @@ from pneumonia.budget import BudgetSpent
 from pneumonia.building import build
 from pneumonia.config import flatten
 from pneumonia.crew import Crew
-from pneumonia.data import ImageData
+from pneumonia.datasets.base import ImageData
+from pneumonia.datasets.cache import load_data
 from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.files import GoneError, StorageError
 from pneumonia.journal import Journal
-from pneumonia.loading import load_data
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
 from pneumonia.recorder import Recorder

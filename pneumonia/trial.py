@@ -19,10 +19,10 @@ import numpy as np
 from pneumonia import checkpoint, classifier, decision, engine, files, metadata, training
 from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all
 from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
-from pneumonia.loading import Kept, load_data
 from pneumonia.template import Template
 from pneumonia.training import Limit, Training
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pneumonia import journal
-from pneumonia.datasets import npz
+from pneumonia.datasets.sources import npz
 
 CONFIG = """\
-dataset: {_target_: pneumonia.datasets.npz, path: FOLDER/images.npz}
+dataset: {_target_: pneumonia.datasets.sources.npz, path: FOLDER/images.npz}
 model: {_target_: pneumonia.backbones.cnn, layer: 'choice(low, high)'}
 dense: {units: 'choice(64, 128, 256)', dropout: 'interval(0.1, 0.5)'}
 optimizer: {learning_rate: 'tag(log, interval(1e-4, 1e-2))'}

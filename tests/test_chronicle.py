@@ -9,7 +9,7 @@ import pytest
 from made import NAMES, RANGES, Made, finished
 
 from pneumonia import chronicle, reporting, winner
-from pneumonia.data import ArraySource, Split
+from pneumonia.datasets.base import ArraySource, Split
 from pneumonia.errors import UserError
 
 

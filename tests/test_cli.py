@@ -85,7 +85,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setattr("pneumonia.tracking.prepare", lambda: None)
     monkeypatch.setattr("pneumonia.tracking.check", lambda settings: done)
     monkeypatch.setattr("pneumonia.startup.start", lambda: None)
-    monkeypatch.setattr("pneumonia.loading.load_data", lambda config: None)
+    monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: None)
     return fake
 
 
@@ -392,7 +392,8 @@ QUICK = """
 import sys, types
 from concurrent.futures import Future
 import pneumonia
-from pneumonia import cli, tracking, startup, loading
+from pneumonia import cli, tracking, startup
+from pneumonia.datasets import cache as loading
 def run(job, journal, settings):
     dropout = job.cfg.dense.dropout
     if dropout == 0.2:
@@ -577,7 +578,7 @@ def test_every_command_that_is_documented_is_sound(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("# @package _global_\nseed: 2\n")
     Path("dataset").mkdir()
-    Path("dataset/mine.yaml").write_text("_target_: pneumonia.phantom.phantom\n")
+    Path("dataset/mine.yaml").write_text("_target_: pneumonia.datasets.chest_phantom.phantom\n")
     for name in ("pneumoniamnist.npz", "pneumoniamnist_224.npz"):
         np.savez(name, train_images=np.zeros(1))
     Path("x.png").touch()

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import log_loss
 from test_trial import config
 
-from pneumonia import classifier, decision, heads, inputs, loading, metadata, trial
+from pneumonia import classifier, decision, heads, inputs, metadata, trial
+from pneumonia.datasets import cache
 from pneumonia.evaluation.metrics import balanced_accuracy
 from pneumonia.evaluation.thresholds import logit, sigmoid
 from pneumonia.trial import Task
@@ -39,7 +40,7 @@ def test_a_calibrated_classifier_is_served_so(model: str, tmp_path: Path) -> Non
     assert facts["class_names"] == ["normal", "pneumonia"]
     assert facts["rule"] == "youden"
     assert facts["temperature"] != 1
-    split = loading.load_data(cfg).val
+    split = cache.load_data(cfg).val
     feed = inputs.plain_feed(cfg, split, report=quiet)
     weights = trial.best_weights(Task("0", cfg, 4, str(tmp_path)), report=quiet)
     raw = trial.predict(cfg, weights, feed)
@@ -63,7 +64,7 @@ def test_a_classifier_written_without_a_template_says_the_same(
         raise LookupError
 
     monkeypatch.setattr(trial, "Template", refuse)
-    monkeypatch.setattr(trial, "_templates", loading.Kept(1))
+    monkeypatch.setattr(trial, "_templates", cache.Kept(1))
     _, again = trained(tmp_path, "features", **YOUDEN)
     assert metadata.read(again) == facts
     image = np.random.default_rng(0).integers(0, 255, (1, 30, 30, 1), dtype=np.uint8)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, write_images
 
-from pneumonia import backbones, classifier, export, heads, inference, litert, predict
+from pneumonia import backbones, classifier, export, heads, litert, predict
+from pneumonia.datasets import decode
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -52,7 +53,7 @@ def test_the_champion_is_exported_and_measured(
     report.unlink()
     report.with_name("export.json").unlink()
     classify = litert.load(output)
-    given = [float(classify(inference.decode(path)[None])[0]) for path in paths]
+    given = [float(classify(decode.decode(path)[None])[0]) for path in paths]
     np.testing.assert_allclose(given, expected(model, paths), atol=1e-4)
     assert max(given) - min(given) > 0.01
 

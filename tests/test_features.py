@@ -16,9 +16,9 @@ import pytest
 from pneumonia import features
 from pneumonia import files as storage
 from pneumonia.augment import geometric
+from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.errors import ConfigError
 from pneumonia.features import Frozen, Settings, View
-from pneumonia.phantom import phantom
 
 SIZE = 16
 DATA = phantom(train=100, val=20, test=20, image_size=32, seed=1)

@@ -11,9 +11,9 @@ import pytest
 
 from pneumonia import feeds
 from pneumonia.augment import geometric
+from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.features import Frozen
 from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
-from pneumonia.phantom import phantom
 
 Array = np.ndarray[Any, Any]
 DATA = phantom(train=60, val=20, test=20, image_size=32, seed=1)

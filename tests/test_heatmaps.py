@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumonia import backbones, classifier, heads, heatmaps, phantom
+from pneumonia import backbones, classifier, heads, heatmaps
+from pneumonia.datasets import chest_phantom
 from pneumonia.errors import UserError
 from pneumonia.evaluation.metrics import roc_auc
 
@@ -36,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
     keras.utils.set_random_seed(1)
     backbone = backbones.efficientnet_lite0(image_size=SIZE, layer="block3b_add")
     head = heads.dense(backbone.output_shape[1:], units=32, dropout=0.0)
-    split = phantom.phantom(train=400, val=2, test=2, image_size=SIZE, difficulty=0.0).train
+    split = chest_phantom.phantom(train=400, val=2, test=2, image_size=SIZE, difficulty=0.0).train
     images = classifier.resize(split.images.read(np.arange(400)), SIZE)
     features = backbone.predict(images, verbose=0)
     head.compile(keras.optimizers.Adam(0.005), "binary_crossentropy", jit_compile=False)
@@ -49,7 +50,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
 def test_heat_lies_on_the_opacities(trained: keras.Model) -> None:
     # The same chests with and without opacities, which are where the two differ.
     ill, well = (
-        phantom._draw_all(np.full(40, label), SIZE, 0.0, key=(0, 2)).reshape(40, SIZE, SIZE, 1)
+        chest_phantom._draw_all(np.full(40, label), SIZE, 0.0, key=(0, 2)).reshape(
+            40, SIZE, SIZE, 1
+        )
         for label in (1, 0)
     )
     change = np.abs(ill.astype(float) - well)[..., 0]
@@ -118,7 +121,9 @@ def test_the_halves_make_the_whole(
 
 
 def test_a_certain_classifier_is_explained_too(trained: keras.Model) -> None:
-    image = phantom._draw_all(np.ones(1, np.int64), SIZE, 0.0, key=(0, 2)).reshape(SIZE, SIZE, 1)
+    image = chest_phantom._draw_all(np.ones(1, np.int64), SIZE, 0.0, key=(0, 2)).reshape(
+        SIZE, SIZE, 1
+    )
     (before,) = heatmaps.explain(trained, [image])
     copy = keras.models.clone_model(trained)
     copy.set_weights(trained.get_weights())

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_trial import BLOG, config
 
-from pneumonia import inputs, loading
+from pneumonia import inputs
+from pneumonia.datasets import cache
+from pneumonia.datasets.cache import Kept
 from pneumonia.errors import ConfigError
 from pneumonia.feeds import ComputedFeed, StoredFeed, read_all
-from pneumonia.loading import Kept
 
 
 class Reports:
@@ -38,10 +39,10 @@ def test_kept_forgets_what_was_not_used_for_longest() -> None:
 def test_the_same_section_is_the_same_data_and_backbone(tmp_path: Path) -> None:
     one = config(tmp_path)
     other = config(tmp_path, dense__units=8, optimizer__learning_rate=0.1)
-    assert loading.load_data(one) is loading.load_data(other)
+    assert cache.load_data(one) is cache.load_data(other)
     assert inputs.parts(one) is inputs.parts(other)
     smaller = config(tmp_path, dataset__train=100)
-    assert len(loading.load_data(smaller).train) == 100
+    assert len(cache.load_data(smaller).train) == 100
     assert inputs.parts(config(tmp_path, model__layer="block2b_add")) is not inputs.parts(one)
 
 
@@ -52,7 +53,7 @@ def test_parts_divide_the_backbone(model: str, has_rest: bool, tmp_path: Path) -
     built = inputs.parts(config(tmp_path, model))
     assert (built.rest is not None) == has_rest
     assert built.shape == tuple(built.backbone.output.shape[1:])
-    data = loading.load_data(config(tmp_path))
+    data = cache.load_data(config(tmp_path))
     feed = inputs.plain_feed(config(tmp_path, model), data.val, report=Reports())
     assert (built.frozen.model is None) == isinstance(feed, ComputedFeed)
     x = feed.read(1, np.arange(3))
@@ -138,7 +139,7 @@ def test_joined_is_train_and_then_val_both_augmented(
     alone = inputs.prepare(cfg, report=Reports())
     joined = inputs.prepare(cfg, report=Reports(), joined=True)
     assert (len(joined.train), len(joined.val)) == (60, 20)
-    data = loading.load_data(cfg)
+    data = cache.load_data(cfg)
     labels = np.concatenate([data.train.labels, data.val.labels])
     np.testing.assert_array_equal(joined.train_labels, labels)
     np.testing.assert_array_equal(joined.val_labels, data.val.labels)

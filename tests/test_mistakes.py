@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 from test_config import MISTAKES
 
-from pneumonia import dicom
+from pneumonia.datasets import dicom
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "val", "test")

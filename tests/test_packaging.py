@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import dicom, litert
+from pneumonia import litert
+from pneumonia.datasets import dicom
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -114,7 +115,7 @@ def test_version(installed: Installed) -> None:
 def test_config_is_shown_and_leaves_nothing(installed: Installed) -> None:
     ran = installed.run("pneumonia", "--cfg", "job", "experiment=demo")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "_target_: pneumonia.phantom.phantom" in ran.stdout
+    assert "_target_: pneumonia.datasets.chest_phantom.phantom" in ran.stdout
     assert list(installed.project.iterdir()) == []
 
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, halves, pixels, write_images
 
-from pneumonia import inference, metadata, predict
+from pneumonia import metadata, predict
+from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.mlflow_store import make_ready
 from pneumonia.tracking import Settings
@@ -112,7 +113,7 @@ def test_an_interrupt_is_told(
     def interrupt(names: Sequence[str]) -> list[Path]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "find_files", interrupt)
+    monkeypatch.setattr(decode, "find_files", interrupt)
     assert predict.main(["a.png"]) == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 
@@ -191,7 +192,7 @@ def test_nothing_readable_needs_no_classifier(
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.png")
-    monkeypatch.setattr(inference, "load_model", lambda file: pytest.fail("loaded"))
+    monkeypatch.setattr(decode, "load_model", lambda file: pytest.fail("loaded"))
     output = tmp_path / "p.csv"
     arguments = [str(tmp_path), "model=classifier.keras", f"output={output}"]
     assert predict.main(arguments) == 1

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from pneumonia import composing, cursor, history, journal, provenance, resumption
 from pneumonia.config import flatten
 from pneumonia.cursor import Cursor
+from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
 from pneumonia.journal import NAME, Journal
-from pneumonia.loading import load_data
 from pneumonia.resumption import Job
 from pneumonia.space import collapse, find, plain
 

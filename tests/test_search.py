@@ -29,10 +29,10 @@ from PIL import Image
 
 from pneumonia import classifier, cli, journal, metadata, tracking
 from pneumonia.config import flatten
+from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
 from pneumonia.journal import NAME, Event
 from pneumonia.mlflow_setup import prepare_environment
-from pneumonia.phantom import phantom
 from pneumonia.space import GROUPS
 
 ROOT = Path(__file__).parents[1]

@@ -266,7 +266,7 @@ def test_a_search_with_a_server_keeps_passwords_and_the_environment_to_itself(
 
 
 def test_the_data_of_a_stranger_is_not_written_elsewhere(tmp_path: Path) -> None:
-    from pneumonia.datasets import npz
+    from pneumonia.datasets.sources import npz
 
     place = tmp_path / "data"
     place.mkdir()
@@ -339,7 +339,7 @@ def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_pa
         "mine/sub/__init__.py": "",
         "mine/sub/data.py": "import beside\n"
         "from google.protobuf import descriptor\n"
-        "from pneumonia.phantom import phantom\n"
+        "from pneumonia.datasets.chest_phantom import phantom\n"
         "def load(*, seed):\n"
         "    from joblib import Parallel, delayed\n"
         "    from multiprocessing import get_context\n"

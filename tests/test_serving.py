@@ -30,7 +30,7 @@ CHAMPION = "models:/pneumonia@champion"
 REQUEST = """\
 import json, sys
 from pathlib import Path
-from pneumonia.inference import decode
+from pneumonia.datasets.decode import decode
 print(json.dumps({"inputs": decode(Path(sys.argv[1]))[None].tolist()}))
 """
 

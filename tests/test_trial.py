@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pneumonia import checkpoint, classifier, engine, inputs, loading, training, trial
+from pneumonia import checkpoint, classifier, engine, inputs, training, trial
 from pneumonia.checkpoint import Progress
+from pneumonia.datasets import cache
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation import metrics
 from pneumonia.training import DivergedError, Training
@@ -54,7 +55,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "cache": True,
         },
         "dataset": {
-            "_target_": "pneumonia.phantom.phantom",
+            "_target_": "pneumonia.datasets.chest_phantom.phantom",
             "train": 120,
             "val": 60,
             "test": 40,
@@ -248,7 +249,7 @@ def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: P
     result = trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
     assert result.classifier is not None
     whole = classifier.load(tmp_path / result.classifier)
-    split = loading.load_data(cfg).val
+    split = cache.load_data(cfg).val
     expected = whole.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
     feed = inputs.plain_feed(cfg, split, report=lambda *_: None)
     weights = trial.best_weights(task, report=lambda *_: None)
@@ -263,7 +264,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
     cached["augment"] = {**BLOG, "views": 1}
     through = config(tmp_path, "features")
     run(cached, tmp_path, 4, "cached")
-    built, data = inputs.parts(cached), loading.load_data(cached)
+    built, data = inputs.parts(cached), cache.load_data(cached)
     stored = inputs.prepare(cached, report=lambda *_: None).train
 
     class Through:

@@ -20,7 +20,7 @@ from PIL import Image
 from terminal import play, svg
 
 from pneumonia import history, journal
-from pneumonia.loading import load_data
+from pneumonia.datasets.cache import load_data
 from pneumonia.overlays import SUFFIX
 
 SEARCHED = ("dense.units", "dense.dropout", "optimizer.learning_rate")

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from pneumonia import startup
-from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
+from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
 
 NAME = "pneumonia_mnist"

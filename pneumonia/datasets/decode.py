@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import dicom, image_files, overlays, terminal
+from pneumonia import overlays, terminal
+from pneumonia.datasets import dicom, image_files
 from pneumonia.errors import DataError, UserError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
 
-from pneumonia import dicom
-from pneumonia.data import SPLITS
-from pneumonia.dicom import DICOM, IMAGE, kind_of
+from pneumonia.datasets import dicom
+from pneumonia.datasets.base import SPLITS
+from pneumonia.datasets.dicom import DICOM, IMAGE, kind_of
+from pneumonia.datasets.image_files import NAMES
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.image_files import NAMES
 from pneumonia.shell import shown
 
 NEGATIVE_NAMES = frozenset(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import dicom, folders, image_files, npz_files, prepared
-from pneumonia.data import SPLITS, ArraySource, ImageData, Split, build_data, build_split
+from pneumonia.datasets import dicom, folders, image_files, npz_files, tfds
+from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, Split, build_data, build_split
+from pneumonia.datasets.image_files import MIN_SIDE, FileSource, Header
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.image_files import MIN_SIDE, FileSource, Header
 
 
 def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = None) -> ImageData:
@@ -38,9 +38,7 @@ def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = Non
     Raises:
         UserError: Where it can be neither read nor prepared, or the file is not the official one.
     """
-    return prepared.load(
-        Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None
-    )
+    return tfds.load(Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None)
 
 
 def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) -> ImageData:

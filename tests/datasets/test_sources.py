@@ -16,9 +16,9 @@ import tifffile
 from PIL import Image
 from test_dicom import write_dicom
 
-from pneumonia import dicom
-from pneumonia.data import ImageData
-from pneumonia.datasets import image_folder, npz
+from pneumonia.datasets import dicom
+from pneumonia.datasets.base import ImageData
+from pneumonia.datasets.sources import image_folder, npz
 from pneumonia.errors import ConfigError
 
 Arrays = dict[str, Any]

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from pneumonia import depth
+from pneumonia.datasets import depth
 from pneumonia.errors import ConfigError, DataError
 
 SUFFIXES = frozenset(

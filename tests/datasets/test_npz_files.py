@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumonia import npz_files
+from pneumonia.datasets import npz_files
 from pneumonia.errors import DataError
 
 

@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from pneumonia.data import ImageData, Split
+from pneumonia.datasets.base import ImageData, Split
+from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.errors import ConfigError
-from pneumonia.phantom import phantom
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumonia.datasets import npz, pneumonia_mnist
+from pneumonia.datasets.sources import npz, pneumonia_mnist
+from pneumonia.datasets.tfds import fetch
 from pneumonia.errors import UserError
-from pneumonia.prepared import fetch
 
-FILE = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
+FILE = Path(__file__).parents[3] / "shared" / "data" / "pneumoniamnist.npz"
 PREPARED = Path("pneumonia_mnist", "1.0.0")
 
 needs_file = pytest.mark.skipif(
@@ -36,7 +36,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / PREPARED.parent / "incomplete.ABC123_1.0.0").mkdir(parents=True)
     (folder / "pneumonia_mnist.lock").touch()
     code = (
-        "from pneumonia.datasets import pneumonia_mnist;"
+        "from pneumonia.datasets.sources import pneumonia_mnist;"
         f"print(pneumonia_mnist(data_dir={str(folder)!r}, manual_dir={str(FILE.parent)!r})"
         ".train.digest)"
     )

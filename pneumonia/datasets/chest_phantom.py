@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia.data import SPLITS, ArraySource, ImageData, build_data, build_split
+from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
 
 CLASS_NAMES = ("normal", "pneumonia")

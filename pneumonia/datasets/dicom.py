@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import depth
+from pneumonia.datasets import depth
+from pneumonia.datasets.image_files import MAX_PIXELS, MIN_SIDE, Header, is_tiny, quieten
+from pneumonia.datasets.image_files import SUFFIXES as IMAGE_SUFFIXES
 from pneumonia.errors import DataError
-from pneumonia.image_files import MAX_PIXELS, MIN_SIDE, Header, is_tiny, quieten
-from pneumonia.image_files import SUFFIXES as IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from pydicom import Dataset

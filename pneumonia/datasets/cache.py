@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from pneumonia.building import LOCK, build
-from pneumonia.data import ImageData
+from pneumonia.datasets.base import ImageData
 
 Value = TypeVar("Value")
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia import inference, predict
+from pneumonia import predict
+from pneumonia.datasets import decode as inference
 from pneumonia.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")

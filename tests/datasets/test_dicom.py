@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia import dicom, inference, predict
+from pneumonia import predict
+from pneumonia.datasets import decode, dicom
+from pneumonia.datasets.image_files import MAX_PIXELS
 from pneumonia.errors import DataError, UserError
-from pneumonia.image_files import MAX_PIXELS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -169,7 +170,7 @@ def test_dicom_is_decoded_as_a_viewer_shows_it(
     image: NDArray[Any], elements: dict[str, Any], shares: NDArray[Any], tmp_path: Path
 ) -> None:
     path = write_dicom(tmp_path / "a.dcm", image, **elements)
-    decoded = inference.decode(path)
+    decoded = decode.decode(path)
     assert decoded.dtype == np.uint8
     assert decoded.shape == (*shares.shape, 1)
     assert np.abs(decoded[..., 0] - 255 * shares).max() <= 0.501
@@ -184,13 +185,13 @@ def test_dicom_with_a_lookup_table(tmp_path: Path) -> None:
     table.add_new("LUTData", "US", [4095 - 16 * index for index in range(256)])
     path = write_dicom(tmp_path / "a.dcm", GREY, VOILUTSequence=[table], **WINDOW)
     shares = (4095 - 16.0 * GREY) / 4095
-    assert np.abs(inference.decode(path)[..., 0] - 255 * shares).max() <= 0.501
+    assert np.abs(decode.decode(path)[..., 0] - 255 * shares).max() <= 0.501
 
 
 def test_colour_dicom(tmp_path: Path) -> None:
     image = pixels(24, 30, 3)
     path = write_dicom(tmp_path / "a.dcm", image)
-    np.testing.assert_array_equal(inference.decode(path), image)
+    np.testing.assert_array_equal(decode.decode(path), image)
 
 
 def add_table(dataset: Any, entries: list[int], bits: int, first: int = 0) -> Any:
@@ -217,7 +218,7 @@ def test_what_is_white_in_a_table(tmp_path: Path, name: str, bits: int, top: int
     entries = [top * index // 255 for index in range(256)]
     table = add_table(pydicom.dataset.Dataset(), entries, bits)
     path = write_dicom(tmp_path / "a.dcm", GREY, **{name: table})
-    assert np.abs(inference.decode(path)[..., 0] - GREY.astype(int)).max() <= 1
+    assert np.abs(decode.decode(path)[..., 0] - GREY.astype(int)).max() <= 1
 
 
 def test_the_window_of_an_enhanced_file(tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_the_window_of_an_enhanced_file(tmp_path: Path) -> None:
         ],
     )
     shares = np.clip((2.0 * DEEP - 3999) / 1998 + 0.5, 0, 1)
-    assert np.abs(inference.decode(path)[..., 0] - 255 * shares).max() <= 0.501
+    assert np.abs(decode.decode(path)[..., 0] - 255 * shares).max() <= 0.501
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -254,7 +255,7 @@ def test_a_palette_in_dicom(tmp_path: Path, bits: int) -> None:
         elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
         elements[f"{name}PaletteColorLookupTableData"] = scaled.tobytes()
     path = write_dicom(tmp_path / "a.dcm", GREY, **elements)
-    np.testing.assert_array_equal(inference.decode(path), palette.T[GREY])
+    np.testing.assert_array_equal(decode.decode(path), palette.T[GREY])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_a_palette_in_dicom(tmp_path: Path, bits: int) -> None:
 def test_colours_of_any_layout(
     tmp_path: Path, image: NDArray[Any], elements: dict[str, Any]
 ) -> None:
-    decoded = inference.decode(write_dicom(tmp_path / "a.dcm", image, **elements)).astype(int)
+    decoded = decode.decode(write_dicom(tmp_path / "a.dcm", image, **elements)).astype(int)
     assert np.abs(decoded - COLOUR).max() <= 3
 
 
@@ -293,7 +294,7 @@ def test_dicom_without_preamble_or_meta(tmp_path: Path, syntax: str, name: str, 
     parts = {"nothing": body, "meta": meta + body, "preamble": content[:132] + body}
     path.write_bytes(parts[kept])
     assert dicom.is_dicom(path)
-    assert np.abs(inference.decode(path)[..., 0] - 255 * WHOLE).max() <= 0.501
+    assert np.abs(decode.decode(path)[..., 0] - 255 * WHOLE).max() <= 0.501
 
 
 def compress(image: NDArray[Any], name: str) -> bytes:
@@ -331,7 +332,7 @@ def test_compressed_dicom(tmp_path: Path, name: str, depth: int) -> None:
         frame = b"" if name.startswith("Deflated") else compress(image, name)
         write_dicom(path, image, syntax=syntax, frame=frame, **elements)
     shares = WHOLE if depth == 12 else GREY / 255
-    assert np.abs(inference.decode(path)[..., 0] - 255 * shares).max() <= 1.01
+    assert np.abs(decode.decode(path)[..., 0] - 255 * shares).max() <= 1.01
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
@@ -346,7 +347,7 @@ def test_compressed_dicom_that_is_cut_off(tmp_path: Path, name: str) -> None:
         **TWELVE,
     )
     with pytest.raises(DataError, match=r"a\.dcm: cannot be decoded") as caught:
-        inference.decode(tmp_path / "a.dcm")
+        decode.decode(tmp_path / "a.dcm")
     assert "\n" not in str(caught.value)
 
 
@@ -377,7 +378,7 @@ def test_a_missing_decoder_is_named_with_its_command(
         tmp_path / "a.dcm", GREY, syntax=getattr(pydicom.uid, syntax), frame=b"\xff\xd8"
     )
     with pytest.raises(DataError, match=message):
-        inference.decode(path)
+        decode.decode(path)
 
 
 def test_compressed_dicom_that_does_not_say_how(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_compressed_dicom_that_does_not_say_how(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
     with pytest.raises(DataError, match="compressed, without a word how"):
-        inference.decode(path)
+        decode.decode(path)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +415,7 @@ def test_bad_dicom_is_one_line(
 ) -> None:
     path = write_dicom(tmp_path / "a.dcm", GREY, **elements)
     with pytest.raises(UserError) as caught:
-        inference.decode(path)
+        decode.decode(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert re.search(fragment, str(caught.value))
     assert "\n" not in str(caught.value)
@@ -468,7 +469,7 @@ def test_a_package_that_must_not_be_imported_is_as_a_missing_one(
     assert not dicom.is_supported()
     Image.fromarray(GREY).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: cannot be decoded \(No module named 'tifffile'"):
-        inference.decode(tmp_path / "a.tif")
+        decode.decode(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "pipe.dcm", "pipe"])
