@@ -135,7 +135,7 @@ def _endless(tuner: Tree) -> Iterator[ConfigError]:
 
 def _halved(model: Tree) -> Iterator[ConfigError]:
     """Find a network from scratch that halves its images away."""
-    if model.get("_target_") != "pneumonia.backbones.cnn":
+    if model.get("_target_") != "pneumonia.models.backbones.cnn":
         return
     sizes, blocks = (_ends(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
     least = 2 ** min(blocks[1], 32) if blocks else 0

@@ -108,7 +108,7 @@ def _loader(search: Chronicle) -> Load | None:
         return None
     # TensorFlow: a report without heat maps does without it.
     startup.import_keras()
-    from pneumonia import classifier
+    from pneumonia.models import classifier
 
     return lambda: classifier.load(path)
 
@@ -117,14 +117,14 @@ def _heats(images: Sequence[Pixels], load: Load | None) -> list[str]:
     """Return each image under its heat map as a data URI, empty where none can be made."""
     if load is None:
         return [""] * len(images)
-    from pneumonia import heatmaps
+    from pneumonia.models import gradcam
 
     try:
-        maps = heatmaps.explain(load(), images)
+        maps = gradcam.explain(load(), images)
     except UserError:  # a classifier whose features have no place
         return [""] * len(images)
     return [
-        _uri(heatmaps.overlay(_resize(image), _resize_heat(heat, image)))
+        _uri(gradcam.overlay(_resize(image), _resize_heat(heat, image)))
         for image, heat in zip(images, maps, strict=True)
     ]
 

@@ -118,7 +118,7 @@ def _run(options: Options) -> str:
     paths = decode.find_files(options.names)
     model = find_model(options.model, Settings(uri=options.tracking_uri))
     classifier = decode.load_model(model.file)
-    from pneumonia import litert
+    from pneumonia.models import litert
 
     if not litert.is_supported():
         install = f"{commands()[0]}{litert.EXTRA}"

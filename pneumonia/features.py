@@ -27,9 +27,9 @@ from filelock import FileLock
 
 from pneumonia import graphs
 from pneumonia.augment import render
-from pneumonia.classifier import resize
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
+from pneumonia.models.classifier import resize
 from pneumonia.process import process_start
 from pneumonia.seeding import RENDER, integer
 

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from pneumonia.augment import render
-from pneumonia.classifier import resize
 from pneumonia.datasets.base import Split
 from pneumonia.features import Frozen
+from pneumonia.models.classifier import resize
 from pneumonia.seeding import RENDER, VIEW, generator, integer
 
 Array = np.ndarray[Any, Any]

@@ -14,12 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import backbones, features
+from pneumonia import features
 from pneumonia.building import LOCK, build
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.features import Frozen, View
 from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
+from pneumonia.models import backbones
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]

@@ -27,9 +27,9 @@ def names(section: Mapping[str, Any], most_blocks: int = 0) -> tuple[str, ...]:
         The names, in the order of the network; none where only building it would tell.
     """
     known = {
-        "pneumonia.backbones.efficientnet_lite0": _lite0(),
-        "pneumonia.backbones.inception_v3": _inception(),
-        "pneumonia.backbones.cnn": _cnn(most_blocks),
+        "pneumonia.models.backbones.efficientnet_lite0": _lite0(),
+        "pneumonia.models.backbones.inception_v3": _inception(),
+        "pneumonia.models.backbones.cnn": _cnn(most_blocks),
     }
     found = known.get(str(section.get("_target_")))
     return ("image", "scaling", *found) if found else ()

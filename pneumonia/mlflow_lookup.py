@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia import metadata
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
 from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
+from pneumonia.models import metadata
 from pneumonia.shell import first_search
 from pneumonia.tracking import fetch_classifier
 

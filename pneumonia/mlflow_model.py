@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pneumonia.metadata import KEY
-from pneumonia.metadata import read as read_facts
+from pneumonia.models.metadata import KEY
+from pneumonia.models.metadata import read as read_facts
 
 CODE = "code"
 DATA = "data"

@@ -20,8 +20,8 @@ from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from pneumonia.datasets.decode import Classify
-    from pneumonia.heatmaps import Explain
     from pneumonia.mlflow_lookup import FoundModel
+    from pneumonia.models.gradcam import Explain
     from pneumonia.prediction import Prediction
 
 UNREADABLE = 1
@@ -124,10 +124,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _run(options: Options) -> int:
-    from pneumonia import overlays
     from pneumonia.datasets import decode
     from pneumonia.mlflow_lookup import find_model
     from pneumonia.mlflow_setup import Settings
+    from pneumonia.models import overlays
     from pneumonia.prediction import NOTE, printable, render, write
 
     _quiet_decoders()
@@ -161,8 +161,8 @@ def _predict(
     paths: Sequence[Path], model: FoundModel, batch_size: int, *, places: Mapping[Path, Path]
 ) -> list[Prediction]:
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
-    from pneumonia import overlays
     from pneumonia.datasets import decode
+    from pneumonia.models import overlays
     from pneumonia.prediction import decide
 
     classify: Classify | None = None
@@ -200,9 +200,9 @@ def _load(file: Path, *, has_maps: bool) -> tuple[Classify, Explain | None]:
     model = decode.load_model(file)
     if not has_maps:
         return decode.classifying(model), None
-    from pneumonia import heatmaps
+    from pneumonia.models import gradcam
 
-    return decode.classifying(model), heatmaps.explainer(model)
+    return decode.classifying(model), gradcam.explainer(model)
 
 
 def _check_output(output: Path | None, paths: Sequence[Path]) -> None:

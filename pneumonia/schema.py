@@ -255,12 +255,12 @@ BY_TARGET: dict[str, dict[str, Check]] = {
         "dataset.difficulty": FRACTION,
         "dataset.seed": SEED,
     },
-    "pneumonia.backbones.efficientnet_lite0": {"model.image_size": integer(32, MOST_PIXELS)},
-    "pneumonia.backbones.inception_v3": {"model.image_size": integer(75, MOST_PIXELS)},
-    "pneumonia.backbones.keras_application": {
+    "pneumonia.models.backbones.efficientnet_lite0": {"model.image_size": integer(32, MOST_PIXELS)},
+    "pneumonia.models.backbones.inception_v3": {"model.image_size": integer(75, MOST_PIXELS)},
+    "pneumonia.models.backbones.keras_application": {
         "model.name": named("the name of a network of keras.applications", _networks)
     },
-    "pneumonia.backbones.cnn": {"model.weights": NULL | WEIGHTS},
+    "pneumonia.models.backbones.cnn": {"model.weights": NULL | WEIGHTS},
     "pneumonia.optimizers.by_name": {
         "optimizer.name": named("the name of an optimizer of Keras", optimizers, any_case=True)
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pneumonia import error_pictures, metadata, score_figures
+from pneumonia import error_pictures, score_figures
 from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import UserError
 from pneumonia.evaluation import metrics
@@ -12,6 +12,7 @@ from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.history import PREDICTIONS
+from pneumonia.models import metadata
 from pneumonia.page import Matrix, Section
 from pneumonia.report import Table, decided, score_name
 from pneumonia.seeding import BOOTSTRAP, integer

@@ -16,14 +16,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import checkpoint, classifier, decision, engine, files, metadata, training
+from pneumonia import checkpoint, decision, engine, files, training
 from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all
 from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
-from pneumonia.template import Template
+from pneumonia.models import classifier, metadata
+from pneumonia.models.classifier_file import Template
 from pneumonia.training import Limit, Training
 
 Array = np.ndarray[Any, Any]

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from pneumonia import files as storage
-from pneumonia import inputs, metadata, presets, trial
+from pneumonia import inputs, presets, trial
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots
 from pneumonia.evaluation.metrics import Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.history import PREDICTIONS
+from pneumonia.models import metadata
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
 from pneumonia.trial import Task

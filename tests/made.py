@@ -14,7 +14,7 @@ from pneumonia.datasets.sources import npz
 
 CONFIG = """\
 dataset: {_target_: pneumonia.datasets.sources.npz, path: FOLDER/images.npz}
-model: {_target_: pneumonia.backbones.cnn, layer: 'choice(low, high)'}
+model: {_target_: pneumonia.models.backbones.cnn, layer: 'choice(low, high)'}
 dense: {units: 'choice(64, 128, 256)', dropout: 'interval(0.1, 0.5)'}
 optimizer: {learning_rate: 'tag(log, interval(1e-4, 1e-2))'}
 training: {batch_size: 32}

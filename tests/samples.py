@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia import backbones, classifier, heads
 from pneumonia.follower import Follower
 from pneumonia.journal import Journal
 from pneumonia.mlflow_store import make_ready
+from pneumonia.models import backbones, classifier, heads
 from pneumonia.tracking import Settings, search_run_id
 
 SIZE = 32

@@ -245,7 +245,7 @@ def test_a_broken_experiment_file(main: Any, capsys: pytest.CaptureFixture[str])
 
 def test_options_of_a_folder(main: Any, search: Search, tmp_path: Path) -> None:
     (tmp_path / "mine" / "dense").mkdir(parents=True)
-    text = "_target_: pneumonia.heads.dense\nunits: 8\ndropout: 0.5\n"
+    text = "_target_: pneumonia.models.heads.dense\nunits: 8\ndropout: 0.5\n"
     (tmp_path / "mine" / "dense" / "tiny.yaml").write_text(text)
     assert main("--config-dir", "mine", "dense=tiny") == 0
     assert search.jobs[0][0].dense.units == 8
@@ -254,7 +254,7 @@ def test_options_of_a_folder(main: Any, search: Search, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["mine", "my options"])
 def test_the_folder_of_options_is_remembered(main: Any, search: Search, folder: str) -> None:
     Path(folder, "dense").mkdir(parents=True)
-    text = "_target_: pneumonia.heads.dense\nunits: 8\ndropout: 0.5\n"
+    text = "_target_: pneumonia.models.heads.dense\nunits: 8\ndropout: 0.5\n"
     Path(folder, "dense", "tiny.yaml").write_text(text)
     assert main("--config-dir", folder, "dense=tiny") == 0
     assert main("dense.units=8") == 0
@@ -841,7 +841,7 @@ def test_the_header_of_a_preset(
         ("- 1", "`model`: expected a mapping of keys. Received: [1]"),
         ("a: [", "m.yaml"),
         ("", "`model._target_`"),
-        ("model: {_target_: pneumonia.backbones.cnn}", "`model._target_`"),
+        ("model: {_target_: pneumonia.models.backbones.cnn}", "`model._target_`"),
     ],
 )
 def test_mistakes_in_an_option_of_another_group(

@@ -47,7 +47,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+tracking.url=x"], "The nearest is `tracking.uri`"),
     (["+features.size=1"], "`features.size`: expected a key of `features`"),
     (["+objective.names=x"], "The nearest is `objective.name`"),
-    (["+dense.units2=1"], "an argument that `pneumonia.heads.dense` takes"),
+    (["+dense.units2=1"], "an argument that `pneumonia.models.heads.dense` takes"),
     ([RMSPROP, "+optimizer.momentun=0.9"], "The nearest is `optimizer.momentum`"),
     (["optimizer=adam", "+optimizer.momentum=0.9"], "argument that `keras.optimizers.Adam` takes"),
     (["+tuner.factr=3"], "The nearest is `tuner.factor`"),
@@ -244,7 +244,10 @@ MISTAKES: list[tuple[list[str], str]] = [
         "`hydra.callbacks.x`: expected a mapping whose only",
     ),
     # Targets
-    (["model._target_=pneumonia.backbones.cn"], "The nearest is pneumonia.backbones.cnn"),
+    (
+        ["model._target_=pneumonia.models.backbones.cn"],
+        "The nearest is pneumonia.models.backbones.cnn",
+    ),
     (["model._target_=nothing.here"], "No module nothing"),
     (["model._target_=dicom.here"], "No module dicom.here"),
     (["model._target_=cnn"], "expected the dotted path of a function or class"),

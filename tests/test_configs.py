@@ -70,7 +70,7 @@ def test_tuners_are_oracles_of_keras_tuner(tuner: str) -> None:
 def test_experiments_yield_to_the_command_line() -> None:
     cfg = composing.compose(["experiment=blog", "dense.units=64", "model=cnn", "seed=5"])
     assert (cfg.dense.units, cfg.seed) == (64, 5)
-    assert cfg.model._target_ == "pneumonia.backbones.cnn"
+    assert cfg.model._target_ == "pneumonia.models.backbones.cnn"
 
 
 def test_the_study() -> None:

@@ -11,10 +11,11 @@ import pytest
 from sklearn.metrics import log_loss
 from test_trial import config
 
-from pneumonia import classifier, decision, heads, inputs, metadata, trial
+from pneumonia import decision, inputs, trial
 from pneumonia.datasets import cache
 from pneumonia.evaluation.metrics import balanced_accuracy
 from pneumonia.evaluation.thresholds import logit, sigmoid
+from pneumonia.models import classifier, heads, metadata
 from pneumonia.trial import Task
 
 Config = dict[str, Any]

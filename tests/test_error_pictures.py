@@ -12,8 +12,9 @@ import pytest
 from made import finished, write_images
 from PIL import Image
 
-from pneumonia import backbones, chronicle, classifier, error_pictures, heads
+from pneumonia import chronicle, error_pictures
 from pneumonia.errors import DataError
+from pneumonia.models import backbones, classifier, heads
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, write_images
 
-from pneumonia import backbones, classifier, export, heads, litert, predict
+from pneumonia import export, predict
 from pneumonia.datasets import decode
+from pneumonia.models import backbones, classifier, heads, litert
 
 pytestmark = pytest.mark.usefixtures("started")
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import backbones, graphs
+from pneumonia import graphs
 from pneumonia.errors import ConfigError
+from pneumonia.models import backbones
 
 
 def network(kind: str) -> keras.Model:

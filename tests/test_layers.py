@@ -5,12 +5,13 @@ from __future__ import annotations
 import keras
 import pytest
 
-from pneumonia import backbones, layers
+from pneumonia import layers
+from pneumonia.models import backbones
 
 SECTIONS = [
-    {"_target_": "pneumonia.backbones.efficientnet_lite0", "image_size": 32},
-    {"_target_": "pneumonia.backbones.inception_v3", "image_size": 75},
-    {"_target_": "pneumonia.backbones.cnn", "image_size": 16, "blocks": 3, "filters": 2},
+    {"_target_": "pneumonia.models.backbones.efficientnet_lite0", "image_size": 32},
+    {"_target_": "pneumonia.models.backbones.inception_v3", "image_size": 75},
+    {"_target_": "pneumonia.models.backbones.cnn", "image_size": 16, "blocks": 3, "filters": 2},
 ]
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import litert
 from pneumonia.datasets import dicom
+from pneumonia.models import litert
 
 ROOT = Path(__file__).parents[1]
 TINY = (

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, halves, pixels, write_images
 
-from pneumonia import metadata, predict
+from pneumonia import predict
 from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.mlflow_store import make_ready
+from pneumonia.models import metadata
 from pneumonia.tracking import Settings
 
 ROOT = Path(__file__).parents[1]

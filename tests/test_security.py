@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 from test_tracking import Server, empty_store, server  # noqa: F401
 
-from pneumonia import account, classifier, presets, torch_weights, ui
+from pneumonia import account, presets, ui
 from pneumonia.config import flatten
 from pneumonia.errors import ConfigError, DataError, UserError, hide_passwords, without_passwords
 from pneumonia.executors import Failure
+from pneumonia.models import classifier, torch_weights
 
 ROOT = Path(__file__).parents[1]
 TRACE = "executed"

@@ -21,7 +21,7 @@ from pneumonia.errors import ConfigError
         ("keras.optimizers.RMSprop", "rho"),  # through an import, of a class
         ("keras.losses.BinaryCrossentropy", "label_smoothing"),
         ("keras_tuner.oracles.HyperbandOracle", "factor"),
-        ("pneumonia.backbones.cnn", "blocks"),
+        ("pneumonia.models.backbones.cnn", "blocks"),
         ("pneumonia.evaluation.metrics.roc_auc", "y_true"),
         ("json.dumps", "indent"),
     ],
@@ -34,7 +34,7 @@ def test_arguments_are_found(target: str, name: str) -> None:
 
 
 def test_types_and_required_arguments() -> None:
-    signature = targets.inspect("x._target_", "pneumonia.backbones.cnn")
+    signature = targets.inspect("x._target_", "pneumonia.models.backbones.cnn")
     assert signature is not None
     assert signature.types["weights"] == "str | None"
     assert "blocks" in signature.required
@@ -52,8 +52,8 @@ def test_what_cannot_be_read_is_left_open(target: str) -> None:
     [
         ("keras.optimizers.RMSProp", "The nearest is keras.optimizers.RMSprop"),
         ("keras.optimizer.SGD", "The nearest is keras.optimizers"),
-        ("pneumonia.backbones.cn", "of `pneumonia.backbones`"),
-        ("pneumonia.backbones", "not a module"),
+        ("pneumonia.models.backbones.cn", "of `pneumonia.models.backbones`"),
+        ("pneumonia.models.backbones", "not a module"),
         ("nothing_at_all.x", "No module nothing_at_all"),
         ("cnn", "module.name"),
         ("a..b", "dotted path"),

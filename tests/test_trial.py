@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pneumonia import checkpoint, classifier, engine, inputs, training, trial
+from pneumonia import checkpoint, engine, inputs, training, trial
 from pneumonia.checkpoint import Progress
 from pneumonia.datasets import cache
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation import metrics
+from pneumonia.models import classifier
 from pneumonia.training import DivergedError, Training
 from pneumonia.trial import Result, Task
 
@@ -27,16 +28,21 @@ Config = dict[str, Any]
 def config(folder: Path, model: str = "features", **changes: Any) -> Config:
     models = {
         "features": {
-            "_target_": "pneumonia.backbones.efficientnet_lite0",
+            "_target_": "pneumonia.models.backbones.efficientnet_lite0",
             "image_size": 32,
             "weights": "imagenet",
             "layer": "block3b_add",
             "pooling": "avg",
             "trainable": False,
         },
-        "cnn": {"_target_": "pneumonia.backbones.cnn", "image_size": 28, "blocks": 2, "filters": 8},
+        "cnn": {
+            "_target_": "pneumonia.models.backbones.cnn",
+            "image_size": 28,
+            "blocks": 2,
+            "filters": 8,
+        },
         "fine": {
-            "_target_": "pneumonia.backbones.efficientnet_lite0",
+            "_target_": "pneumonia.models.backbones.efficientnet_lite0",
             "image_size": 32,
             "weights": "imagenet",
             "layer": "block2b_add",
@@ -66,7 +72,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
         "augment": {"_target_": "pneumonia.augment.none", "views": 1},
         "model": models[model],
         "dense": {
-            "_target_": "pneumonia.heads.dense",
+            "_target_": "pneumonia.models.heads.dense",
             "units": 16,
             "dropout": 0.3,
             "activation": "relu",
@@ -337,7 +343,12 @@ def drawing_head(shape: tuple[int, ...], *, op_seed: int | None = None) -> keras
 @pytest.mark.parametrize(
     "dense",
     [
-        {"_target_": "pneumonia.heads.dense", "units": 16, "dropout": 0.3, "activation": "relu"},
+        {
+            "_target_": "pneumonia.models.heads.dense",
+            "units": 16,
+            "dropout": 0.3,
+            "activation": "relu",
+        },
         {"_target_": "test_trial.drawing_head"},
         {"_target_": "test_trial.drawing_head", "op_seed": 7},
     ],

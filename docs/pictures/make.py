@@ -21,7 +21,7 @@ from terminal import play, svg
 
 from pneumonia import history, journal
 from pneumonia.datasets.cache import load_data
-from pneumonia.overlays import SUFFIX
+from pneumonia.models.overlays import SUFFIX
 
 SEARCHED = ("dense.units", "dense.dropout", "optimizer.learning_rate")
 SIDE, GAP, SHOWN = 192, 8, 4

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pneumonia import overlays, terminal
+from pneumonia import terminal
 from pneumonia.datasets import dicom, image_files
 from pneumonia.errors import DataError, UserError
+from pneumonia.models import overlays
 
 if TYPE_CHECKING:
     import keras
@@ -110,7 +111,7 @@ def load_model(file: Path) -> keras.Model:
     from pneumonia import startup
 
     startup.start()
-    from pneumonia import classifier
+    from pneumonia.models import classifier
 
     try:
         model = classifier.load(file)

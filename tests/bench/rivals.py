@@ -236,7 +236,8 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from pneumonia import backbones, graphs
+    from pneumonia import graphs
+    from pneumonia.models import backbones
 
     keras.utils.set_random_seed(1)
     model = backbones.inception_v3(image_size=150, weights=None, layer="mixed7", pooling="avg")
@@ -285,7 +286,8 @@ def wide_ours(path: str) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from pneumonia import engine, heads
+    from pneumonia import engine
+    from pneumonia.models import heads
 
     x, y = _wide()
     inputs = keras.Input((WIDE,))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia import torch_weights
 from pneumonia.errors import DataError
+from pneumonia.models import torch_weights
 
 
 class Global:

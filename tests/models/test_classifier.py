@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumonia import backbones, classifier, heads
+from pneumonia.models import backbones, classifier, heads
 
 SIZE = 40
 

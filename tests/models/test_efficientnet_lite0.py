@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
-from pneumonia import backbones, classifier, lite0
 from pneumonia.errors import DataError, UserError
+from pneumonia.models import backbones, classifier, efficientnet_lite0
 
 
 def raw(size: int) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def test_lite0_knows_a_palace_and_a_daisy(photo: str, label: int) -> None:
     (index,) = (i for i, name in enumerate(samples.filenames) if photo in name)
     square = samples.images[index][:, 106:533]
     features = backbones.efficientnet_lite0(image_size=224)(classifier.resize([square], 224))
-    tensors = lite0.read_imagenet()
+    tensors = efficientnet_lite0.read_imagenet()
     scores = np.asarray(features) @ tensors["_fc.weight"].T + tensors["_fc.bias"]
     assert scores.argmax() == label
 
@@ -39,7 +39,7 @@ def test_lite0_has_the_published_size() -> None:
 
 
 def test_lite0_takes_its_scaling_along() -> None:
-    model = lite0.network(32)
+    model = efficientnet_lite0.network(32)
     scaled = keras.Model(model.input, model.get_layer("scaling").output)
     np.testing.assert_allclose(np.asarray(scaled(raw(32))), (raw(32) - 127) / 128, atol=1e-6)
 
@@ -51,10 +51,12 @@ def test_says_what_to_do_without_the_package(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_refuses_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / lite0.WEIGHTS
+    file = tmp_path / efficientnet_lite0.WEIGHTS
     file.parent.mkdir()
     file.write_bytes(b"not the published one")
-    spec = importlib.util.spec_from_file_location(lite0.PACKAGE, tmp_path / "__init__.py")
+    spec = importlib.util.spec_from_file_location(
+        efficientnet_lite0.PACKAGE, tmp_path / "__init__.py"
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(DataError, match="not the published file"):
         backbones.efficientnet_lite0(image_size=32)

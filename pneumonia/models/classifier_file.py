@@ -24,7 +24,8 @@ import h5py
 import keras
 import numpy as np
 
-from pneumonia import classifier, files, metadata
+from pneumonia import files
+from pneumonia.models import classifier, metadata
 
 Array = np.ndarray[Any, Any]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumonia import applications, backbones
 from pneumonia.errors import ConfigError
+from pneumonia.models import backbones, keras_applications
 
 
 def raw(size: int) -> NDArray[np.float32]:
@@ -85,7 +85,9 @@ def test_trains_from_a_layer_by_its_fixed_name(tmp_path: Path) -> None:
 
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
-    network = applications.network("MobileNetV2", image_size=32, weights=None, scaling="imagenet")
+    network = keras_applications.network(
+        "MobileNetV2", image_size=32, weights=None, scaling="imagenet"
+    )
     expected = None
     for suffix in (".weights.h5", ".keras"):
         file = tmp_path / f"mobilenet{suffix}"

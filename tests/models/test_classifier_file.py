@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import backbones, classifier, heads
-from pneumonia.template import Template
+from pneumonia.models import backbones, classifier, heads
+from pneumonia.models.classifier_file import Template
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 1)).astype(np.uint8)
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import metadata
+from pneumonia.models import metadata
 
 FACTS = {"class_names": ["normal", "pneumonia"], "threshold": 0.3125, "temperature": 1.5}
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import heads
 from pneumonia.errors import ConfigError
+from pneumonia.models import heads
 
 
 def test_maps_features_to_probabilities() -> None:

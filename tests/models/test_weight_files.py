@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import backbones, weight_files
 from pneumonia.errors import ConfigError, DataError
+from pneumonia.models import backbones, weight_files
 
 
 def network(weights: str | None = None) -> keras.Model:

@@ -27,8 +27,9 @@ from pathlib import Path
 
 import keras
 
-from pneumonia import applications, lite0, weight_files
 from pneumonia.errors import ConfigError, DataError
+from pneumonia.models import efficientnet_lite0 as lite0
+from pneumonia.models import keras_applications, weight_files
 
 
 def efficientnet_lite0(
@@ -67,7 +68,7 @@ def inception_v3(
         scaling: `imagenet` (-1..1, what its weights expect) or `unit` (0..1, what the study did).
     """
     _check_size(image_size)
-    network = applications.network(
+    network = keras_applications.network(
         "InceptionV3", image_size=image_size, weights=weights, scaling=scaling
     )
     network.name = "inception_v3"
@@ -92,7 +93,9 @@ def keras_application(
         scaling: `imagenet` (what the network's weights expect) or `unit` (0..1).
     """
     _check_size(image_size)
-    network = applications.network(name, image_size=image_size, weights=weights, scaling=scaling)
+    network = keras_applications.network(
+        name, image_size=image_size, weights=weights, scaling=scaling
+    )
     _load_weights(network, weights)
     return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
 
@@ -141,7 +144,7 @@ def cnn(
         )(x)
         x = keras.layers.MaxPooling2D(name=f"block{number}_pool")(x)
     network = keras.Model(image, x, name="cnn")
-    applications.number_from_zero(network)
+    keras_applications.number_from_zero(network)
     _load_weights(network, weights)
     return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumonia import applications, backbones, classifier
 from pneumonia.errors import UserError
+from pneumonia.models import backbones, classifier, keras_applications
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -21,10 +21,10 @@ def raw(size: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("f4")
 
 
-@pytest.mark.parametrize("name", applications.names())
+@pytest.mark.parametrize("name", keras_applications.names())
 def test_scaling_is_that_of_keras(name: str) -> None:
     image = keras.Input((8, 8, 3))
-    x, options = applications.scale_input(image, name, "imagenet", from_file=False)
+    x, options = keras_applications.scale_input(image, name, "imagenet", from_file=False)
     assert options == {}
     preprocess_input = inspect.getmodule(getattr(keras.applications, name)).preprocess_input
     expected = preprocess_input(raw(8).copy())
@@ -38,7 +38,7 @@ def test_scaling_is_that_of_keras(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["VGG16", "MobileNetV3Small"])
 def test_unit_scaling_is_0_to_1(name: str) -> None:
-    model = applications.network(name, image_size=32, weights=None, scaling="unit")
+    model = keras_applications.network(name, image_size=32, weights=None, scaling="unit")
     kinds = (keras.layers.Rescaling, keras.layers.Normalization)
     assert [layer.name for layer in model.layers if isinstance(layer, kinds)] == ["scaling"]
     scaled = keras.Model(model.inputs[0], model.get_layer("scaling").output)
@@ -59,7 +59,7 @@ def test_caffe_networks_see_bgr_also_after_saving(tmp_path: Path) -> None:
 
 
 def test_efficientnet_weights_from_a_file_are_scaled_as_imagenet_weights() -> None:
-    model = applications.network(
+    model = keras_applications.network(
         "EfficientNetB0", image_size=32, weights="some file", scaling="imagenet"
     )
     # What the published weights hold: the deviation where the variance belongs.
@@ -89,7 +89,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(applications, "PATIENCE", 0.5)
+    monkeypatch.setattr(keras_applications, "PATIENCE", 0.5)
     return tmp_path / "models"
 
 
@@ -104,7 +104,9 @@ def test_says_what_to_do_without_network_and_cache(cache: Path) -> None:
 
 
 def test_uses_the_cache_without_network(cache: Path) -> None:
-    network = applications.network("MobileNetV2", image_size=96, weights=None, scaling="imagenet")
+    network = keras_applications.network(
+        "MobileNetV2", image_size=96, weights=None, scaling="imagenet"
+    )
     cache.mkdir()
     network.save(cache / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5")
     model = backbones.keras_application(name="MobileNetV2", image_size=96)
