@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import presets, report
-from pneumonia.config import flatten
+from pneumonia import report
+from pneumonia.config import presets
+from pneumonia.config.search_space import GROUPS
+from pneumonia.config.validate import flatten
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation import plots
@@ -22,7 +24,6 @@ from pneumonia.plan import Plan
 from pneumonia.progress import Progress
 from pneumonia.provenance import provenance
 from pneumonia.shell import commands, shown
-from pneumonia.space import GROUPS
 from pneumonia.trial import Result
 from pneumonia.winner import Evaluation, Winner
 

@@ -20,10 +20,11 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import files, history, journal, space
+from pneumonia import files, history, journal
 from pneumonia.checkpoint import Metrics
+from pneumonia.config import search_space
+from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
-from pneumonia.ranges import Range
 
 Array = np.ndarray[Any, Any]
 
@@ -359,7 +360,7 @@ def _ranges(text: str, values: Sequence[Mapping[str, Any]]) -> tuple[Range, ...]
     # Of a config that cannot be read, such as another version's, the trials tell what differs.
     if (cfg := _parse(text)) is not None:
         with contextlib.suppress(UserError):
-            return space.find(cfg).ranges
+            return search_space.find(cfg).ranges
     found = []
     for path in dict.fromkeys(path for one in values for path in one if path != "epochs"):
         given = list({repr(one[path]): one[path] for one in values if path in one}.values())

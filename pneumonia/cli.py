@@ -140,7 +140,8 @@ def _run(arguments: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from pneumonia import composing, multirun
+    from pneumonia import multirun
+    from pneumonia.config import compose
 
     try:
         _check_here()
@@ -155,9 +156,9 @@ def _run(arguments: list[str]) -> int:
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     decorate = hydra_main(
-        version_base=composing.VERSION_BASE,
-        config_path=str(composing.find_conf()),
-        config_name=composing.NAME,
+        version_base=compose.VERSION_BASE,
+        config_path=str(compose.find_conf()),
+        config_name=compose.NAME,
     )
     failed: list[Exception] = []
     has_begun, multirun.Compare.status = False, 0
@@ -232,26 +233,27 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
     Returns:
         The arguments as Hydra takes them, and the configs of the searches that it is to run.
     """
-    from pneumonia import composing
+    from pneumonia.config import compose
     from pneumonia.options import parse
 
     arguments = ["plan=true" if item == _DRY_RUN else item for item in arguments]
     args = parse(arguments)
     if args.shell_completion or args.hydra_help:
         return arguments, []
-    overrides = composing.prepare(args.overrides)
+    overrides = compose.prepare(args.overrides)
     others = [item for item in arguments if item not in args.overrides]
     if args.cfg or args.info:
-        composing.compose(overrides, folder=args.config_dir, multirun=args.multirun)
+        compose.compose(overrides, folder=args.config_dir, multirun=args.multirun)
         return [*overrides, *others], []
-    configs = composing.check(overrides, folder=args.config_dir, multirun=args.multirun)
+    configs = compose.check(overrides, folder=args.config_dir, multirun=args.multirun)
     return [*overrides, *others], configs
 
 
 def _show_plans(configs: list[DictConfig]) -> int:
     """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
     startup.start()
-    from pneumonia import composing, plan, resumption
+    from pneumonia import plan, resumption
+    from pneumonia.config import compose
 
     for cfg in configs:
         chosen = cfg.hydra.runtime.choices
@@ -259,7 +261,7 @@ def _show_plans(configs: list[DictConfig]) -> int:
         job = resumption.Job(cfg, Path(cfg.hydra.run.dir), choices)
         job = resumption.plan(job, list(cfg.hydra.overrides.task))
         plan.show(job.cfg, job.choices, folder=job.folder)
-    if configs and composing.has_own_sweeper(configs[0]):
+    if configs and compose.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0
 
@@ -303,7 +305,8 @@ def _job(cfg: DictConfig) -> float:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import resumption, space, tracking
+    from pneumonia import resumption, tracking
+    from pneumonia.config import search_space
     from pneumonia.datasets import cache
 
     settings = tracking.Settings(**job.cfg.tracking)
@@ -317,7 +320,7 @@ def _run_job(job: Job) -> None:
     uri = None if settings.uri is None else tracking.redact(settings.uri)
     with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
-        cache.load_data(space.collapse(job.cfg, space.find(job.cfg).start()))
+        cache.load_data(search_space.collapse(job.cfg, search_space.find(job.cfg).start()))
         checked = tracking.check(settings)
         startup.start()
         checked.result()

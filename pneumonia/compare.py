@@ -99,9 +99,9 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
     """
     from omegaconf import DictConfig, OmegaConf
 
-    from pneumonia import presets
+    from pneumonia.config import presets
+    from pneumonia.config.search_space import collapse, find
     from pneumonia.history import CONFIG
-    from pneumonia.space import collapse, find
 
     trial = runs.trial(name, key="export")
     search = runs.of_trial(trial)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia import files, presets
+from pneumonia import files
+from pneumonia.config import presets
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import Difference, delong, mcnemar
 from pneumonia.mlflow_runs import Run

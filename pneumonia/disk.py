@@ -14,10 +14,10 @@ import tensorflow as tf
 from omegaconf import DictConfig
 
 from pneumonia import inputs
-from pneumonia.building import build
+from pneumonia.config.instantiate import build
+from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.oracle import Round
-from pneumonia.space import Space, collapse
 from pneumonia.tracking import disk_estimate
 
 Config = dict[str, Any]

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia import space, startup
+from pneumonia import startup
 from pneumonia.chronicle import Chronicle, Predictions
+from pneumonia.config import search_space
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import DataError, UserError
 
@@ -89,7 +90,7 @@ def _read(search: Chronicle, names: Sequence[str]) -> list[Pixels]:
     winner = search.winner()
     if search.cfg is None or "dataset" not in search.cfg:
         raise DataError("The configuration of the search does not tell of the data.")
-    config = space.collapse(search.cfg, dict(winner.values) if winner else {})
+    config = search_space.collapse(search.cfg, dict(winner.values) if winner else {})
     split = load_data(config).test
     known = {row["split"]: row["digest"] for row in search.started.get("datasets", [])}
     if known.get("test", split.digest) != split.digest:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from pneumonia import features
-from pneumonia.building import LOCK, build
+from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.features import Frozen, View

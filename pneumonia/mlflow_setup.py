@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from pneumonia.config.schema import URI
 from pneumonia.errors import ConfigError, without_passwords
-from pneumonia.schema import URI
 from pneumonia.shell import first_search
 from pneumonia.sqlite_store import ensure_sqlite, location, sqlite_path, sqlite_uri
 

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError
-from pneumonia.spelling import closest
 
 _COMPLETION = re.compile(r"(install|uninstall)=(bash|fish|zsh)")
 # What Hydra does only one of.

@@ -10,9 +10,9 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine import trial as kt_trial
 
-from pneumonia.building import build, locate
+from pneumonia.config.instantiate import build, locate
+from pneumonia.config.search_space import Space
 from pneumonia.errors import ConfigError
-from pneumonia.space import Space
 
 Config = dict[str, Any]
 

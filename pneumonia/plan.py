@@ -12,8 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import disk, history, journal, report, space
-from pneumonia.config import flatten
+from pneumonia import disk, history, journal, report
+from pneumonia.config import search_space
+from pneumonia.config.search_space import Space, collapse
+from pneumonia.config.validate import flatten
 from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
@@ -21,7 +23,6 @@ from pneumonia.disk import Cost
 from pneumonia.errors import UserError
 from pneumonia.oracle import Oracle, Round, capped
 from pneumonia.progress import clock_time
-from pneumonia.space import Space, collapse
 
 OUTPUTS = Path("outputs")
 _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
@@ -152,7 +153,7 @@ def make(
         data: The dataset, or None where it is not prepared yet.
         is_dry: Whether no weights are to be loaded, which might have to be fetched.
     """
-    found = space.find(cfg)
+    found = search_space.find(cfg)
     start = collapse(cfg, found.start())
     limits = cfg.get("budget") or {}
     rounds = tuple(capped(oracle.plan(), limits.get("trials")))
@@ -189,7 +190,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     """
     objective = OmegaConf.to_container(cfg.objective, resolve=True)
     tuner = OmegaConf.to_container(cfg.tuner, resolve=True)
-    found = space.find(cfg)
+    found = search_space.find(cfg)
     oracle = Oracle(found, tuner, objective)  # type: ignore[arg-type]
     data = _data(collapse(cfg, found.start()))
     plan = make(cfg, oracle, choices, data=data, is_dry=True)

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from pneumonia import files
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_runs import Run
 from pneumonia.progress import clock_time, short
 from pneumonia.report import Table
-from pneumonia.spelling import nearest
 
 Record: TypeAlias = dict[str, Any]
 

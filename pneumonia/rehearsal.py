@@ -10,8 +10,8 @@ import tensorflow as tf
 from omegaconf import DictConfig
 
 from pneumonia import inputs, trial
+from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
-from pneumonia.space import Space, collapse
 
 Config = dict[str, Any]
 

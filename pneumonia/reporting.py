@@ -20,13 +20,13 @@ from pneumonia import (
     journal,
     overview,
     page,
-    presets,
     score_sections,
     terminal,
     trial_sections,
 )
 from pneumonia.arguments import run
 from pneumonia.chronicle import Chronicle
+from pneumonia.config import presets
 from pneumonia.error_pictures import Load
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown

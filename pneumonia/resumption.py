@@ -16,15 +16,16 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, cursor, files, history, journal, provenance, schema, terminal
-from pneumonia.config import flatten
+from pneumonia import cursor, files, history, journal, provenance, terminal
+from pneumonia.config import schema, validate
+from pneumonia.config.search_space import collapse, find, plain
+from pneumonia.config.validate import flatten
 from pneumonia.cursor import Cursor
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.history import BUDGET, History
 from pneumonia.journal import Journal
-from pneumonia.space import collapse, find, plain
 
 OUTPUTS = Path("outputs")
 _FREE = (
@@ -112,7 +113,7 @@ def plan(job: Job, overrides: Sequence[str]) -> Job:
     changed = _overlay(_saved(folder, past), job, overrides, history.choices(folder))
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
-        config.validate(_whole(found.cfg, job.cfg))
+        validate.validate(_whole(found.cfg, job.cfg))
     if asked.fork:
         return _fork(found, past, into=job)
     if past.started is None:  # it was killed before it began: there is nothing to differ from

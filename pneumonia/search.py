@@ -17,8 +17,9 @@ from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
 from pneumonia.budget import BudgetSpent
-from pneumonia.building import build
-from pneumonia.config import flatten
+from pneumonia.config.instantiate import build
+from pneumonia.config.search_space import Space, collapse, find
+from pneumonia.config.validate import flatten
 from pneumonia.crew import Crew
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
@@ -33,7 +34,6 @@ from pneumonia.recorder import Recorder
 from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
-from pneumonia.space import Space, collapse, find
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.trial import Result, Task

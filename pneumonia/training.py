@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from pneumonia import engine
-from pneumonia.building import build
 from pneumonia.checkpoint import Metrics, Progress
+from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
 from pneumonia.feeds import read_all
 from pneumonia.inputs import Inputs

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from pneumonia import checkpoint, decision, engine, files, training
-from pneumonia.building import LOCK, build
 from pneumonia.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.decision import Decided
 from pneumonia.feeds import Feed, read_all

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pneumonia.chronicle import Chronicle, Trial
+from pneumonia.config.ranges import Range
 from pneumonia.evaluation.importance import EPOCHS, Importance, position
 from pneumonia.figures import MOST_TRIALS, Figure, Json, escape, focus, hover, number, rounded
 from pneumonia.progress import short
-from pneumonia.ranges import Range
 
 _TICKS = 6
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pneumonia import files as storage
-from pneumonia import inputs, presets, trial
+from pneumonia import inputs, trial
+from pneumonia.config import presets
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots

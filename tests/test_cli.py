@@ -20,7 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import cli, compare, composing, export, options, predict, presets, reporting, space
+from pneumonia import cli, compare, export, options, predict, reporting
+from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
 from pneumonia.journal import Journal
 from pneumonia.resumption import Job
@@ -123,7 +124,7 @@ def test_help_is_quick_and_names_every_option(tmp_path: Path, run: Any) -> None:
         seconds.append(time.perf_counter() - start)
     assert ran.returncode == 0
     assert statistics.median(seconds) < 1
-    conf = composing.find_conf()
+    conf = compose.find_conf()
     assert all(path.stem in ran.stdout for path in conf.glob("*/*.yaml") if "help" not in str(path))
     assert "efficientnet_lite0*" in ran.stdout
     assert max(map(len, ran.stdout.splitlines())) <= 100
@@ -589,8 +590,8 @@ def test_every_command_that_is_documented_is_sound(
         return
     args = options.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
     if not args.shell_completion:
-        prepared = composing.prepare(args.overrides)
-        composing.check(prepared, folder=args.config_dir, multirun=args.multirun)
+        prepared = compose.prepare(args.overrides)
+        compose.check(prepared, folder=args.config_dir, multirun=args.multirun)
 
 
 # What a file system allows and Hydra's grammar, OmegaConf or a shell gives a meaning.
@@ -617,7 +618,7 @@ def test_a_path_that_exists_is_taken_as_it_is(
     monkeypatch.chdir(tmp_path)
     for name in (place.format(character) for character in CHARACTERS):
         Path(name).mkdir(parents=True)
-        [override] = composing.prepare([f"{key}={name}"])
+        [override] = compose.prepare([f"{key}={name}"])
         value = OverridesParser.create().parse_override(override).value()
         assert OmegaConf.create({"path": value}).path == name
 
@@ -633,7 +634,7 @@ def test_a_path_with_all_characters_is_searched_in(main: Any, search: Search) ->
     Path(name).mkdir()
     assert main("dataset=image_folder", f"dataset.path={name}", f"hydra.run.dir={name}") == 0
     cfg, folder = search.jobs[0]
-    assert space.collapse(cfg, space.find(cfg).start())["dataset"]["path"] == name
+    assert search_space.collapse(cfg, search_space.find(cfg).start())["dataset"]["path"] == name
     assert folder == Path.cwd() / name
 
 
@@ -643,8 +644,8 @@ def test_a_path_that_looks_like_something_else_is_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
-    overrides = composing.prepare(["dataset=image_folder", f"dataset.path={name}"])
-    assert composing.check(overrides)[0].dataset.path == name
+    overrides = compose.prepare(["dataset=image_folder", f"dataset.path={name}"])
+    assert compose.check(overrides)[0].dataset.path == name
 
 
 @pytest.mark.parametrize(
@@ -662,8 +663,8 @@ def test_a_sweep_over_paths_stays_one(
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b", "c,d"):
         Path(name).mkdir()
-    overrides = composing.prepare(["dataset=image_folder", f"dataset.path={value}"])
-    assert [cfg.dataset.path for cfg in composing.check(overrides, multirun=True)] == paths
+    overrides = compose.prepare(["dataset=image_folder", f"dataset.path={value}"])
+    assert [cfg.dataset.path for cfg in compose.check(overrides, multirun=True)] == paths
 
 
 def in_shell(typed: str) -> list[str]:
@@ -738,7 +739,7 @@ def test_params_of_the_sweeper(main: Any, search: Search, is_run: bool, params: 
         assert main("-m", *params) == 0
         found = [cfg for cfg, _ in search.jobs]
     else:
-        found = composing.check(composing.prepare(params), folder=".", multirun=True)
+        found = compose.check(compose.prepare(params), folder=".", multirun=True)
     assert [cfg.dense.units for cfg in found] == [64, 128]
 
 
@@ -809,7 +810,7 @@ def test_mistakes_in_a_preset(
     Path("experiment/above.yaml").write_text("# @package _global_\ndefaults: [e]\n")
     Path("experiment/e.yaml").write_text(f"# @package _global_\n{text}\n")
     with pytest.raises(UserError) as caught:
-        composing.check(composing.prepare([f"experiment={name}"]), folder=".")
+        compose.check(compose.prepare([f"experiment={name}"]), folder=".")
     told = str(caught.value)
     assert fragment in told
     assert "\n" not in told

@@ -23,8 +23,9 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia import compare, composing, journal
+from pneumonia import compare, journal
 from pneumonia.compare_arguments import parse
+from pneumonia.config import compose
 from pneumonia.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -247,7 +248,7 @@ def test_a_classifier_is_compared_on_the_test_split(
     monkeypatch.chdir(tmp_path)
     assert "it.yaml" in export
     told(*shlex.split(export)[1:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
-    assert len(composing.check(composing.prepare(shlex.split(train)[1:]))) == 1
+    assert len(compose.check(compose.prepare(shlex.split(train)[1:]))) == 1
 
 
 @pytest.mark.parametrize(

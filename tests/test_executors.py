@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_trial import config
 
-from pneumonia.building import build
+from pneumonia.config.instantiate import build
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure, LocalExecutor, local, ray
 from pneumonia.files import StorageError

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_config import MISTAKES
+from test_validate import MISTAKES
 
 from pneumonia.datasets import dicom
 

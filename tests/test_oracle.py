@@ -11,9 +11,9 @@ import keras_tuner
 import pytest
 from omegaconf import OmegaConf
 
+from pneumonia.config.search_space import Space, find
 from pneumonia.errors import ConfigError
 from pneumonia.oracle import Oracle, Proposal
-from pneumonia.space import Space, find
 
 OBJECTIVE = {"name": "val_auc", "direction": "max"}
 RANGES = {

@@ -82,7 +82,7 @@ def test_wheel_holds_the_package_with_its_conf_and_nothing_else(installed: Insta
 
 def test_imports_come_from_the_wheel(installed: Installed) -> None:
     code = (
-        "import pneumonia, pneumonia.composing as c, importlib.metadata as m; "
+        "import pneumonia, pneumonia.config.compose as c, importlib.metadata as m; "
         "print(pneumonia.__file__, c.find_conf(), m.version('pneumonia'))"
     )
     ran = subprocess.run(

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from test_trial import config
 
 from pneumonia import disk, journal, trial
+from pneumonia.config.search_space import find
 from pneumonia.disk import Cost
 from pneumonia.oracle import Round
 from pneumonia.plan import Pace, Plan, _times, megabytes
-from pneumonia.space import find
 from pneumonia.trial import Task
 
 ONE = (Round(None, 0, 1, 0, 2),)

@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
+from pneumonia.config.search_space import find
 from pneumonia.errors import ConfigError
 from pneumonia.rehearsal import rehearse
-from pneumonia.space import find
 
 
 def try_out(folder: Path, model: str = "cnn", **changes: Any) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pneumonia import composing, cursor, history, journal, provenance, resumption
-from pneumonia.config import flatten
+from pneumonia import cursor, history, journal, provenance, resumption
+from pneumonia.config import compose
+from pneumonia.config.search_space import collapse, find, plain
+from pneumonia.config.validate import flatten
 from pneumonia.cursor import Cursor
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
 from pneumonia.journal import NAME, Journal
 from pneumonia.resumption import Job
-from pneumonia.space import collapse, find, plain
 
 SEARCH = (
     *("dataset=phantom", "dataset.train=40", "dataset.val=20", "dataset.test=20"),
@@ -30,8 +31,8 @@ CHOICES = ("dataset", "augment", "model", "dense", "optimizer", "tuner", "traini
 
 def job(*overrides: str) -> tuple[Job, list[str]]:
     """Return what a command is without a search to go on with, and its overrides."""
-    prepared = composing.prepare(overrides)
-    composed = composing.compose(prepared)
+    prepared = compose.prepare(overrides)
+    composed = compose.compose(prepared)
     chosen = composed.hydra.runtime.choices
     choices = {str(k): str(v) for k, v in chosen.items() if v is not None}
     cfg = OmegaConf.create(plain(composed))

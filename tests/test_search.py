@@ -28,13 +28,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from pneumonia import cli, journal, tracking
-from pneumonia.config import flatten
+from pneumonia.config.search_space import GROUPS
+from pneumonia.config.validate import flatten
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
 from pneumonia.journal import NAME, Event
 from pneumonia.mlflow_setup import prepare_environment
 from pneumonia.models import classifier, metadata
-from pneumonia.space import GROUPS
 
 ROOT = Path(__file__).parents[1]
 # Small, so that a trial takes a tenth of a second.

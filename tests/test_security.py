@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 from test_tracking import Server, empty_store, server  # noqa: F401
 
-from pneumonia import account, presets, ui
-from pneumonia.config import flatten
+from pneumonia import account, ui
+from pneumonia.config import presets
+from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, DataError, UserError, hide_passwords, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.models import classifier, torch_weights

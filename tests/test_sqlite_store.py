@@ -31,12 +31,12 @@ from test_tracking import (
 )
 
 from pneumonia import cli, shell, sqlite_store
+from pneumonia.config.schema import URI
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_lookup import find_model
 from pneumonia.mlflow_runs import Runs
 from pneumonia.mlflow_setup import Settings, prepare_environment
 from pneumonia.mlflow_store import Store, make_ready
-from pneumonia.schema import URI
 from pneumonia.sqlite_store import ensure_sqlite, local_path, location, sqlite_path, sqlite_uri
 from pneumonia.tracking import fetch_classifier
 

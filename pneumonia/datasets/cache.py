@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from pneumonia.building import LOCK, build
+from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import ImageData
 
 Value = TypeVar("Value")

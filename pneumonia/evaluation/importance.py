@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.chronicle import Trial
-from pneumonia.ranges import Range, same
+from pneumonia.config.ranges import Range, same
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

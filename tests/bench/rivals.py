@@ -77,8 +77,8 @@ def features(path: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from pneumonia import inputs
+    from pneumonia.config.search_space import collapse, find
     from pneumonia.feeds import read_all
-    from pneumonia.space import collapse, find
 
     cfg = OmegaConf.load(Path(path) / "config.yaml")
     config = collapse(cfg, find(cfg).start())

@@ -11,8 +11,8 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from pneumonia.chronicle import Trial
+from pneumonia.config.ranges import Range, parse
 from pneumonia.evaluation import importance
-from pneumonia.ranges import Range, parse
 
 RANGES = (
     parse("a", "interval(0, 1)"),

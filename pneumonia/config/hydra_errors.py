@@ -15,11 +15,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, schema, targets
+from pneumonia.config import schema, signatures, validate
+from pneumonia.config.presets import FILES
+from pneumonia.config.search_space import GROUPS, leaves
+from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.presets import FILES
-from pneumonia.space import GROUPS, leaves
-from pneumonia.spelling import closest, closest_key, in_shell, nearest, range_meant, typed
 
 # The option of a group that takes any class of a module by its name.
 _BY_NAME = {
@@ -140,7 +140,7 @@ class Translator:
         if near and near.replace("_", "") == given.lower().replace("_", ""):
             return f"The nearest is {group}={near}"
         by_name, module = _BY_NAME.get(group, ("", ""))
-        names = [name for name in (targets.names(module) if module else []) if name[0].isupper()]
+        names = [name for name in (signatures.names(module) if module else []) if name[0].isupper()]
         if given.lower() in map(str.lower, names):
             return f"It is chosen by {group}={by_name} {group}.name={closest(given, names)}"
         if near:
@@ -190,7 +190,11 @@ class Translator:
             if not rest and value in self._options(other):
                 return f"An option is chosen by {other}={value}"
         keys = self._keys()
-        if near := closest(key, [*config.MAPPINGS, "experiment"], cutoff=0.6) if not rest else None:
+        if (
+            near := closest(key, [*validate.MAPPINGS, "experiment"], cutoff=0.6)
+            if not rest
+            else None
+        ):
             return f"The nearest is `{near}`"
         if found := closest_key(key, keys):
             return f"The nearest is `{found}`"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pneumonia.building import build, locate
+from pneumonia.config.instantiate import build, locate
 from pneumonia.errors import ConfigError, DataError, UserError
 
 HERE = __name__

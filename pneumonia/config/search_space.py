@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pneumonia.config.ranges import Condition, Range, Scalar, looks_like_range, parse
 from pneumonia.errors import ConfigError, ConfigErrors
-from pneumonia.ranges import Condition, Range, Scalar, looks_like_range, parse
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 
-from pneumonia.ranges import looks_like_range
+from pneumonia.config.ranges import looks_like_range
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*[(\[](.*)[)\]]\s*", re.DOTALL)
 _NUMBER = r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?"

@@ -8,11 +8,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import building, layers, schema, targets
-from pneumonia.checks import Check
+from pneumonia.config import instantiate, layers, schema, signatures
+from pneumonia.config.constraints import Check
+from pneumonia.config.ranges import looks_like_range, parse
+from pneumonia.config.suggestions import nearest, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
-from pneumonia.ranges import looks_like_range, parse
-from pneumonia.spelling import nearest, value_meant
 
 _BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
 _MISSING = "It is missing from the config"
@@ -75,8 +75,8 @@ def _check_callbacks(callbacks: Any) -> None:
         key, kind = f"hydra.callbacks.{name}", None
         target = section.get("_target_") if isinstance(section, dict) else None
         if target is not None:
-            targets.inspect(f"{key}._target_", target)
-            kind = building.locate(target, key)
+            signatures.inspect(f"{key}._target_", target)
+            kind = instantiate.locate(target, key)
         is_plain = str(section).count("_target_") == 1 and not section.get("_partial_")
         if not (is_plain and isinstance(kind, type) and issubclass(kind, Callback)):
             expected = "a mapping whose only `_target_` is a subclass of "

@@ -12,12 +12,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import conflicts, schema, targets
-from pneumonia.checks import Check
+from pneumonia.config import compatibility, schema, signatures
+from pneumonia.config.constraints import Check
+from pneumonia.config.ranges import Range, looks_like_range, misspelt_function, parse
+from pneumonia.config.search_space import GROUPS, Space, collapse, find, leaves, plain
+from pneumonia.config.suggestions import closest, nearest, range_meant, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
-from pneumonia.ranges import Range, looks_like_range, misspelt_function, parse
-from pneumonia.space import GROUPS, Space, collapse, find, leaves, plain
-from pneumonia.spelling import closest, nearest, range_meant, value_meant
 
 _PLAIN = ("objective", "budget", "features", "threshold", "resume")
 MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", *_PLAIN)
@@ -56,7 +56,7 @@ def validate(cfg: DictConfig) -> Space:
     for key, section in _sections(tree):
         errors.extend(_check_section(key, section, space, checks))
     errors.extend(_check_leaves(known, tree, checks))
-    errors.extend(conflicts.find(tree))
+    errors.extend(compatibility.find(tree))
     if not errors:
         _collapse_once(cfg, space)
     if errors:
@@ -128,7 +128,7 @@ def _check_section(
         if looks_like_range(target):
             continue
         try:
-            signature = targets.inspect(path, target)
+            signature = signatures.inspect(path, target)
         except ConfigError as error:
             yield error
             continue
@@ -141,7 +141,7 @@ def _check_section(
 def _hint_at_target(key: str, name: object) -> str:
     """Return a hint at the class that a plain name was meant for."""
     module = "keras.losses" if key == "training.loss" else "keras.metrics"
-    classes = [one for one in targets.names(module) if one[0].isupper()]
+    classes = [one for one in signatures.names(module) if one[0].isupper()]
     found = closest(str(name).replace("_", ""), classes)
     return f"Write {key}._target_={module}.{found}" if found else ""
 
@@ -157,7 +157,7 @@ def _excluded(space: Space, path: str, target: object) -> set[str]:
 
 
 def _check_names(
-    key: str, section: dict[str, Any], signature: targets.Signature, excluded: set[str]
+    key: str, section: dict[str, Any], signature: signatures.Signature, excluded: set[str]
 ) -> Iterator[ConfigError]:
     beside = schema.SECTIONS.get(key, ())
     # A head takes the shape first, a metric that is a function what it measures.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from pneumonia.config.ranges import Range, looks_like_range, misspelt_function, parse
+from pneumonia.config.search_space import Space, collapse, find
 from pneumonia.errors import ConfigError, ConfigErrors
-from pneumonia.ranges import Range, looks_like_range, misspelt_function, parse
-from pneumonia.space import Space, collapse, find
 
 
 def make(**groups: Any) -> DictConfig:
@@ -445,7 +445,8 @@ def test_ranges_can_be_sent_and_compared() -> None:
 
 def test_importing_it_imports_neither_keras_nor_mlflow() -> None:
     code = (
-        "import sys, pneumonia.space, pneumonia.config, pneumonia.composing, pneumonia.cli; "
+        "import sys, pneumonia.config.search_space, pneumonia.config.validate; "
+        "import pneumonia.config.compose, pneumonia.cli; "
         "print([m for m in ('keras', 'keras_tuner', 'tensorflow', 'mlflow') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

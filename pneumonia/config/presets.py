@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pneumonia.config.ranges import Scalar
+from pneumonia.config.search_space import GROUPS, Space
+from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError, UserError, without_passwords
-from pneumonia.ranges import Scalar
 from pneumonia.shell import shown
-from pneumonia.space import GROUPS, Space
-from pneumonia.spelling import closest
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from pneumonia import layers
+from pneumonia.config import layers
 from pneumonia.models import backbones
 
 SECTIONS = [

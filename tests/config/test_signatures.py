@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import building, targets
+from pneumonia.config import instantiate, signatures
 from pneumonia.errors import ConfigError
 
 
@@ -27,14 +27,14 @@ from pneumonia.errors import ConfigError
     ],
 )
 def test_arguments_are_found(target: str, name: str) -> None:
-    signature = targets.inspect("x._target_", target)
+    signature = signatures.inspect("x._target_", target)
     assert signature is not None
     assert name in signature.types
     assert "self" not in signature.types
 
 
 def test_types_and_required_arguments() -> None:
-    signature = targets.inspect("x._target_", "pneumonia.models.backbones.cnn")
+    signature = signatures.inspect("x._target_", "pneumonia.models.backbones.cnn")
     assert signature is not None
     assert signature.types["weights"] == "str | None"
     assert "blocks" in signature.required
@@ -44,7 +44,7 @@ def test_types_and_required_arguments() -> None:
 
 @pytest.mark.parametrize("target", ["numpy.array", "os.path.join", "time.sleep"])
 def test_what_cannot_be_read_is_left_open(target: str) -> None:
-    assert targets.inspect("x._target_", target) is None
+    assert signatures.inspect("x._target_", target) is None
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_what_cannot_be_read_is_left_open(target: str) -> None:
 )
 def test_wrong_targets(target: object, fragment: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        targets.inspect("x._target_", target)
+        signatures.inspect("x._target_", target)
     assert str(caught.value).startswith("`x._target_`: expected ")
     assert fragment in str(caught.value)
 
 
 def test_nothing_is_imported() -> None:
     code = (
-        "import sys; from pneumonia import targets; "
+        "import sys; from pneumonia.config import signatures as targets; "
         "targets.inspect('k', 'keras.optimizers.Adam'); targets.names('keras.activations'); "
         "targets.inspect('k', 'keras_tuner.oracles.GridSearchOracle'); "
         "print([m for m in ('keras', 'keras_tuner', 'tensorflow') if m in sys.modules])"
@@ -110,16 +110,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_named_module_of_the_current_folder_is_found(folder: Path) -> None:
     for target in ("own_of_test.head", "pack_of_test.sub.heads.Head", "loose_of_test.heads.head"):
-        targets.inspect("x._target_", target)
+        signatures.inspect("x._target_", target)
     assert not [name for name in sys.modules if "_of_test" in name]
-    assert building.build({"_target_": "own_of_test.head"}, "x") == "beside"
-    assert building.build({"_target_": "own_of_test.late"}, "x") == "late"
-    assert building.build({"_target_": "loose_of_test.heads.head"}, "x") == 3
-    head = building.build({"_target_": "pack_of_test.sub.heads.Head"}, "x")
+    assert instantiate.build({"_target_": "own_of_test.head"}, "x") == "beside"
+    assert instantiate.build({"_target_": "own_of_test.late"}, "x") == "late"
+    assert instantiate.build({"_target_": "loose_of_test.heads.head"}, "x") == 3
+    head = instantiate.build({"_target_": "pack_of_test.sub.heads.Head"}, "x")
     assert type(pickle.loads(pickle.dumps(head))) is type(head)
     # In another process, which has not looked at it before.
     code = (
-        "from pneumonia.building import build; print(build({'_target_': 'own_of_test.late'}, 'x'))"
+        "from pneumonia.config.instantiate import build; "
+        "print(build({'_target_': 'own_of_test.late'}, 'x'))"
     )
     ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert ran.stdout == "late\n"
@@ -131,7 +132,7 @@ def test_nothing_else_of_the_current_folder_is_imported(
     for name in ("stray_of_test", "own_of_test", "late_of_test"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(name)
-    assert building.build({"_target_": "own_of_test.head"}, "x") == "beside"
+    assert instantiate.build({"_target_": "own_of_test.head"}, "x") == "beside"
     for name in ("stray_of_test", "late_of_test"):
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(name)
@@ -139,11 +140,11 @@ def test_nothing_else_of_the_current_folder_is_imported(
     for name in [name for name in sys.modules if name.partition(".")[0] == "google"]:
         # Put back afterwards: what is compiled in there cannot be loaded twice.
         monkeypatch.delitem(sys.modules, name)
-    assert "site-packages" in building.build({"_target_": "own_of_test.google"}, "x")
-    assert building.build({"_target_": "json.dumps"}, "x", 3) == "3"
+    assert "site-packages" in instantiate.build({"_target_": "own_of_test.google"}, "x")
+    assert instantiate.build({"_target_": "json.dumps"}, "x", 3) == "3"
 
 
 def test_a_folder_that_is_on_the_path_anyway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    assert building.build({"_target_": "own_of_test.head"}, "x") == "beside"
+    assert instantiate.build({"_target_": "own_of_test.head"}, "x") == "beside"
     assert importlib.import_module("late_of_test").NAME == "late"

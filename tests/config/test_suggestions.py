@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pneumonia.spelling import closest, closest_key, nearest, range_meant, value_meant
+from pneumonia.config.suggestions import closest, closest_key, nearest, range_meant, value_meant
 
 KEYS = [
     *("dense.units", "dense.dropout", "model.layer", "tuner.max_epochs", "tuner.max_trials"),

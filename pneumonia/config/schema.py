@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from pneumonia import targets
-from pneumonia.checks import (
+from pneumonia.config import signatures
+from pneumonia.config.constraints import (
     ANY,
     BOOLEAN,
     FRACTION,
@@ -31,22 +31,22 @@ from pneumonia.errors import without_passwords
 def _activations() -> list[str]:
     return [
         name
-        for name in targets.names("keras.activations")
+        for name in signatures.names("keras.activations")
         if name not in ("deserialize", "get", "serialize")
     ]
 
 
 def _networks() -> list[str]:
-    return [name for name in targets.names("keras.applications") if name[0].isupper()]
+    return [name for name in signatures.names("keras.applications") if name[0].isupper()]
 
 
 @cache
 def optimizers() -> tuple[str, ...]:
     """List the optimizers of Keras that need nothing but a learning rate, in lower case."""
     module, found = "keras.optimizers", []
-    for name in targets.names(module):
+    for name in signatures.names(module):
         if name[0].isupper() and name != "Optimizer":
-            signature = targets.inspect("optimizer.name", f"{module}.{name}")
+            signature = signatures.inspect("optimizer.name", f"{module}.{name}")
             if signature and "learning_rate" in signature.types:
                 found.append(name.lower())
     return tuple(found)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import composing, config
-from pneumonia.space import collapse
+from pneumonia.config import compose, validate
+from pneumonia.config.search_space import collapse
 
-CONF = composing.find_conf()
+CONF = compose.find_conf()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 OPTIONS = [path for path in FILES if path.parent != Path()]
 
@@ -25,11 +25,11 @@ def overrides(option: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_and_is_valid(option: Path, tmp_path: Path) -> None:
-    cfg = composing.compose(overrides(option, tmp_path))
-    space = config.validate(cfg)
+    cfg = compose.compose(overrides(option, tmp_path))
+    space = validate.validate(cfg)
     plain = collapse(cfg, space.start())
-    assert not any("${" in str(value) for value in config.flatten(plain).values())
-    assert set(space.start()) <= set(config.flatten(cfg))
+    assert not any("${" in str(value) for value in validate.flatten(plain).values())
+    assert set(space.start()) <= set(validate.flatten(cfg))
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -61,25 +61,25 @@ def test_every_group_of_the_contract_has_its_options() -> None:
 
 @pytest.mark.parametrize("tuner", ["hyperband", "bayesian", "random", "grid"])
 def test_tuners_are_oracles_of_keras_tuner(tuner: str) -> None:
-    cfg = composing.compose([f"tuner={tuner}", "seed=7"])
+    cfg = compose.compose([f"tuner={tuner}", "seed=7"])
     assert cfg.tuner._target_.startswith("keras_tuner.oracles.")
     assert {"max_epochs", "max_trials", "seed", "max_consecutive_failures"} <= set(cfg.tuner)
     assert cfg.tuner.seed == 7
 
 
 def test_experiments_yield_to_the_command_line() -> None:
-    cfg = composing.compose(["experiment=blog", "dense.units=64", "model=cnn", "seed=5"])
+    cfg = compose.compose(["experiment=blog", "dense.units=64", "model=cnn", "seed=5"])
     assert (cfg.dense.units, cfg.seed) == (64, 5)
     assert cfg.model._target_ == "pneumonia.models.backbones.cnn"
 
 
 def test_the_study() -> None:
-    cfg = composing.compose(["experiment=blog"])
+    cfg = compose.compose(["experiment=blog"])
     assert (cfg.model.layer, cfg.model.image_size, cfg.model.pooling) == ("mixed7", 150, "flatten")
     assert cfg.augment.views == "online"
     assert cfg.objective.name == "val_accuracy"
-    assert config.validate(cfg).size() == 4 * 5 * 3
-    assert config.validate(composing.compose(["experiment=blog_best"])).size() == 1
+    assert validate.validate(cfg).size() == 4 * 5 * 3
+    assert validate.validate(compose.compose(["experiment=blog_best"])).size() == 1
 
 
 def test_jobs_of_one_second_get_different_folders(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_jobs_of_one_second_get_different_folders(tmp_path: Path) -> None:
     folders = set()
     for pid in range(8):
         OmegaConf.register_new_resolver("pid", lambda pid=pid: pid, replace=True)
-        cfg = composing.compose([])
+        cfg = compose.compose([])
         HydraConfig.instance().set_config(cfg)
         folders.add(cfg.hydra.run.dir)
     OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)

@@ -30,12 +30,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import config, conflicts, history, schema
+from pneumonia import history
+from pneumonia.config import compatibility, schema, validate
+from pneumonia.config.hydra_errors import Translator
+from pneumonia.config.presets import FILES, check_files
+from pneumonia.config.search_space import GROUPS
+from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors
-from pneumonia.presets import FILES, check_files
-from pneumonia.space import GROUPS
-from pneumonia.spelling import quoted
-from pneumonia.translation import Translator
 
 NAME = "config"
 VERSION_BASE = "1.3"
@@ -47,7 +48,7 @@ OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 
 def find_conf() -> Path:
     """Return the folder of the config files: the wheel's own, or the checkout's."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
@@ -99,7 +100,7 @@ def check(
                 if multirun:
                     _check_job(hydra, made, job, every)
                 if not _is_resumed(made, job):
-                    config.validate(made)
+                    validate.validate(made)
                 _check_executor(made)
                 every.append(made)
             except ConfigErrors as found:
@@ -291,7 +292,7 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
         return [[*fixed, *(_first_of(hydra, overrides, item) for item in swept)]]
     params = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
     for key in cfg.hydra.sweeper.params or {}:
-        if key in config.MAPPINGS and str(cfg.hydra.sweeper.params[key]).startswith("{"):
+        if key in validate.MAPPINGS and str(cfg.hydra.sweeper.params[key]).startswith("{"):
             expected = "the whole key before its values, as in dense.units: 64,128"
             raise ConfigError(f"{_PARAMS}.{key}", expected, cfg.hydra.sweeper.params[key])
     parser = OverridesParser.create(config_loader=hydra.config_loader)
@@ -352,7 +353,7 @@ def _check_job(
 
 def _check_hydra(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> None:
     try:
-        conflicts.check_hydra(cfg)
+        compatibility.check_hydra(cfg)
         if not OmegaConf.is_missing(cfg.job, "num"):
             _ = cfg.sweep.subdir  # which a job's number may be part of
     except OmegaConfBaseException as error:

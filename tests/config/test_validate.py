@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pneumonia import composing, config
+from pneumonia.config import compose, validate
 from pneumonia.errors import ConfigErrors, UserError
 
 RMSPROP = "optimizer=rmsprop"
@@ -286,7 +286,7 @@ MISTAKES: list[tuple[list[str], str]] = [
 
 
 def check(*overrides: str) -> None:
-    composing.check(composing.prepare(overrides))
+    compose.check(compose.prepare(overrides))
 
 
 @pytest.mark.parametrize(
@@ -356,19 +356,19 @@ def test_a_users_own_function_is_read_not_imported(
     (tmp_path / "model").mkdir()
     option = tmp_path / "model" / "mine.yaml"
     option.write_text("_target_: mine_of_test.net\nimage_size: 32\ndepth: choice(1, 2)\n")
-    composing.check(["model=mine"], folder=str(tmp_path))
+    compose.check(["model=mine"], folder=str(tmp_path))
     for override, fragment in {
         "model.depth=deep": "`model.depth`: expected an integer or a range",
         "+model.dept=1": "The nearest is `model.depth`",
         "~model.depth": "`model.depth`: expected a value",
     }.items():
         with pytest.raises(UserError, match=r"model\.dep") as caught:
-            composing.check(["model=mine", override], folder=str(tmp_path))
+            compose.check(["model=mine", override], folder=str(tmp_path))
         assert fragment in str(caught.value)
 
 
 def test_validate_returns_the_space() -> None:
-    space = config.validate(composing.compose([]))
+    space = validate.validate(compose.compose([]))
     assert [item.path for item in space] == [
         "dense.units",
         "dense.dropout",
@@ -378,7 +378,7 @@ def test_validate_returns_the_space() -> None:
 
 def test_a_config_by_hand_must_be_whole() -> None:
     with pytest.raises(ConfigErrors, match="`training`: expected a value"):
-        config.validate(OmegaConf.create({"dense": {}}))
+        validate.validate(OmegaConf.create({"dense": {}}))
 
 
 @pytest.mark.parametrize(
@@ -392,5 +392,5 @@ def test_a_config_by_hand_must_be_whole() -> None:
     ],
 )
 def test_flatten(tree: dict[str, Any], flat: dict[str, Any]) -> None:
-    assert config.flatten(tree) == flat
-    assert config.flatten(OmegaConf.create(tree)) == flat
+    assert validate.flatten(tree) == flat
+    assert validate.flatten(OmegaConf.create(tree)) == flat

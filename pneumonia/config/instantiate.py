@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from pneumonia import targets
+from pneumonia.config import signatures
 from pneumonia.errors import ConfigError, UserError
 
 LOCK = threading.RLock()
@@ -53,7 +53,7 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: Where there is none that can be called.
     """
-    targets.find_module(str(path).partition(".")[0])
+    signatures.find_module(str(path).partition(".")[0])
     try:
         target = get_object(path)
     except (ImportError, ValueError, AttributeError, TypeError) as error:
