@@ -24,7 +24,7 @@ from pneumonia.plan import Plan
 from pneumonia.progress import Progress
 from pneumonia.provenance import provenance
 from pneumonia.shell import commands, shown
-from pneumonia.trial import Result
+from pneumonia.training.trial import Result
 from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia import files, history, journal
-from pneumonia.checkpoint import Metrics
 from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
+from pneumonia.training.checkpoint import Metrics
 
 Array = np.ndarray[Any, Any]
 

@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig
 
-from pneumonia import inputs
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.oracle import Round
 from pneumonia.tracking import disk_estimate
+from pneumonia.training import inputs
 
 Config = dict[str, Any]
 

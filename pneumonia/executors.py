@@ -6,11 +6,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pneumonia import files, inputs, trial
+from pneumonia import files
 from pneumonia.errors import UserError
 from pneumonia.files import StorageError
-from pneumonia.training import DivergedError, TooSlowError
-from pneumonia.trial import OnEpoch, Result, Task
+from pneumonia.training import inputs, trial
+from pneumonia.training.loop import DivergedError, TooSlowError
+from pneumonia.training.trial import OnEpoch, Result, Task
 
 Report = Callable[[str, int, int], None]
 

@@ -11,10 +11,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pneumonia import cursor, journal
-from pneumonia.checkpoint import Metrics
 from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
 from pneumonia.journal import Event
+from pneumonia.training.checkpoint import Metrics
 
 CONFIG = "config.yaml"
 PREDICTIONS = "predictions.csv"

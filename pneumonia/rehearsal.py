@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig
 
-from pneumonia import inputs, trial
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
+from pneumonia.training import inputs, trial
 
 Config = dict[str, Any]
 

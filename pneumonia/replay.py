@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia import account, cursor, history, trial
+from pneumonia import account, cursor, history
 from pneumonia.account import Ended
-from pneumonia.checkpoint import Metrics
 from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
@@ -21,7 +20,9 @@ from pneumonia.journal import Event
 from pneumonia.oracle import Proposal
 from pneumonia.resumption import Origin, needs
 from pneumonia.tracking import Settings, fetch_classifier
-from pneumonia.trial import Result
+from pneumonia.training import trial
+from pneumonia.training.checkpoint import Metrics
+from pneumonia.training.trial import Result
 
 Config = dict[str, Any]
 

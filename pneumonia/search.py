@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import account, history, replay, report, reporting, startup, trial, winner
+from pneumonia import account, history, replay, report, reporting, startup, winner
 from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
@@ -36,7 +36,8 @@ from pneumonia.replay import Fork
 from pneumonia.resumption import Job
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
-from pneumonia.trial import Result, Task
+from pneumonia.training import trial
+from pneumonia.training.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]

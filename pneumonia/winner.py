@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pneumonia import files as storage
-from pneumonia import inputs, trial
 from pneumonia.config import presets
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import load_data
@@ -22,7 +21,8 @@ from pneumonia.history import PREDICTIONS
 from pneumonia.models import metadata
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
-from pneumonia.trial import Task
+from pneumonia.training import inputs, trial
+from pneumonia.training.trial import Task
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]

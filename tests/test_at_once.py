@@ -37,7 +37,7 @@ ENDED = """
 import os, signal, sys, threading, time
 from pneumonia import cli, startup
 startup.start()
-from pneumonia import trial
+from pneumonia.training import trial
 run, meeting = trial.run, threading.Barrier(2, timeout=60)
 def run_and_end(task, *, between_epochs, **options):
     calls = []
@@ -109,7 +109,7 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     name: str, tmp_path: Path, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumonia import trial
+    from pneumonia.training import trial
 
     project = tmp_path / "project"
     ran = finish(
@@ -160,7 +160,7 @@ def test_a_budget_is_shared(here: Callable[..., Ran]) -> None:
 def test_what_stops_one_trial_stops_the_others(
     here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumonia import trial
+    from pneumonia.training import trial
 
     run = trial.run
 

@@ -170,7 +170,7 @@ def test_a_signal_ends_a_search_after_the_epoch(
 def test_a_signal_ends_the_computing_of_features_after_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pneumonia import features
+    from pneumonia.training import feature_cache
 
     done = []
 
@@ -180,8 +180,8 @@ def test_a_signal_ends_the_computing_of_features_after_the_batch(
             os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
-    compute = features._batches
-    monkeypatch.setattr(features, "_batches", batches)
+    compute = feature_cache._batches
+    monkeypatch.setattr(feature_cache, "_batches", batches)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pneumonia", *TRAIN, "dataset.train=300"])
     assert cli.main() == 130

@@ -15,7 +15,7 @@ from pneumonia.config.instantiate import build
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure, LocalExecutor, local, ray
 from pneumonia.files import StorageError
-from pneumonia.trial import Result, Task
+from pneumonia.training.trial import Result, Task
 
 
 def run(task: Task) -> Result | Failure:
@@ -36,7 +36,7 @@ def test_a_trial_that_works_gives_its_result(tmp_path: Path) -> None:
 def test_a_trial_that_breaks_gives_reason_and_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumonia.checkpoint._about", lambda execution: {"trials": {1j}})
+    monkeypatch.setattr("pneumonia.training.checkpoint._about", lambda execution: {"trials": {1j}})
     outcome = run(task(tmp_path))
     assert isinstance(outcome, Failure)
     assert outcome.reason.startswith("TypeError: ")
@@ -64,7 +64,7 @@ def test_a_reason_is_one_line_also_of_an_error_without_text(
         def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("pneumonia.trial.run", fail)
+        monkeypatch.setattr("pneumonia.training.trial.run", fail)
         outcome = run(task(tmp_path))
         assert isinstance(outcome, Failure)
         assert outcome.reason == expected

@@ -9,12 +9,13 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
-from pneumonia import disk, journal, trial
+from pneumonia import disk, journal
 from pneumonia.config.search_space import find
 from pneumonia.disk import Cost
 from pneumonia.oracle import Round
 from pneumonia.plan import Pace, Plan, _times, megabytes
-from pneumonia.trial import Task
+from pneumonia.training import trial
+from pneumonia.training.trial import Task
 
 ONE = (Round(None, 0, 1, 0, 2),)
 IMAGES = {"train": 120, "val": 60, "test": 40}
@@ -117,7 +118,12 @@ def test_features_are_counted_by_their_sets(tmp_path: Path) -> None:
     widths = (24 + 40) / (2 * 40)
     both = estimate(tmp_path, many, model__layer=layers).features
     assert both == pytest.approx(one * 180 / 220 * 2 * widths + one * 40 / 220, rel=0.1)
-    blog = {"_target_": "pneumonia.augment.geometric", "flip": True, "rotation": 10, "zoom": 0.1}
+    blog = {
+        "_target_": "pneumonia.training.augment.geometric",
+        "flip": True,
+        "rotation": 10,
+        "zoom": 0.1,
+    }
     views = estimate(tmp_path, augment={**blog, "views": 4}).features
     assert views == pytest.approx(one * (4 * 120 + 60 + 40) / 220)
     online = estimate(tmp_path, augment={**blog, "views": "online"}).features

@@ -664,7 +664,7 @@ def test_more_budget_and_then_a_fork(
     here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    from pneumonia import trial
+    from pneumonia.training import trial
 
     run = trial.run
 
@@ -798,7 +798,7 @@ def test_too_many_failures_in_a_row_stop_the_search(here: Callable[..., Ran]) ->
 def test_a_broken_trial_and_an_interruption(
     here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumonia import trial
+    from pneumonia.training import trial
 
     run = trial.run
 

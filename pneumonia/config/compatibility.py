@@ -171,7 +171,7 @@ def _views(augment: Tree, model: Tree) -> Iterator[ConfigError]:
     views = augment.get("views")
     if not (isinstance(views, int) or looks_like_range(views)):
         return
-    if augment.get("_target_") == "pneumonia.augment.none":
+    if augment.get("_target_") == "pneumonia.training.augment.none":
         if views != 1:
             yield ConfigError("augment.views", "1, as augment=none renders nothing", views)
         return

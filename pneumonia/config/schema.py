@@ -261,7 +261,7 @@ BY_TARGET: dict[str, dict[str, Check]] = {
         "model.name": named("the name of a network of keras.applications", _networks)
     },
     "pneumonia.models.backbones.cnn": {"model.weights": NULL | WEIGHTS},
-    "pneumonia.optimizers.by_name": {
+    "pneumonia.training.optimizers.by_name": {
         "optimizer.name": named("the name of an optimizer of Keras", optimizers, any_case=True)
     },
 }

@@ -76,9 +76,9 @@ def features(path: str) -> dict[str, Any]:
     """Store the features of a search of ours, given by its folder, for the others to use."""
     from omegaconf import OmegaConf
 
-    from pneumonia import inputs
     from pneumonia.config.search_space import collapse, find
-    from pneumonia.feeds import read_all
+    from pneumonia.training import inputs
+    from pneumonia.training.feeds import read_all
 
     cfg = OmegaConf.load(Path(path) / "config.yaml")
     config = collapse(cfg, find(cfg).start())
@@ -236,8 +236,8 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from pneumonia import graphs
     from pneumonia.models import backbones
+    from pneumonia.training import frozen_graph
 
     keras.utils.set_random_seed(1)
     model = backbones.inception_v3(image_size=150, weights=None, layer="mixed7", pooling="avg")
@@ -246,11 +246,11 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
     plain = tf.function(lambda x: model(x, training=False))
     ways = {
         "plain float32": lambda: plain(batch),
-        "float32": lambda: graphs.call(model, batch, "float32"),
-        "bfloat16": lambda: graphs.call(model, batch, "bfloat16"),
+        "float32": lambda: frozen_graph.call(model, batch, "float32"),
+        "bfloat16": lambda: frozen_graph.call(model, batch, "bfloat16"),
     }
     for name, way in ways.items():
-        if name == "bfloat16" and not graphs.has_bfloat16():
+        if name == "bfloat16" and not frozen_graph.has_bfloat16():
             continue
         way()
         began = time.monotonic()
@@ -286,20 +286,20 @@ def wide_ours(path: str) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from pneumonia import engine
     from pneumonia.models import heads
+    from pneumonia.training import compiled_loop
 
     x, y = _wide()
     inputs = keras.Input((WIDE,))
     head = heads.dense((WIDE,), units=WIDE_UNITS, dropout=0.1, activation="relu")
     model = keras.Model(inputs, head(inputs))
     optimizer = keras.optimizers.RMSprop(1e-4)
-    program = engine.program(model, optimizer, loss=keras.losses.BinaryCrossentropy())
+    program = compiled_loop.program(model, optimizer, loss=keras.losses.BinaryCrossentropy())
     program.start(model, learning_rate=1e-4, seed=1)
     steps = -(-IMAGES // BATCH)
     index = np.resize(np.arange(IMAGES, dtype=np.int32), (steps, BATCH))
     weights = np.ones((steps, BATCH), np.float32)
-    chunk = engine.Chunk(tf.constant(x), index, y[index], weights, steps)
+    chunk = compiled_loop.Chunk(tf.constant(x), index, y[index], weights, steps)
     took = []
     for _ in range(4):
         began = time.monotonic()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
-from pneumonia import optimizers, training
 from pneumonia.errors import ConfigError
+from pneumonia.training import loop, optimizers
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_names_a_mistake(name: str, momentum: float | None, message: str) -> Non
 def test_averages_of_weights_that_would_come_to_nothing_are_refused() -> None:
     section = {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1, "use_ema": True}
     config = {"optimizer": section, "training": {}}
-    started = training.started(keras.Sequential(), config, 0)
+    started = loop.started(keras.Sequential(), config, 0)
     with (
         pytest.raises(ConfigError, match=r"`optimizer.ema_overwrite_frequency`: expected"),
         started,

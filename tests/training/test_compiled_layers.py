@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import engine
-from pneumonia.compiled_layers import may_transpose
+from pneumonia.training import compiled_loop
+from pneumonia.training.compiled_layers import may_transpose
 
 RMSPROP = keras.optimizers.RMSprop
 
@@ -60,7 +60,7 @@ def test_weights_go_in_and_come_out_as_keras_has_them(constraint: str | None) ->
     inputs = keras.Input((6,))
     model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(layer(inputs)))
     loss = keras.losses.BinaryCrossentropy()
-    program = engine.program(model, RMSPROP(0.1), loss=loss, jit=True)
+    program = compiled_loop.program(model, RMSPROP(0.1), loss=loss, jit=True)
     program.start(model, learning_rate=0.1, seed=1)
     wanted = [np.arange(value.size, dtype=np.float32).reshape(value.shape) / 9
               for value in program.weights()]  # fmt: skip
@@ -68,7 +68,7 @@ def test_weights_go_in_and_come_out_as_keras_has_them(constraint: str | None) ->
     for one, other in zip(program.weights(), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.flags.c_contiguous
-    for variable, value in zip(engine.variables(model), wanted, strict=True):
+    for variable, value in zip(compiled_loop.variables(model), wanted, strict=True):
         variable.assign(value)
     x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
     np.testing.assert_allclose(program.predict(x), model.predict(x, verbose=0)[:, 0], atol=1e-6)

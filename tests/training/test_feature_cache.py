@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import features
 from pneumonia import files as storage
-from pneumonia.augment import geometric
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.errors import ConfigError
-from pneumonia.features import Frozen, Settings, View
+from pneumonia.training import feature_cache
+from pneumonia.training.augment import geometric
+from pneumonia.training.feature_cache import Frozen, Settings, View
 
 SIZE = 16
 DATA = phantom(train=100, val=20, test=20, image_size=32, seed=1)
@@ -34,7 +34,7 @@ def backbone(seed: int = 1) -> keras.Model:
 
 def frozen(seed: int = 1) -> Frozen:
     model = backbone(seed)
-    return Frozen(model, SIZE, features.digest(model, {"name": "test"}))
+    return Frozen(model, SIZE, feature_cache.digest(model, {"name": "test"}))
 
 
 class Counter:
@@ -54,12 +54,12 @@ def settings(folder: Path, **changes: Any) -> Settings:
 def test_computes_once_and_what_the_backbone_gives(tmp_path: Path) -> None:
     count, part = Counter(), frozen()
     options = {"view": None, "settings": settings(tmp_path), "report": count}
-    first = features.compute(DATA.train, part, **options)
-    second = features.compute(DATA.train, frozen(), **options)
+    first = feature_cache.compute(DATA.train, part, **options)
+    second = feature_cache.compute(DATA.train, frozen(), **options)
     assert count.images == 1
     assert isinstance(second, np.memmap)
     assert first.shape == (100, 8)
-    images = features.resize(DATA.train.images.read(np.arange(100)), SIZE)
+    images = feature_cache.resize(DATA.train.images.read(np.arange(100)), SIZE)
     np.testing.assert_allclose(second, part.model.predict(images, verbose=0), atol=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_every_difference_has_its_own_entry(tmp_path: Path) -> None:
         (DATA.train, frozen(), View(pipeline, "a", 0, 2), settings(tmp_path)),
     ]
     for split, part, view, where in cases:
-        features.compute(split, part, view=view, settings=where, report=count)
+        feature_cache.compute(split, part, view=view, settings=where, report=count)
     assert count.images == len(cases)
     assert len(list(tmp_path.glob("*.npy"))) == len(cases)
 
@@ -85,7 +85,9 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
     def render(folder: str, index: int) -> Any:
         view = View(geometric(flip=True, rotation=10, zoom=0.1), "a", index, 1)
         where = settings(tmp_path / folder)
-        return features.compute(DATA.train, frozen(), view=view, settings=where, report=Counter())
+        return feature_cache.compute(
+            DATA.train, frozen(), view=view, settings=where, report=Counter()
+        )
 
     np.testing.assert_array_equal(render("one", 0), render("two", 0))
     assert not np.allclose(render("one", 0), render("one", 1))
@@ -95,7 +97,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
 def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
     count = Counter()
     options = {"view": None, "settings": settings(tmp_path), "report": count}
-    expected = np.array(features.compute(DATA.val, frozen(), **options))
+    expected = np.array(feature_cache.compute(DATA.val, frozen(), **options))
     path = next(tmp_path.glob("*.npy"))
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -109,7 +111,7 @@ def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
         path.unlink()
     else:
         path.with_suffix(".json").write_text("{")
-    again = features.compute(DATA.val, frozen(), **options)
+    again = feature_cache.compute(DATA.val, frozen(), **options)
     assert count.images == 2
     np.testing.assert_array_equal(again, expected)
 
@@ -120,7 +122,7 @@ def test_an_interrupted_computation_leaves_no_entry(tmp_path: Path) -> None:
 
     where = settings(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        features.compute(DATA.train, frozen(), view=None, settings=where, report=stop)
+        feature_cache.compute(DATA.train, frozen(), view=None, settings=where, report=stop)
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob("*.part"))
 
@@ -131,7 +133,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     count = Counter()
 
     def compute(seed: int) -> None:
-        features.compute(DATA.train, frozen(seed), view=None, settings=where, report=count)
+        feature_cache.compute(DATA.train, frozen(seed), view=None, settings=where, report=count)
 
     for seed in (1, 2, 1, 3):
         compute(seed)
@@ -146,7 +148,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
     where = settings(tmp_path, max_gb=1e-6)
     with pytest.raises(ConfigError, match=r"features\.max_gb"):
-        features.compute(DATA.train, frozen(), view=None, settings=where, report=Counter())
+        feature_cache.compute(DATA.train, frozen(), view=None, settings=where, report=Counter())
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
@@ -154,13 +156,13 @@ def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) 
     (tmp_path / "file").touch()
     options = {"view": None, "settings": settings(tmp_path / place), "report": Counter()}
     with pytest.raises(ConfigError, match=r"`features\.folder`: expected a folder"):
-        features.compute(DATA.train, frozen(), **options)
+        feature_cache.compute(DATA.train, frozen(), **options)
 
 
 def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
     code = f"""
-import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-from test_features import *
+import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
+from test_feature_cache import *
 count = Counter()
 where = settings(Path({str(tmp_path)!r}))
 for split in (DATA.train, DATA.val):
@@ -183,14 +185,14 @@ def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
     (left / "features.npy").write_bytes(b"half")
     count, part = Counter(), frozen()
     once = settings(tmp_path, is_kept=False)
-    features.compute(DATA.val, part, view=None, settings=once, report=count)
+    feature_cache.compute(DATA.val, part, view=None, settings=once, report=count)
     assert list(tmp_path.iterdir()) == []
-    features.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    feature_cache.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
     entry = next(tmp_path.glob("*.npy"))
     files = sorted(tmp_path.iterdir())
     entry.with_suffix(".json").unlink()
     entry.with_suffix(".part").write_bytes(b"half")
-    features.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    feature_cache.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
     assert sorted(tmp_path.iterdir()) == files
 
 
@@ -232,10 +234,10 @@ def turned(array: Path, note: Path) -> None:
 )
 def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_path: Path) -> None:
     count, options = Counter(), {"view": None, "settings": settings(tmp_path)}
-    first = np.array(features.compute(DATA.train, frozen(), report=count, **options))
+    first = np.array(feature_cache.compute(DATA.train, frozen(), report=count, **options))
     [array], [note] = tmp_path.glob("*.npy"), tmp_path.glob("*.json")
     damage(array, note)
-    again = features.compute(DATA.train, frozen(), report=count, **options)
+    again = feature_cache.compute(DATA.train, frozen(), report=count, **options)
     np.testing.assert_array_equal(again, first)
     assert count.images == 2
 
@@ -243,14 +245,14 @@ def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_p
 @pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".part"])
 def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
     options = {"view": None, "settings": settings(tmp_path), "report": Counter()}
-    features.compute(DATA.val, frozen(), **options)
+    feature_cache.compute(DATA.val, frozen(), **options)
     [array] = tmp_path.glob("*.npy")
     place = array.with_suffix(suffix)
     for path in (place, array.with_suffix(".json")):
         path.unlink(missing_ok=True)
     (place / "in it").mkdir(parents=True)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says is looked at
-        features.compute(DATA.val, frozen(), **options)
+        feature_cache.compute(DATA.val, frozen(), **options)
     fault = storage.explain(caught.value)
     assert fault is not None
     assert place.stem in str(fault)
@@ -262,5 +264,5 @@ def test_a_name_like_that_of_features_used_once_is_left_alone(tmp_path: Path) ->
         (tmp_path / name).touch()
     (tmp_path / "once-0999999999-a").mkdir()
     where = settings(tmp_path, is_kept=False)
-    features.compute(DATA.val, frozen(), view=None, settings=where, report=Counter())
+    feature_cache.compute(DATA.val, frozen(), view=None, settings=where, report=Counter())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import feeds
-from pneumonia.augment import geometric
 from pneumonia.datasets.chest_phantom import phantom
-from pneumonia.features import Frozen
-from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
+from pneumonia.training import feeds
+from pneumonia.training.augment import geometric
+from pneumonia.training.feature_cache import Frozen
+from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
 
 Array = np.ndarray[Any, Any]
 DATA = phantom(train=60, val=20, test=20, image_size=32, seed=1)

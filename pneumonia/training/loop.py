@@ -14,13 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pneumonia import engine
-from pneumonia.checkpoint import Metrics, Progress
 from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
-from pneumonia.feeds import read_all
-from pneumonia.inputs import Inputs
 from pneumonia.seeding import SHUFFLE, generator
+from pneumonia.training import compiled_loop
+from pneumonia.training.checkpoint import Metrics, Progress
+from pneumonia.training.feeds import read_all
+from pneumonia.training.inputs import Inputs
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -94,7 +94,7 @@ class Training:
 
 
 @contextmanager
-def started(model: keras.Model, config: Config, seed: int) -> Iterator[engine.Program]:
+def started(model: keras.Model, config: Config, seed: int) -> Iterator[compiled_loop.Program]:
     """Yield the program of a model, at the beginning of a training."""
     optimizer = build(config["optimizer"], "optimizer")
     frequency = getattr(optimizer, "ema_overwrite_frequency", None)
@@ -104,8 +104,8 @@ def started(model: keras.Model, config: Config, seed: int) -> Iterator[engine.Pr
         raise ConfigError("optimizer.ema_overwrite_frequency", expected, frequency)
     loss = build(config["training"]["loss"], "training.loss")
     jit = None if config["training"]["jit"] == "auto" else config["training"]["jit"]
-    with engine.borrow(model, optimizer, loss=loss, jit=jit) as program:
-        program.start(model, learning_rate=engine.learning_rate(optimizer), seed=seed)
+    with compiled_loop.borrow(model, optimizer, loss=loss, jit=jit) as program:
+        program.start(model, learning_rate=compiled_loop.learning_rate(optimizer), seed=seed)
         yield program
 
 
@@ -143,7 +143,7 @@ def train(
     best: tuple[Array, ...] = ()
     with started(training.model, config, training.seed) as program:
         if begin is not None:
-            program.resume(engine.State(begin.model, begin.optimizer))
+            program.resume(compiled_loop.State(begin.model, begin.optimizer))
             history, best = list(begin.history), begin.best
         metrics, begun = build_metrics(config), len(history)
         val = read_all(training.inputs.val)
@@ -241,7 +241,7 @@ def _signed(metrics: Metrics, objective: Config) -> float:
 
 
 def _progress(
-    program: engine.Program, best: tuple[Array, ...], history: Sequence[Metrics]
+    program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
 ) -> Progress:
     state = program.state()
     return Progress(state.model, state.optimizer, best, tuple(history))
@@ -249,7 +249,7 @@ def _progress(
 
 def _run_epoch(
     training: Training,
-    program: engine.Program,
+    program: compiled_loop.Program,
     epoch: int,
     *,
     val: Array | tf.Tensor,
@@ -278,7 +278,7 @@ def _run_epoch(
     return result
 
 
-def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chunk]:
+def _chunks(training: Training, order: Array, epoch: int) -> Iterator[compiled_loop.Chunk]:
     """Yield the epoch in chunks of equal shape; the last batch is padded with weight 0."""
     inputs, batch = training.inputs, training.config["training"]["batch_size"]
     shape = training.model.input.shape[1:]
@@ -291,7 +291,7 @@ def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chu
     weights[-1, real:] = 0.0
     labels, whole = inputs.train_labels[indices].astype(np.float32), inputs.train.whole()
     if whole is not None:
-        yield engine.Chunk(whole, indices.astype(np.int32), labels, weights, steps)
+        yield compiled_loop.Chunk(whole, indices.astype(np.int32), labels, weights, steps)
         return
     most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(shape)))
     per_chunk = -(-steps // -(-steps // most))
@@ -300,4 +300,4 @@ def _chunks(training: Training, order: Array, epoch: int) -> Iterator[engine.Chu
         count = min(per_chunk, steps - start)
         rows = np.resize(np.arange(start, start + count), per_chunk)
         x = inputs.train.read(epoch, indices[rows].reshape(-1))
-        yield engine.Chunk(x, places, labels[rows], weights[rows], count)
+        yield compiled_loop.Chunk(x, places, labels[rows], weights[rows], count)

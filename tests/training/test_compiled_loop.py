@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia import engine
+from pneumonia.training import compiled_loop
 
 Array = np.ndarray[Any, Any]
 WIDTH, COUNT, BATCH = 24, 200, 32
@@ -34,7 +34,7 @@ def head(units: int = 16, dropout: float = 0.0, penalty: float = 0.0) -> keras.M
 
 def chunks(
     x: Array, y: Array, order: Array, weights: Array | None = None
-) -> Iterator[engine.Chunk]:
+) -> Iterator[compiled_loop.Chunk]:
     """Give one epoch in two chunks, the last batch padded."""
     steps = -(-len(order) // BATCH)
     real = len(order) - (steps - 1) * BATCH
@@ -47,11 +47,13 @@ def chunks(
     for start in (0, half):
         rows = np.resize(np.arange(start, min(start + half, steps)), half)
         count = min(half, steps - start)
-        yield engine.Chunk(x, indices[rows].astype(np.int32), y[indices[rows]], weight[rows], count)
+        yield compiled_loop.Chunk(
+            x, indices[rows].astype(np.int32), y[indices[rows]], weight[rows], count
+        )
 
 
 def train(
-    program: engine.Program, data: tuple[Array, Array], epochs: range, **options: Any
+    program: compiled_loop.Program, data: tuple[Array, Array], epochs: range, **options: Any
 ) -> list[float]:
     return [
         program.train(chunks(*data, np.random.default_rng(e).permutation(COUNT), **options))[0]
@@ -67,7 +69,7 @@ def test_trains_as_keras_does(optimizer: str, jit: bool, data: tuple[Array, Arra
     loss = keras.losses.BinaryCrossentropy()
     keras.utils.set_random_seed(1)
     model = head(penalty=0.01)
-    program = engine.program(model, kind(0.01), loss=loss, jit=jit)
+    program = compiled_loop.program(model, kind(0.01), loss=loss, jit=jit)
     program.start(model, learning_rate=0.01, seed=1)
     weights = np.where(y > 0, 0.7, 1.6)
     ours = train(program, data, range(2), weights=weights)
@@ -80,7 +82,7 @@ def test_trains_as_keras_does(optimizer: str, jit: bool, data: tuple[Array, Arra
             verbose=0,
         )  # fmt: skip
         assert history.history["loss"][0] == pytest.approx(expected, abs=1e-5)
-    for one, other in zip(program.weights(), engine.variables(model), strict=True):
+    for one, other in zip(program.weights(), compiled_loop.variables(model), strict=True):
         np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
     np.testing.assert_allclose(program.predict(x), model.predict(x, verbose=0)[:, 0], atol=1e-5)
 
@@ -90,7 +92,7 @@ def test_goes_on_from_a_state_bit_for_bit(jit: bool, data: tuple[Array, Array]) 
     loss = keras.losses.BinaryCrossentropy()
     keras.utils.set_random_seed(1)
     model = head(dropout=0.4)
-    program = engine.program(model, keras.optimizers.Adam(0.01), loss=loss, jit=jit)
+    program = compiled_loop.program(model, keras.optimizers.Adam(0.01), loss=loss, jit=jit)
     program.start(model, learning_rate=0.01, seed=5)
     straight = train(program, data, range(7))
     expected = program.state()
@@ -111,12 +113,15 @@ def test_goes_on_from_a_state_bit_for_bit(jit: bool, data: tuple[Array, Array]) 
 
 def test_learning_rate_and_dropout_do_not_trace_again(data: tuple[Array, Array]) -> None:
     loss = keras.losses.BinaryCrossentropy()
-    first = engine.program(head(dropout=0.1), keras.optimizers.SGD(0.1), loss=loss)
-    assert engine.program(head(dropout=0.5), keras.optimizers.SGD(0.2), loss=loss) is first
-    assert engine.program(head(units=17), keras.optimizers.SGD(0.1), loss=loss) is not first
-    assert engine.program(head(), keras.optimizers.SGD(0.1, momentum=0.9), loss=loss) is not first
+    first = compiled_loop.program(head(dropout=0.1), keras.optimizers.SGD(0.1), loss=loss)
+    assert compiled_loop.program(head(dropout=0.5), keras.optimizers.SGD(0.2), loss=loss) is first
+    assert compiled_loop.program(head(units=17), keras.optimizers.SGD(0.1), loss=loss) is not first
+    assert (
+        compiled_loop.program(head(), keras.optimizers.SGD(0.1, momentum=0.9), loss=loss)
+        is not first
+    )
     other = keras.losses.BinaryFocalCrossentropy()
-    assert engine.program(head(), keras.optimizers.SGD(0.1), loss=other) is not first
+    assert compiled_loop.program(head(), keras.optimizers.SGD(0.1), loss=other) is not first
 
 
 @pytest.mark.parametrize("jit", [True, False])
@@ -126,14 +131,14 @@ def test_dropout_drops_its_share_and_only_in_training(jit: bool) -> None:
     mean = keras.initializers.Constant(1 / 4000)
     outputs = keras.layers.Dense(1, use_bias=False, kernel_initializer=mean, name="mean")(outputs)
     model = keras.Model(inputs, outputs)
-    program = engine.program(
+    program = compiled_loop.program(
         model, keras.optimizers.SGD(0.0), loss=keras.losses.MeanSquaredError(), jit=jit
     )
     program.start(model, learning_rate=0.0, seed=1)
     x = np.ones((BATCH, 4000), np.float32)
     index = np.tile(np.arange(BATCH, dtype=np.int32), (2, 1))
     ones = np.ones((2, BATCH), np.float32)
-    _, outputs = program.train([engine.Chunk(x, index, ones, ones, 2)])
+    _, outputs = program.train([compiled_loop.Chunk(x, index, ones, ones, 2)])
     assert outputs.mean() == pytest.approx(1.0, abs=0.01)
     assert outputs.std() == pytest.approx(np.sqrt(0.3 / 0.7 / 4000), rel=0.5)
     assert not np.array_equal(outputs[0], outputs[1])
@@ -143,8 +148,8 @@ def test_dropout_drops_its_share_and_only_in_training(jit: bool) -> None:
 def test_convolutions_are_not_compiled_by_xla() -> None:
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs))
-    assert not engine.is_dense(keras.Model(inputs, keras.layers.Dense(1)(x)))
-    assert engine.is_dense(head())
+    assert not compiled_loop.is_dense(keras.Model(inputs, keras.layers.Dense(1)(x)))
+    assert compiled_loop.is_dense(head())
 
 
 def test_state_of_frozen_and_nested_layers_is_kept(data: tuple[Array, Array]) -> None:
@@ -154,10 +159,12 @@ def test_state_of_frozen_and_nested_layers_is_kept(data: tuple[Array, Array]) ->
     model = keras.Model(inputs, inner(inputs), name="outer")
     before = inner.get_layer("dense").kernel.numpy()
     loss = keras.losses.BinaryCrossentropy()
-    program = engine.program(model, keras.optimizers.SGD(0.1), loss=loss)
+    program = compiled_loop.program(model, keras.optimizers.SGD(0.1), loss=loss)
     program.start(model, learning_rate=0.1, seed=1)
     train(program, data, range(1))
-    after = dict(zip([v.path for v in engine.variables(model)], program.weights(), strict=True))
+    after = dict(
+        zip([v.path for v in compiled_loop.variables(model)], program.weights(), strict=True)
+    )
     kernels = {path: value for path, value in after.items() if path.endswith("kernel")}
     assert len(kernels) == 2
     np.testing.assert_array_equal(next(v for p, v in kernels.items() if "dense" in p), before)
@@ -167,19 +174,19 @@ def test_state_of_frozen_and_nested_layers_is_kept(data: tuple[Array, Array]) ->
 
 
 def test_a_program_belongs_to_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_PATIENCE", 0.05)
+    monkeypatch.setattr(compiled_loop, "_PATIENCE", 0.05)
     loss, kind = keras.losses.BinaryCrossentropy(), keras.optimizers.SGD
-    found: list[engine.Program] = []
+    found: list[compiled_loop.Program] = []
 
     def elsewhere() -> None:
-        with engine.borrow(head(units=19), kind(0.1), loss=loss) as program:
+        with compiled_loop.borrow(head(units=19), kind(0.1), loss=loss) as program:
             found.append(program)
 
-    with engine.hold():
-        with engine.borrow(head(units=19), kind(0.1), loss=loss) as first:
+    with compiled_loop.hold():
+        with compiled_loop.borrow(head(units=19), kind(0.1), loss=loss) as first:
             pass
         run_thread(elsewhere)
-        with engine.borrow(head(units=19), kind(0.2), loss=loss) as again:
+        with compiled_loop.borrow(head(units=19), kind(0.2), loss=loss) as again:
             assert again is first
     run_thread(elsewhere)
     assert found[0] is not first
@@ -188,10 +195,10 @@ def test_a_program_belongs_to_one_thread_at_a_time(monkeypatch: pytest.MonkeyPat
 
 def test_a_program_that_comes_back_soon_is_waited_for() -> None:
     loss, kind = keras.losses.BinaryCrossentropy(), keras.optimizers.SGD
-    borrowed, found = threading.Event(), list[engine.Program]()
+    borrowed, found = threading.Event(), list[compiled_loop.Program]()
 
     def elsewhere() -> None:
-        with engine.borrow(head(units=21), kind(0.1), loss=loss) as program:
+        with compiled_loop.borrow(head(units=21), kind(0.1), loss=loss) as program:
             found.append(program)
             borrowed.set()
             time.sleep(0.1)
@@ -199,7 +206,7 @@ def test_a_program_that_comes_back_soon_is_waited_for() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     assert borrowed.wait(20)
-    with engine.borrow(head(units=21), kind(0.1), loss=loss) as program:
+    with compiled_loop.borrow(head(units=21), kind(0.1), loss=loss) as program:
         assert program is found[0]
     thread.join()
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_trial import BLOG, config
 
-from pneumonia import inputs
 from pneumonia.datasets import cache
 from pneumonia.datasets.cache import Kept
 from pneumonia.errors import ConfigError
-from pneumonia.feeds import ComputedFeed, StoredFeed, read_all
+from pneumonia.training import inputs
+from pneumonia.training.feeds import ComputedFeed, StoredFeed, read_all
 
 
 class Reports:

@@ -14,13 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import features
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
-from pneumonia.features import Frozen, View
-from pneumonia.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
 from pneumonia.models import backbones
+from pneumonia.training import feature_cache
+from pneumonia.training.feature_cache import Frozen, View
+from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -93,7 +93,7 @@ def parts(config: Config) -> Parts:
         keras.utils.set_random_seed(seed)
         backbone, frozen, rest = _split(section)
         initial = () if rest is None else tuple(rest.get_weights())
-        digest = features.digest(frozen, section)
+        digest = feature_cache.digest(frozen, section)
         shape = tuple(backbone.output.shape[1:])
         part = Frozen(frozen, int(backbone.input.shape[1]), digest)
         return Parts(backbone, part, rest, initial, shape, section, seed)
@@ -127,7 +127,9 @@ def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     def make() -> Feed:
         if built.frozen.model is None:
             return ComputedFeed(split, built.frozen, pipeline=None, seed=config["seed"])
-        stored = features.compute(split, built.frozen, view=None, settings=settings, report=report)
+        stored = feature_cache.compute(
+            split, built.frozen, view=None, settings=settings, report=report
+        )
         return StoredFeed([stored], config["seed"])
 
     key = [split.digest, built.frozen.digest, config["features"]]
@@ -154,10 +156,10 @@ def positive_share(labels: Array, rule: Any) -> float:
     return float(np.average(labels, weights=class_weights(labels, rule)))
 
 
-def cache_settings(config: Config) -> features.Settings:
+def cache_settings(config: Config) -> feature_cache.Settings:
     """Return the settings of the feature cache."""
     section = config["features"]
-    return features.Settings(
+    return feature_cache.Settings(
         folder=Path(section["folder"]),
         max_gb=section["max_gb"],
         dtype=section["dtype"],
@@ -178,11 +180,11 @@ def _train_feed(config: Config, split: Split, report: Report) -> Feed:
     def make() -> Feed:
         if built.frozen.model is None:
             return ComputedFeed(split, built.frozen, pipeline=pipeline, seed=seed)
-        about = features.digest(None, section)
+        about = feature_cache.digest(None, section)
 
         def view(index: int) -> Array:
             chosen = View(pipeline, about, index, seed)
-            return features.compute(
+            return feature_cache.compute(
                 split, built.frozen, view=chosen, settings=settings, report=report
             )
 

@@ -11,12 +11,12 @@ import pytest
 from sklearn.metrics import log_loss
 from test_trial import config
 
-from pneumonia import decision, inputs, trial
 from pneumonia.datasets import cache
 from pneumonia.evaluation.metrics import balanced_accuracy
 from pneumonia.evaluation.thresholds import logit, sigmoid
 from pneumonia.models import classifier, heads, metadata
-from pneumonia.trial import Task
+from pneumonia.training import calibration, inputs, trial
+from pneumonia.training.trial import Task
 
 Config = dict[str, Any]
 
@@ -80,9 +80,9 @@ def test_only_a_dense_sigmoid_can_be_divided() -> None:
         return keras.Model(features, head(features))
 
     dense = model(heads.dense((4,), units=3, dropout=0.1))
-    assert decision.is_foldable(dense)
+    assert calibration.is_foldable(dense)
     weights = tuple(np.asarray(w) for w in dense.get_weights()[:4])
-    folded = decision.fold(dense, weights, 2.0)
+    folded = calibration.fold(dense, weights, 2.0)
     assert [np.array_equal(a, b) for a, b in zip(weights, folded, strict=True)] == [
         True,
         True,
@@ -93,14 +93,14 @@ def test_only_a_dense_sigmoid_can_be_divided() -> None:
     x = keras.Input((4,), name="features")
     y = keras.layers.Activation("sigmoid")(keras.layers.Dense(1)(x))
     other = model(keras.Model(x, y, name="head"))
-    assert not decision.is_foldable(other)
-    assert decision.fold(other, weights[:2], 1.0) == weights[:2]
+    assert not calibration.is_foldable(other)
+    assert calibration.fold(other, weights[:2], 1.0) == weights[:2]
 
 
 def test_a_head_that_cannot_be_calibrated_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decision, "is_foldable", lambda model: False)
+    monkeypatch.setattr(calibration, "is_foldable", lambda model: False)
     _, path = trained(tmp_path, "cnn", **YOUDEN)
     facts = metadata.read(path)
     assert facts["temperature"] == 1

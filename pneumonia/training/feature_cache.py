@@ -25,13 +25,13 @@ import numpy as np
 import tensorflow as tf
 from filelock import FileLock
 
-from pneumonia import graphs
-from pneumonia.augment import render
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.models.classifier import resize
 from pneumonia.process import process_start
 from pneumonia.seeding import RENDER, integer
+from pneumonia.training import frozen_graph
+from pneumonia.training.augment import render
 
 Array = np.ndarray[Any, Any]
 Report = Callable[[str, int, int], None]
@@ -83,7 +83,7 @@ class Frozen:
         """Return the features of images."""
         if self.model is None:
             return images
-        return np.asarray(graphs.call(self.model, images, precision))
+        return np.asarray(frozen_graph.call(self.model, images, precision))
 
 
 @dataclass(frozen=True, slots=True)

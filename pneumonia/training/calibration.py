@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import engine, training
 from pneumonia.evaluation.thresholds import Decision, choose, fit_temperature, logit
-from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import class_weights, positive_share
+from pneumonia.training import compiled_loop, loop
+from pneumonia.training.feeds import Feed, read_all
+from pneumonia.training.inputs import class_weights, positive_share
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -51,7 +51,7 @@ def decide(
     section = config["threshold"]
     x, temperature = read_all(val), 1.0
     can_calibrate = section["calibrate"] and is_foldable(model)
-    with training.started(model, config, config["seed"]) as program:
+    with loop.started(model, config, config["seed"]) as program:
         if can_calibrate:
             program.set_weights(fold(model, weights, _FLAT))
             logits = _FLAT * logit(program.predict(x))
@@ -81,7 +81,7 @@ def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:
     last = {id(variable) for variable in _last(model).variables}
     return tuple(
         (value / temperature).astype(value.dtype) if id(variable) in last else value
-        for variable, value in zip(engine.variables(model), weights, strict=True)
+        for variable, value in zip(compiled_loop.variables(model), weights, strict=True)
     )
 
 

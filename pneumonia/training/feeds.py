@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pneumonia.augment import render
 from pneumonia.datasets.base import Split
-from pneumonia.features import Frozen
 from pneumonia.models.classifier import resize
 from pneumonia.seeding import RENDER, VIEW, generator, integer
+from pneumonia.training.augment import render
+from pneumonia.training.feature_cache import Frozen
 
 Array = np.ndarray[Any, Any]
 

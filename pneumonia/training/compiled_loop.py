@@ -21,8 +21,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pneumonia.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
 from pneumonia.config.instantiate import LOCK
+from pneumonia.training.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
 
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)

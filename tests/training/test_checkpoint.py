@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumonia import checkpoint
-from pneumonia.checkpoint import Checkpoints, Progress
+from pneumonia.training import checkpoint
+from pneumonia.training.checkpoint import Checkpoints, Progress
 
 
 def progress(seed: int = 0, count: int = 12) -> Progress:

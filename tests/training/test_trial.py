@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pneumonia import checkpoint, engine, inputs, training, trial
-from pneumonia.checkpoint import Progress
 from pneumonia.datasets import cache
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation import metrics
 from pneumonia.models import classifier
-from pneumonia.training import DivergedError, Training
-from pneumonia.trial import Result, Task
+from pneumonia.training import checkpoint, compiled_loop, inputs, loop, trial
+from pneumonia.training.checkpoint import Progress
+from pneumonia.training.loop import DivergedError, Training
+from pneumonia.training.trial import Result, Task
 
 Config = dict[str, Any]
 
@@ -69,7 +69,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "seed": 1,
         },
         "threshold": {"rule": 0.5, "prevalence": None, "calibrate": False},
-        "augment": {"_target_": "pneumonia.augment.none", "views": 1},
+        "augment": {"_target_": "pneumonia.training.augment.none", "views": 1},
         "model": models[model],
         "dense": {
             "_target_": "pneumonia.models.heads.dense",
@@ -115,7 +115,12 @@ def assert_same(one: Progress, other: Progress) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-BLOG = {"_target_": "pneumonia.augment.geometric", "flip": True, "rotation": 10, "zoom": 0.1}
+BLOG = {
+    "_target_": "pneumonia.training.augment.geometric",
+    "flip": True,
+    "rotation": 10,
+    "zoom": 0.1,
+}
 
 
 @pytest.mark.parametrize(
@@ -150,13 +155,13 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trained = 0
-        train = engine.Program.train
+        train = compiled_loop.Program.train
 
-        def counted(program: engine.Program, chunks: Any) -> Any:
+        def counted(program: compiled_loop.Program, chunks: Any) -> Any:
             self.trained += 1
             return train(program, chunks)
 
-        monkeypatch.setattr(engine.Program, "train", counted)
+        monkeypatch.setattr(compiled_loop.Program, "train", counted)
 
     def run(self, task: Task, *, until: int | None = None) -> tuple[list[tuple[int, int]], int]:
         """Run a trial; return the epochs that it told of, and how many it trained."""
@@ -283,7 +288,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
             """Give nothing: every reading goes through the backbone."""
 
         def read(self, epoch: int, indices: Any) -> Any:
-            from pneumonia.features import View, digest, resize
+            from pneumonia.training.feature_cache import View, digest, resize
 
             about = digest(None, {k: v for k, v in cached["augment"].items() if k != "views"})
             pipeline = inputs.build(dict(BLOG), "augment")
@@ -304,7 +309,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
     )
     model = trial._model(through, 0)
     one = Training(model, fed, through, 1)
-    done = training.train(one, 4, begin=None, tell=lambda *_: None)
+    done = loop.train(one, 4, begin=None, tell=lambda *_: None)
     for one, other in zip(done.history, state(tmp_path, "cached").history, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 

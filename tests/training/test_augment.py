@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumonia import augment
 from pneumonia.errors import ConfigError
+from pneumonia.training import augment
 
 BLOG = {"flip": True, "rotation": 10, "zoom": 0.1}
 CHEST = {"crop": 0.15, "shift": 0.05, "brightness": 0.1, "contrast": 0.2}

@@ -16,16 +16,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia import checkpoint, decision, engine, files, training
-from pneumonia.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia import files
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.cache import Kept, load_data
-from pneumonia.decision import Decided
-from pneumonia.feeds import Feed, read_all
-from pneumonia.inputs import Inputs, Parts, parts, plain_feed, prepare
 from pneumonia.models import classifier, metadata
 from pneumonia.models.classifier_file import Template
-from pneumonia.training import Limit, Training
+from pneumonia.training import calibration, checkpoint, compiled_loop, loop
+from pneumonia.training.calibration import Decided
+from pneumonia.training.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia.training.feeds import Feed, read_all
+from pneumonia.training.inputs import Inputs, Parts, parts, plain_feed, prepare
+from pneumonia.training.loop import Limit, Training
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -84,7 +85,7 @@ def state_path(folder: str | Path, trial_id: str) -> Path:
     return Path(folder) / "trials" / f"{trial_id}.zip"
 
 
-@engine.hold()
+@compiled_loop.hold()
 def run(
     task: Task,
     *,
@@ -138,8 +139,8 @@ def rehearse(config: Config, labels: Array, probabilities: Array) -> None:
     Raises:
         UserError: Where the configuration cannot be built, or Keras cannot measure by it.
     """
-    with training.started(_model(config, 0), config, config["seed"]):
-        training.rehearse(config, labels, probabilities)
+    with loop.started(_model(config, 0), config, config["seed"]):
+        loop.rehearse(config, labels, probabilities)
 
 
 def best_weights(task: Task, *, report: Report) -> tuple[Array, ...]:
@@ -163,13 +164,13 @@ def retrain(
     inputs = prepare(config, report=report, joined=True)
     stopless = {**config, "training": {**config["training"], "early_stopping": None}}
     one = Training(_model(stopless, 0), inputs, stopless, config["seed"])
-    weights = training.train(one, epochs, begin=None, tell=lambda *_: None).model
-    return decision.fold(one.model, weights, temperature)
+    weights = loop.train(one, epochs, begin=None, tell=lambda *_: None).model
+    return calibration.fold(one.model, weights, temperature)
 
 
 def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
     """Return the probabilities (n,) that a trained model gives for a feed."""
-    with training.started(_model(config, 0), config, config["seed"]) as program:
+    with loop.started(_model(config, 0), config, config["seed"]) as program:
         program.set_weights(weights)
         return program.predict(read_all(feed))
 
@@ -187,7 +188,7 @@ def assemble(config: Config, weights: tuple[Array, ...]) -> keras.Model:
 
 def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
     built = parts(config)
-    for variable, value in zip(engine.variables(model), weights, strict=True):
+    for variable, value in zip(compiled_loop.variables(model), weights, strict=True):
         variable.assign(value)
     head = model.get_layer("head")
     with LOCK:
@@ -198,7 +199,7 @@ def decide(config: Config, weights: tuple[Array, ...], *, report: Report) -> Dec
     """Return how a model with these weights decides, by what it predicts for val."""
     split, model = load_data(config).val, _model(config, 0)
     feed = plain_feed(config, split, report=report)
-    return decision.decide(model, weights, val=feed, labels=split.labels, config=config)
+    return calibration.decide(model, weights, val=feed, labels=split.labels, config=config)
 
 
 def write_classifier(
@@ -225,7 +226,7 @@ def write_classifier(
     def make() -> Template | None:
         whole = classifier.assemble(built.backbone, head, image_size=size)
         try:
-            return Template(whole, engine.variables(model))
+            return Template(whole, compiled_loop.variables(model))
         except LookupError:
             return None
 
@@ -296,7 +297,7 @@ def _train(
             tell(epoch, metrics)
         model = _model(config, execution)
         one = Training(model, inputs, config, config["seed"] + execution, limit)
-        done.append(training.train(one, task.epochs, begin=begin, tell=tell, offer=offer))
+        done.append(loop.train(one, task.epochs, begin=begin, tell=tell, offer=offer))
         latest.clear()
     return tuple(done), model, inputs
 
@@ -311,12 +312,12 @@ def _result(
 ) -> Result:
     objective = task.config["objective"]
     best = done[_best_execution(done, objective)]
-    number = training.best_epoch(best.history, objective)
+    number = loop.best_epoch(best.history, objective)
     scores = [_best_value(progress, objective) for progress in done]
     name = None
     if task.keeps_classifier and model and inputs:
         name = f"classifiers/{task.trial_id}.keras"
-        made = decision.decide(
+        made = calibration.decide(
             model, best.best, val=inputs.val, labels=inputs.val_labels, config=task.config
         )
         facts = made.decision.facts(load_data(task.config).class_names)
@@ -333,7 +334,7 @@ def _result(
 
 
 def _best_value(progress: Progress, objective: Config) -> float:
-    return progress.history[training.best_epoch(progress.history, objective) - 1][objective["name"]]
+    return progress.history[loop.best_epoch(progress.history, objective) - 1][objective["name"]]
 
 
 def _best_execution(executions: tuple[Progress, ...], objective: Config) -> int:
