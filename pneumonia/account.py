@@ -22,8 +22,8 @@ from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
 from pneumonia.plan import Plan
 from pneumonia.progress import Progress
-from pneumonia.provenance import provenance
 from pneumonia.shell import commands, shown
+from pneumonia.storage.provenance import provenance
 from pneumonia.training.trial import Result
 from pneumonia.winner import Evaluation, Winner
 

@@ -10,9 +10,9 @@ from pneumonia.account import Ended
 from pneumonia.budget import Budget
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
-from pneumonia.history import History
-from pneumonia.journal import Journal
 from pneumonia.signals import Interrupted, Interruption
+from pneumonia.storage.history import History
+from pneumonia.storage.journal import Journal
 
 
 class Bounds:

@@ -285,7 +285,8 @@ def _job(cfg: DictConfig) -> float:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
-        from pneumonia import history, resumption
+        from pneumonia import resumption
+        from pneumonia.storage import history
 
         job = resumption.plan(
             resumption.Job(cfg, folder, choices), HydraConfig.get().overrides.task
@@ -331,7 +332,8 @@ def _run_job(job: Job) -> None:
 
 def _more(job: Job) -> str:
     """Return what can be done with a search that is complete."""
-    from pneumonia import history, shell
+    from pneumonia import shell
+    from pneumonia.storage import history
 
     first = history.first_event(job.folder) or {}
     name, tuner = str(first.get("search_id", "last")), job.cfg.tuner
@@ -378,9 +380,9 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove a job's folder that holds nothing but copies of the config and an empty journal."""
-    from pneumonia import cursor, history, journal
+    from pneumonia.storage import history, journal, offset
 
-    unused = {".hydra", history.CONFIG, history.FORKED, journal.NAME, cursor.NAME}
+    unused = {".hydra", history.CONFIG, history.FORKED, journal.NAME, offset.NAME}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     if not names <= unused:
         return

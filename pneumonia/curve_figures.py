@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pneumonia.chronicle import Chronicle, Trial
 from pneumonia.figures import CURVES, MOST_TRIALS, Figure, Json, escape, focus, rounded
+from pneumonia.storage.search_record import Chronicle, Trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumonia import startup
-from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.config import search_space
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import DataError, UserError
+from pneumonia.storage.search_record import Chronicle, Predictions
 
 if TYPE_CHECKING:
     import keras

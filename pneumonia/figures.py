@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia.chronicle import Trial
 from pneumonia.progress import short
+from pneumonia.storage.search_record import Trial
 
 Json = dict[str, Any]
 

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import cursor, journal, shell
-from pneumonia.cursor import Cursor
+from pneumonia import shell
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.journal import Event, Place
 from pneumonia.mirror import Mirror, RefusedError
 from pneumonia.mlflow_setup import Settings, redact
 from pneumonia.mlflow_store import SEARCH_ID, Store, is_final
 from pneumonia.sqlite_store import sqlite_path
+from pneumonia.storage import journal, offset
+from pneumonia.storage.journal import Event, Place
+from pneumonia.storage.offset import Cursor
 
 BATCH = 500
 PAUSE = 4.0
@@ -54,7 +55,7 @@ class Follower:
         self._folder = folder
         self._settings = settings
         self._tell = warn
-        self._path = folder / cursor.NAME
+        self._path = folder / offset.NAME
         self._identity = f"{_place(settings.store_uri, folder)}#{settings.experiment}"
         self._cursor = Cursor.load(self._path, self._identity)
         self._doubtful_until = 0

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pneumonia.cursor import Cursor, TrialRun
-from pneumonia.journal import Event
 from pneumonia.mlflow_setup import Settings
 from pneumonia.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
 from pneumonia.mlflow_view import NOTE, note, version_note
+from pneumonia.storage.journal import Event
+from pneumonia.storage.offset import Cursor, TrialRun
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}

@@ -42,14 +42,14 @@ def attempt(run: Callable[[], float]) -> float:
     except (Exception, SystemExit) as error:  # a user's function may call `sys.exit`
         status, reason = FAULT, without_passwords(f"{type(error).__name__}: {error}")
         terminal.write(without_passwords(traceback.format_exc()), sys.stderr)
-    from pneumonia import chronicle
+    from pneumonia.storage import search_record
 
     hydra = HydraConfig.get()
     text = without_passwords(" ".join(hydra.overrides.task))
-    job = chronicle.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
+    job = search_record.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
     if status:
         terminal.write(f"{job.name} failed: {reason}\n", sys.stderr)
-    chronicle.note(job, Path(hydra.sweep.dir))
+    search_record.note(job, Path(hydra.sweep.dir))
     return score
 
 
@@ -67,10 +67,11 @@ class Compare(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the searches that have left a journal."""
-        from pneumonia import chronicle, reporting
+        from pneumonia import reporting
+        from pneumonia.storage import search_record
 
         folder = Path(config.hydra.sweep.dir)
-        jobs = chronicle.jobs(folder)
+        jobs = search_record.jobs(folder)
         failed = [job for job in jobs if job.status]
         faults = [job for job in failed if job.status == FAULT]
         Compare.status = FAULT if faults else MISTAKE if failed else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import disk, history, journal, report
+from pneumonia import disk, report
 from pneumonia.config import search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
@@ -23,6 +23,7 @@ from pneumonia.disk import Cost
 from pneumonia.errors import UserError
 from pneumonia.oracle import Oracle, Round, capped
 from pneumonia.progress import clock_time
+from pneumonia.storage import history, journal
 
 OUTPUTS = Path("outputs")
 _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"

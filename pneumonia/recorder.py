@@ -6,9 +6,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pneumonia import account, history
-from pneumonia.journal import Journal
+from pneumonia import account
 from pneumonia.oracle import Proposal
+from pneumonia.storage import history
+from pneumonia.storage.journal import Journal
 
 Config = dict[str, Any]
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia import account, cursor, history
+from pneumonia import account
 from pneumonia.account import Ended
-from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
 from pneumonia.executors import Failure
-from pneumonia.history import History
-from pneumonia.journal import Event
 from pneumonia.oracle import Proposal
 from pneumonia.resumption import Origin, needs
+from pneumonia.storage import history, offset
+from pneumonia.storage.history import History
+from pneumonia.storage.journal import Event
+from pneumonia.storage.offset import Cursor
 from pneumonia.tracking import Settings, fetch_classifier
 from pneumonia.training import trial
 from pneumonia.training.checkpoint import Metrics
@@ -165,7 +166,7 @@ class Fork:
         name: str | None = found.ended["classifier"]
         if name and (self.origin.folder / name).exists():
             return self.origin.folder / name
-        sent = self.origin.folder / cursor.NAME
+        sent = self.origin.folder / offset.NAME
         row = Cursor.read(sent).trials.get(found.trial_id) if sent.exists() else None
         if row is None or row.model_id is None:
             return None

@@ -13,23 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pneumonia import (
-    chronicle,
-    fact_sections,
-    history,
-    journal,
-    overview,
-    page,
-    score_sections,
-    terminal,
-    trial_sections,
-)
+from pneumonia import fact_sections, overview, page, score_sections, terminal, trial_sections
 from pneumonia.arguments import run
-from pneumonia.chronicle import Chronicle
 from pneumonia.config import presets
 from pneumonia.error_pictures import Load
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
+from pneumonia.storage import history, journal, search_record
+from pneumonia.storage.search_record import Chronicle
 
 NAME = "report.html"
 
@@ -69,7 +60,7 @@ def write(
     Raises:
         UserError: Where the folder is not that of a search.
     """
-    return save(render(chronicle.read(folder, ending=ending), load=load), folder / NAME)
+    return save(render(search_record.read(folder, ending=ending), load=load), folder / NAME)
 
 
 def attempt(
@@ -117,7 +108,7 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
     found = [search for folder in folders for search in find_searches(folder)]
     if not found:
         raise UserError(f"{folders[0]}: expected a search in it, a folder with a {journal.NAME}.")
-    searches = [chronicle.read(folder) for folder in found]
+    searches = [search_record.read(folder) for folder in found]
     here = path.parent.resolve()
     links = {
         str(folder): quote(os.path.relpath(folder.resolve() / NAME, here))
@@ -127,7 +118,7 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
     jobs = [
         job
         for folder in folders
-        for job in chronicle.jobs(folder)
+        for job in search_record.jobs(folder)
         if job.status and folder / job.folder not in found
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +178,7 @@ def _run(arguments: Sequence[str]) -> Path:
             raise UserError(f"{folder}: expected the folder of a search. Received: no folder.")
     first = folders[0]
     if len(folders) == 1 and (first / journal.NAME).exists():
-        search = chronicle.read(first)
+        search = search_record.read(first)
         return save(render(search), output or first / NAME)
     return write_overview(folders, output or _default(folders))
 

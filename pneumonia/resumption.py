@@ -16,16 +16,17 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import cursor, files, history, journal, provenance, terminal
+from pneumonia import files, terminal
 from pneumonia.config import schema, validate
 from pneumonia.config.search_space import collapse, find, plain
 from pneumonia.config.validate import flatten
-from pneumonia.cursor import Cursor
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, UserError, without_passwords
-from pneumonia.history import BUDGET, History
-from pneumonia.journal import Journal
+from pneumonia.storage import history, journal, offset, provenance
+from pneumonia.storage.history import BUDGET, History
+from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor
 
 OUTPUTS = Path("outputs")
 _FREE = (
@@ -108,7 +109,7 @@ def plan(job: Job, overrides: Sequence[str]) -> Job:
     name = "last" if asked.search is None else str(asked.search)
     folder = _find(name, overrides)
     past = history.read(folder)
-    if past.started is None and Cursor.read(folder / cursor.NAME).next:
+    if past.started is None and Cursor.read(folder / offset.NAME).next:
         raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
     changed = _overlay(_saved(folder, past), job, overrides, history.choices(folder))
     found = replace(changed, folder=folder)
@@ -138,7 +139,7 @@ def claim(job: Job, *, uri: str | None) -> Journal:
         UserError: Where the search still runs, in another process.
     """
     found = Journal(job.folder)
-    lost = Cursor.read(job.folder / cursor.NAME).next - found.count
+    lost = Cursor.read(job.folder / offset.NAME).next - found.count
     if lost > 0:
         terminal.say(f"warning: {found.path} has lost its end ({lost} lines), which comes again.")
     cfg = OmegaConf.create(plain(job.cfg))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia.chronicle import Predictions
 from pneumonia.evaluation import metrics
 from pneumonia.figures import Figure, Json, escape, rounded
+from pneumonia.storage.search_record import Predictions
 
 FloatArray = NDArray[np.float64]
 

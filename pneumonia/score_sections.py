@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pneumonia import error_pictures, score_figures
-from pneumonia.chronicle import Chronicle, Predictions
 from pneumonia.errors import UserError
 from pneumonia.evaluation import metrics
 from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.history import PREDICTIONS
 from pneumonia.models import metadata
 from pneumonia.page import Matrix, Section
 from pneumonia.report import Table, decided, score_name
 from pneumonia.seeding import BOOTSTRAP, integer
+from pneumonia.storage.history import PREDICTIONS
+from pneumonia.storage.search_record import Chronicle, Predictions
 
 SPLITS = ("val", "test")
 STANDARD = 0.5

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import account, history, replay, report, reporting, startup, winner
+from pneumonia import account, replay, report, reporting, startup, winner
 from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
@@ -27,13 +27,14 @@ from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.files import GoneError, StorageError
-from pneumonia.journal import Journal
 from pneumonia.oracle import Oracle, Proposal
 from pneumonia.progress import Progress
 from pneumonia.recorder import Recorder
 from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
 from pneumonia.resumption import Job
+from pneumonia.storage import history
+from pneumonia.storage.journal import Journal
 from pneumonia.tensorboard import Logs
 from pneumonia.tracking import Settings, Tracker
 from pneumonia.training import trial

@@ -11,11 +11,12 @@ import logging
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import cursor, journal, shell
+from pneumonia import shell
 from pneumonia.companion import CLOSING_SECONDS, current
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.mlflow_model import CLASSIFIER, DATA
 from pneumonia.mlflow_setup import Settings, prepare_environment, probe, redact
+from pneumonia.storage import journal, offset
 
 __all__ = [
     "Checked",
@@ -130,8 +131,8 @@ class Tracker:
 
 def search_run_id(folder: Path) -> str | None:
     """Return the id of a search's run, or None if the tracking has not sent it yet."""
-    path = folder / cursor.NAME
-    return cursor.Cursor.read(path).run_id if path.exists() else None
+    path = folder / offset.NAME
+    return offset.Cursor.read(path).run_id if path.exists() else None
 
 
 def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) -> int:

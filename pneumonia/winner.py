@@ -17,10 +17,10 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots
 from pneumonia.evaluation.metrics import Scores
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.history import PREDICTIONS
 from pneumonia.models import metadata
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
+from pneumonia.storage.history import PREDICTIONS
 from pneumonia.training import inputs, trial
 from pneumonia.training.trial import Task
 

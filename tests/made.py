@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import journal
 from pneumonia.datasets.sources import npz
+from pneumonia.storage import journal
 
 CONFIG = """\
 dataset: {_target_: pneumonia.datasets.sources.npz, path: FOLDER/images.npz}

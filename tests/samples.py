@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumonia.follower import Follower
-from pneumonia.journal import Journal
 from pneumonia.mlflow_store import make_ready
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.storage.journal import Journal
 from pneumonia.tracking import Settings, search_run_id
 
 SIZE = 32

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from pneumonia import cli, compare, export, options, predict, reporting
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
-from pneumonia.journal import Journal
 from pneumonia.resumption import Job
+from pneumonia.storage.journal import Journal
 from pneumonia.ui import serve_ui
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ import pytest
 from pneumonia import tracking
 from pneumonia.companion import Companion, current
 from pneumonia.errors import UserError
-from pneumonia.journal import Journal
+from pneumonia.storage.journal import Journal
 from pneumonia.tracking import Settings, Tracker
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ import json, os, signal, sys
 from pathlib import Path
 from pneumonia import tracking
 from pneumonia.companion import current
-from pneumonia.journal import Journal
+from pneumonia.storage.journal import Journal
 
 folder = Path("outputs/search")
 tracking.check(tracking.Settings()).result()

@@ -23,10 +23,11 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia import compare, journal
+from pneumonia import compare
 from pneumonia.compare_arguments import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
+from pneumonia.storage import journal
 
 ROOT = Path(__file__).parents[1]
 SEARCH = (

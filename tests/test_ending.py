@@ -27,8 +27,9 @@ from test_search import (
     start,
 )
 
-from pneumonia import cli, journal
-from pneumonia.journal import Journal
+from pneumonia import cli
+from pneumonia.storage import journal
+from pneumonia.storage.journal import Journal
 
 __all__ = ["command", "empty_store", "here"]
 
@@ -37,7 +38,8 @@ SEARCH = (*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
 # Sends itself a signal, as a terminal or the system would, after an epoch of the second trial.
 SIGNALLED = """
 import os, signal, sys
-from pneumonia import cli, journal
+from pneumonia import cli
+from pneumonia.storage import journal
 append = journal.Journal.append
 def append_and_signal(self, kind, /, **fields):
     event = append(self, kind, **fields)

@@ -12,9 +12,10 @@ import pytest
 from made import finished, write_images
 from PIL import Image
 
-from pneumonia import chronicle, error_pictures
+from pneumonia import error_pictures
 from pneumonia.errors import DataError
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.storage import search_record
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def decode(uri: str) -> np.ndarray:
 
 
 def test_the_worst_of_each_kind_come_first(folder: Path, model: keras.Model) -> None:
-    search = chronicle.read(folder)
+    search = search_record.read(folder)
     found = error_pictures.draw(search, 0.5, load=lambda: model)
     test = search.predictions["test"]
     wrong = (test.probabilities > 0.5) != test.labels
@@ -52,7 +53,7 @@ def test_the_worst_of_each_kind_come_first(folder: Path, model: keras.Model) -> 
 
 
 def test_without_a_classifier_there_are_images_without_heat_maps(folder: Path) -> None:
-    found = error_pictures.draw(chronicle.read(folder), 0.5)
+    found = error_pictures.draw(search_record.read(folder), 0.5)
     assert found
     assert not any(one.heat for one in found)
 
@@ -60,7 +61,7 @@ def test_without_a_classifier_there_are_images_without_heat_maps(folder: Path) -
 def test_the_classifier_is_read_from_its_file(folder: Path, model: keras.Model) -> None:
     classifier.save(model, folder / "classifier.keras")
     ended = {"status": "completed", "classifier": "classifier.keras"}
-    search = chronicle.read(folder, ending=ended)
+    search = search_record.read(folder, ending=ended)
     assert all(one.heat for one in error_pictures.draw(search, 0.5))
 
 
@@ -72,11 +73,11 @@ def test_other_images_than_the_search_had_are_not_shown(tmp_path: Path) -> None:
     arrays["test_images"] = arrays["test_images"][::-1]
     np.savez(folder / "images.npz", **arrays)
     with pytest.raises(DataError, match="have changed since the search"):
-        error_pictures.draw(chronicle.read(folder), 0.5)
+        error_pictures.draw(search_record.read(folder), 0.5)
 
 
 def test_nothing_wrong_is_nothing_to_show(folder: Path) -> None:
-    search = chronicle.read(folder)
+    search = search_record.read(folder)
     test = search.predictions["test"]
     test.probabilities[:] = test.labels
     assert error_pictures.draw(search, 0.5) == []

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from made import finished
 
-from pneumonia import chronicle, curve_figures, score_figures, trial_figures
-from pneumonia.chronicle import Chronicle, Predictions
+from pneumonia import curve_figures, score_figures, trial_figures
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.metrics import roc_auc
 from pneumonia.figures import Figure, escape, focus, number
+from pneumonia.storage import search_record
+from pneumonia.storage.search_record import Chronicle, Predictions
 
 THRESHOLDS = {"at 0.5": 0.5, "at 0.62": 0.62}
 
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Chronicle:
-    return chronicle.read(finished(tmp_path_factory.mktemp("search")))
+    return search_record.read(finished(tmp_path_factory.mktemp("search")))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_the_expected_calibration_error() -> None:
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:
     assert escape("<b>&</b>") == "&lt;b&gt;&amp;&lt;/b&gt;"
     nasty = '<a href="javascript:alert(1)">x</a>'
-    search = chronicle.read(finished(tmp_path))
+    search = search_record.read(finished(tmp_path))
     assert search.ranges
     predictions = search.predictions["test"]
     figure = score_figures.histogram(predictions, (nasty, "b"), "test")

@@ -9,11 +9,12 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
-from pneumonia import disk, journal
+from pneumonia import disk
 from pneumonia.config.search_space import find
 from pneumonia.disk import Cost
 from pneumonia.oracle import Round
 from pneumonia.plan import Pace, Plan, _times, megabytes
+from pneumonia.storage import journal
 from pneumonia.training import trial
 from pneumonia.training.trial import Task
 

@@ -16,11 +16,12 @@ import pytest
 from made import RANGES, Made, finished
 from omegaconf import OmegaConf
 
-from pneumonia import chronicle, page, reporting, score_sections
+from pneumonia import page, reporting, score_sections
 from pneumonia.errors import UserError
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.multirun import Compare
 from pneumonia.shell import shown
+from pneumonia.storage import search_record
 
 SECTIONS = (
     *("summary", "trials", "importance", "course", "hyperband", "learning", "scores"),
@@ -75,7 +76,7 @@ def test_it_says_twice_that_it_is_not_for_clinical_use(whole: Page) -> None:
 
 
 def test_winner_scores_commands_and_data(folder: Path, whole: Page) -> None:
-    winner = chronicle.read(folder).winner()
+    winner = search_record.read(folder).winner()
     assert winner is not None
     for text in (
         f"Trial {winner.number} won with val_auc {winner.score:.4f}",
@@ -150,7 +151,7 @@ def test_a_name_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rule", "origin"), [(0.62, "as configured"), ("youden", "chosen on val")])
 def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_path: Path) -> None:
-    search = chronicle.read(finished(tmp_path))
+    search = search_record.read(finished(tmp_path))
     search.started["params"]["threshold.rule"] = rule
     assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
 
@@ -160,7 +161,7 @@ def test_how_the_classifier_decides_is_told_by_its_file(tmp_path: Path) -> None:
     facts = Decision(0.62, "youden", 1.3, "the greatest sum on val").facts(("well", "ill"))
     with zipfile.ZipFile(folder / "a.keras", "w") as archive:
         archive.writestr("metadata.json", json.dumps({"pneumonia": facts}))
-    ending = {**chronicle.read(folder).ended, "classifier": "a.keras"}
+    ending = {**search_record.read(folder).ended, "classifier": "a.keras"}
     text = Page(reporting.write(folder, ending=ending)).text
     assert "The classifier's own threshold is 0.62: the greatest sum on val." in text
     assert "Its logits are divided by 1.3" in text
@@ -171,7 +172,7 @@ def test_commands_can_be_copied_and_name_this_search(tmp_path: Path) -> None:
     folder = finished(tmp_path / "a b", config_dir="my conf")
     for name in ("best.yaml", "a.keras"):
         (folder / name).touch()
-    ending = {**chronicle.read(folder).ended, "classifier": "a.keras"}
+    ending = {**search_record.read(folder).ended, "classifier": "a.keras"}
     text = Page(reporting.write(folder, ending=ending)).text
     file = shown(folder / "best.yaml")
     assert f"pneumonia --config-dir 'my conf' experiment='{file}'" in text

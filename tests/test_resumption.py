@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pneumonia import cursor, history, journal, provenance, resumption
+from pneumonia import resumption
 from pneumonia.config import compose
 from pneumonia.config.search_space import collapse, find, plain
 from pneumonia.config.validate import flatten
-from pneumonia.cursor import Cursor
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
-from pneumonia.journal import NAME, Journal
 from pneumonia.resumption import Job
+from pneumonia.storage import history, journal, offset, provenance
+from pneumonia.storage.journal import NAME, Journal
+from pneumonia.storage.offset import Cursor
 
 SEARCH = (
     *("dataset=phantom", "dataset.train=40", "dataset.val=20", "dataset.test=20"),
@@ -71,7 +72,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
             )
             if status:
                 one.append("search_ended", status=status)
-        Cursor("somewhere", next=2, run_id="0").save(folder / cursor.NAME)
+        Cursor("somewhere", next=2, run_id="0").save(folder / offset.NAME)
         return folder
 
     return call
@@ -360,7 +361,7 @@ def test_a_journal_that_has_lost_its_end_is_told(
     begin: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = begin()
-    Cursor("somewhere", next=5, run_id="0").save(folder / cursor.NAME)
+    Cursor("somewhere", next=5, run_id="0").save(folder / offset.NAME)
     resumption.claim(plan("resume=last"), uri=None).close()
     told = "warning: {}/journal.jsonl has lost its end (4 lines), which comes again.\n"
     assert capsys.readouterr().err in (told.format(folder), told.format("outputs/one"))

@@ -27,14 +27,15 @@ from chaos import moments
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pneumonia import cli, journal, tracking
+from pneumonia import cli, tracking
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
-from pneumonia.journal import NAME, Event
 from pneumonia.mlflow_setup import prepare_environment
 from pneumonia.models import classifier, metadata
+from pneumonia.storage import journal
+from pneumonia.storage.journal import NAME, Event
 
 ROOT = Path(__file__).parents[1]
 # Small, so that a trial takes a tenth of a second.
@@ -69,7 +70,8 @@ SECRETS = {
 # sent to MLflow.
 KILLED = """
 import json, os, signal, sys, time
-from pneumonia import cli, journal
+from pneumonia import cli
+from pneumonia.storage import journal
 append, promoted = journal.Journal.append, set()
 def append_and_die(self, kind, /, **fields):
     event = append(self, kind, **fields)

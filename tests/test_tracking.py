@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia import cursor
-from pneumonia.cursor import Cursor
 from pneumonia.errors import ConfigError
 from pneumonia.follower import Follower
-from pneumonia.journal import Journal, Place, read, seal
 from pneumonia.mirror import Mirror
 from pneumonia.mlflow_runs import Runs
 from pneumonia.mlflow_setup import redact
 from pneumonia.mlflow_store import Point, Store, make_ready
 from pneumonia.process import process_start
+from pneumonia.storage import offset
+from pneumonia.storage.journal import Journal, Place, read, seal
+from pneumonia.storage.offset import Cursor
 from pneumonia.tracking import Settings, check, disk_estimate, fetch_classifier, search_run_id
 from pneumonia.ui import serve_ui
 
@@ -485,7 +485,7 @@ def test_whatever_answer_is_lost_nothing_is_sent_twice(
         (folder / name).write_bytes(CLASSIFIER)
         store = Store(settings)
         faulty = store._client = Faulty(store._client, calls)  # type: ignore[assignment]
-        path = folder / cursor.NAME
+        path = folder / offset.NAME
         Cursor("x").save(path)
         for attempt in range(2):
             # As after a crash: the cursor on the disk, not the one in memory.

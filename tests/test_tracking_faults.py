@@ -40,12 +40,13 @@ from test_tracking import (
     write_search,
 )
 
-from pneumonia import compare, cursor, export, history, mlflow_setup, predict, tracking, ui
+from pneumonia import compare, export, mlflow_setup, predict, tracking, ui
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.follower import Follower
-from pneumonia.journal import Journal
 from pneumonia.mlflow_setup import Settings, open_store
 from pneumonia.mlflow_store import Store, is_unwanted, make_ready
+from pneumonia.storage import history, offset
+from pneumonia.storage.journal import Journal
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
 
@@ -161,7 +162,7 @@ def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
     write_search(folder)
     track(folder, settings)
     for damage in ("", "[]", '{"next": 3'):
-        (folder / cursor.NAME).write_text(damage)
+        (folder / offset.NAME).write_text(damage)
         assert not history.is_over(folder)
         track(folder, settings)
         assert_whole(trials=3, epochs=2)

@@ -14,7 +14,7 @@ import mlflow_pages
 import pytest
 from browsers import chromium, mlflow_ui, run_module
 
-from pneumonia import journal
+from pneumonia.storage import journal
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from terminal import play, svg
 
-from pneumonia import history, journal
 from pneumonia.datasets.cache import load_data
 from pneumonia.models.overlays import SUFFIX
+from pneumonia.storage import history, journal
 
 SEARCHED = ("dense.units", "dense.dropout", "optimizer.learning_rate")
 SIDE, GAP, SHOWN = 192, 8, 4

@@ -30,13 +30,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import history
 from pneumonia.config import compatibility, schema, validate
 from pneumonia.config.hydra_errors import Translator
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.storage import history
 
 NAME = "config"
 VERSION_BASE = "1.3"

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia.chronicle import Trial
 from pneumonia.config.ranges import Range, same
+from pneumonia.storage.search_record import Trial
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

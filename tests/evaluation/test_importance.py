@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeRegressor
 
-from pneumonia.chronicle import Trial
 from pneumonia.config.ranges import Range, parse
 from pneumonia.evaluation import importance
+from pneumonia.storage.search_record import Trial
 
 RANGES = (
     parse("a", "interval(0, 1)"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pneumonia.journal import Place
+from pneumonia.storage.journal import Place
 
 NAME = "tracking.json"
 

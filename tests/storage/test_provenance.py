@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import provenance
-from pneumonia.provenance import LIBRARIES
+from pneumonia.storage import provenance
+from pneumonia.storage.provenance import LIBRARIES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -20,10 +20,11 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import files, history, journal
+from pneumonia import files
 from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
+from pneumonia.storage import history, journal
 from pneumonia.training.checkpoint import Metrics
 
 Array = np.ndarray[Any, Any]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import journal
 from pneumonia.errors import UserError
-from pneumonia.journal import NAME, Journal
+from pneumonia.storage import journal
+from pneumonia.storage.journal import NAME, Journal
 
 WRITER = """
 import os, sys
 from pathlib import Path
-from pneumonia.journal import Journal
+from pneumonia.storage.journal import Journal
 one = Journal(Path(sys.argv[1]))
 one.append("search_started", search_id="s1")
 print("open", flush=True)
@@ -79,7 +79,7 @@ def test_an_event_is_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time_until_it_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -97,7 +97,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from pneumonia.errors import UserError
-from pneumonia.journal import Journal
+from pneumonia.storage.journal import Journal
 one = Journal(Path(sys.argv[1]))
 one.append("a")
 resource.setrlimit(resource.RLIMIT_FSIZE, (one.path.stat().st_size + 90, resource.RLIM_INFINITY))
@@ -113,7 +113,7 @@ one.append("c")
 
 def test_a_full_disk_is_a_clear_error_and_spoils_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == f"{tmp_path / NAME}: File too large.\n" * 2
     events = [(event["n"], event["kind"]) for event in journal.read(tmp_path)]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import cursor, history, journal
-from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
-from pneumonia.journal import Journal
+from pneumonia.storage import history, journal, offset
+from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor
 
 
 def begin(folder: Path, search_id: str = "s1", status: str | None = None) -> None:
@@ -37,7 +37,7 @@ def send(folder: Path, run_id: str, *, left: int = 0, is_open: bool = False) -> 
     """Note that MLflow has taken all events of a journal, but some."""
     count = sum(1 for _ in journal.read(folder))
     sent = Cursor("sqlite:///somewhere", next=count - left, run_id=run_id, is_open=is_open)
-    sent.save(folder / cursor.NAME)
+    sent.save(folder / offset.NAME)
 
 
 def start(one: Journal, trial_id: str, parent: str | None = None) -> None:
@@ -219,7 +219,7 @@ TRACKED = {"store": "x", "next": 1, "trials": {"0000": {"run_id": "ab"}}}
     )],
 )  # fmt: skip
 def test_nothing_was_noted_in_a_damaged_cursor(text: str, tmp_path: Path) -> None:
-    path = tmp_path / cursor.NAME
+    path = tmp_path / offset.NAME
     path.write_text(json.dumps(TRACKED))
     assert Cursor.read(path).trials["0000"].run_id == "ab"
     path.write_text(text)

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pneumonia import cursor, journal
-from pneumonia.cursor import Cursor
 from pneumonia.errors import UserError
-from pneumonia.journal import Event
+from pneumonia.storage import journal, offset
+from pneumonia.storage.journal import Event
+from pneumonia.storage.offset import Cursor
 from pneumonia.training.checkpoint import Metrics
 
 CONFIG = "config.yaml"
@@ -201,7 +201,7 @@ def is_over(folder: Path) -> bool:
 
     One whose journal is damaged is not: that is told where it is gone on with.
     """
-    path = folder / cursor.NAME
+    path = folder / offset.NAME
     try:
         count = sum(1 for _ in journal.read(folder))
         if not path.exists() or not read(folder).is_completed:
@@ -233,5 +233,5 @@ def _names(folder: Path) -> Iterator[str]:
     first = first_event(folder)
     if first is not None:
         yield first["search_id"]
-        path = folder / cursor.NAME
+        path = folder / offset.NAME
         yield (Cursor.read(path).run_id or "") if path.exists() else ""
