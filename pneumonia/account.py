@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import report
 from pneumonia.config import presets
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
+from pneumonia.console import summary
+from pneumonia.console.progress import Progress
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation import plots
 from pneumonia.executors import Failure
 from pneumonia.oracle import Proposal
 from pneumonia.plan import Plan
-from pneumonia.progress import Progress
 from pneumonia.shell import commands, shown
 from pneumonia.storage.provenance import provenance
 from pneumonia.training.trial import Result
@@ -50,12 +50,12 @@ class Ended:
         """The epoch at which it had that score, or 0."""
         return self.outcome.best_epoch if isinstance(self.outcome, Result) else 0
 
-    def row(self) -> report.Row:
+    def row(self) -> summary.Row:
         """Return its row in the table of the best trials."""
         seconds = self.outcome.seconds if isinstance(self.outcome, Result) else 0.0
         proposal = self.proposal
         score = self.score or 0.0
-        return report.Row(proposal.number, score, proposal.values, self.best_epoch, seconds)
+        return summary.Row(proposal.number, score, proposal.values, self.best_epoch, seconds)
 
     def curve(self) -> plots.History:
         """Return its learning curve."""
@@ -110,7 +110,7 @@ def what_next(preset: Path, choices: Mapping[str, str], *, page: Path) -> tuple[
     """Return the commands that come after a search, and where its report is."""
     prefix, ui = commands()
     options = presets.options(choices)
-    told = report.next_commands(shown(preset), prefix=prefix, ui=ui, options=options)
+    told = summary.next_commands(shown(preset), prefix=prefix, ui=ui, options=options)
     return told, f"The report, for a browser: {shown(page)}\n"
 
 
@@ -210,13 +210,13 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
     }
 
 
-def scores_table(winner: Winner, evaluation: Evaluation) -> report.Table:
+def scores_table(winner: Winner, evaluation: Evaluation) -> summary.Table:
     """Return the table of a winner's scores, at 0.5 and at its own threshold."""
     prevalence = winner.config["threshold"]["prevalence"]
-    how = report.decided(winner.decision, evaluation.chosen, prevalence=prevalence)
+    how = summary.decided(winner.decision, evaluation.chosen, prevalence=prevalence)
     if winner.config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
-    return report.scores_table(evaluation.scores, chosen=evaluation.chosen, decision=how)
+    return summary.scores_table(evaluation.scores, chosen=evaluation.chosen, decision=how)
 
 
 def _names(choices: Mapping[str, str]) -> dict[str, str]:

@@ -19,9 +19,9 @@ from pneumonia.compare_arguments import Options, parse
 from pneumonia.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pneumonia.console.summary import Table
     from pneumonia.mlflow_runs import Run, Runs
     from pneumonia.records import Record
-    from pneumonia.report import Table
 
 _HELP = """\
 Compare searches and trials of the MLflow store.
@@ -230,9 +230,9 @@ def _write(result: Table | str, output: Path | None) -> None:
     elif isinstance(result, str):
         terminal.write(result, sys.stdout)
     else:
-        from pneumonia import report
+        from pneumonia.console import summary
 
-        report.show(result)
+        summary.show(result)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pneumonia import files
 from pneumonia.config import presets
+from pneumonia.console.summary import Table
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import Difference, delong, mcnemar
 from pneumonia.mlflow_runs import Run
-from pneumonia.report import Table
 from pneumonia.shell import command
 
 FILE = "predictions.csv"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pneumonia.console.progress import clock_time, short
+from pneumonia.console.summary import Table, score_name
 from pneumonia.evaluation.metrics import Estimate
 from pneumonia.page import Section, Tile
-from pneumonia.progress import clock_time, short
-from pneumonia.report import Table, score_name
 from pneumonia.score_sections import STANDARD, Evaluated, recorded, thresholds
 from pneumonia.storage.search_record import Chronicle
 

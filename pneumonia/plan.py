@@ -12,17 +12,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import disk, report
+from pneumonia import disk
 from pneumonia.config import search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
+from pneumonia.console import summary
+from pneumonia.console.progress import clock_time
 from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.disk import Cost
 from pneumonia.errors import UserError
 from pneumonia.oracle import Oracle, Round, capped
-from pneumonia.progress import clock_time
 from pneumonia.storage import history, journal
 
 OUTPUTS = Path("outputs")
@@ -108,12 +109,12 @@ class Plan:
             return f"{line}\nwarning: only {megabytes(self.free)} MB are free there"
         return line
 
-    def table(self) -> report.Table:
+    def table(self) -> summary.Table:
         """Return the rounds, which for Hyperband are its brackets."""
         rows = [(*_cells(item), str(_epochs(item) * self.executions)) for item in self.rounds]
         trials = sum(item.trials for item in self.rounds)
         epochs = sum(map(_epochs, self.rounds)) * self.executions
-        return report.Table(
+        return summary.Table(
             title=self.headline(),
             header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
             rows=(*rows, ("", "sum", str(trials or "?"), "", "", str(epochs or "?"))),
@@ -203,7 +204,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
     lines += [f"warning: {note}" for note in (data.notes if data else ())]
     lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
-    report.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
+    summary.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
 
 
 def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:

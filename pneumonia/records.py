@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 from pneumonia import files
 from pneumonia.config.suggestions import nearest
+from pneumonia.console.progress import clock_time, short
+from pneumonia.console.summary import Table
 from pneumonia.errors import ConfigError
 from pneumonia.mlflow_runs import Run
-from pneumonia.progress import clock_time, short
-from pneumonia.report import Table
 
 Record: TypeAlias = dict[str, Any]
 

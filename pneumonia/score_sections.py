@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pneumonia import error_pictures, score_figures
+from pneumonia.console.summary import Table, decided, score_name
 from pneumonia.errors import UserError
 from pneumonia.evaluation import metrics
 from pneumonia.evaluation.bootstrap import NAMES
@@ -12,7 +13,6 @@ from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import metadata
 from pneumonia.page import Matrix, Section
-from pneumonia.report import Table, decided, score_name
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.storage.history import PREDICTIONS
 from pneumonia.storage.search_record import Chronicle, Predictions

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import account, replay, report, reporting, startup, winner
+from pneumonia import account, replay, reporting, startup, winner
 from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
@@ -20,6 +20,8 @@ from pneumonia.budget import BudgetSpent
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse, find
 from pneumonia.config.validate import flatten
+from pneumonia.console import summary
+from pneumonia.console.progress import Progress
 from pneumonia.crew import Crew
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
@@ -28,7 +30,6 @@ from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.files import GoneError, StorageError
 from pneumonia.oracle import Oracle, Proposal
-from pneumonia.progress import Progress
 from pneumonia.recorder import Recorder
 from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
@@ -110,7 +111,7 @@ class Search:
             if found is not error:
                 raise found from error
             raise
-        report.show(*shown)
+        summary.show(*shown)
 
     def _prepare(self) -> ImageData:
         """Build what the first trials need, so that what all would fail at stops the search."""
@@ -305,7 +306,7 @@ class Search:
         sign = -1.0 if self.objective["direction"] == "max" else 1.0
         return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
 
-    def _finish(self, data: ImageData) -> tuple[report.Table | str, ...]:
+    def _finish(self, data: ImageData) -> tuple[summary.Table | str, ...]:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:
@@ -339,7 +340,7 @@ class Search:
             artifacts=[preset.name, history.CONFIG, *evaluation.files],
             classifier=classifier,
             reason=self.bounds.note,
-            description=report.description(
+            description=summary.description(
                 rows, scores, objective=name, facts=account.facts(data, self.folder)
             ),
         )
@@ -347,7 +348,7 @@ class Search:
             shutil.rmtree(self.folder / "trials", ignore_errors=True)
         failed = sum(ended.score is None for ended in self.ended)
         return (
-            report.best_table(rows, objective=name, failed=failed),
+            summary.best_table(rows, objective=name, failed=failed),
             scores,
             *account.what_next(preset, self.choices, page=self.folder / reporting.NAME),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),

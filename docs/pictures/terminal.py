@@ -18,8 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pneumonia.config.search_space import find
-from pneumonia.picture import Scene, head, table
-from pneumonia.progress import Progress
+from pneumonia.console.live import Scene, head, table
+from pneumonia.console.progress import Progress
 from pneumonia.storage import history, journal
 
 COLUMNS, ROWS = 100, 24

@@ -9,9 +9,9 @@ import select
 
 import pytest
 
-from pneumonia import report
+from pneumonia.console import summary
+from pneumonia.console.summary import Row, Table
 from pneumonia.evaluation import metrics
-from pneumonia.report import Row, Table
 
 ROWS = [
     Row(7, 0.98221, {"dense.units": 512, "lr": 0.00123456, "seed": 1}, epoch=6, seconds=41),
@@ -23,7 +23,7 @@ Y, SCORE = [0, 0, 0, 0, 1, 1, 1, 1], [0.1, 0.2, 0.3, 0.9, 0.8, 0.2, 0.7, 0.6]
 
 
 def test_the_best_trials_as_plain_text() -> None:
-    table = report.best_table(ROWS, objective="val_auc", failed=2)
+    table = summary.best_table(ROWS, objective="val_auc", failed=2)
     assert str(table) == (
         "4 trials by val_auc, the best first\n"
         "\n"
@@ -40,7 +40,7 @@ def test_the_best_trials_as_plain_text() -> None:
 
 def test_what_is_unknown_has_no_column_and_what_is_not_shown_is_counted() -> None:
     rows = [Row(n, 0.9, {"name": f"n{n}"}) for n in range(1, 4)]
-    assert str(report.best_table(rows, objective="val_auc", limit=2)) == (
+    assert str(summary.best_table(rows, objective="val_auc", limit=2)) == (
         "3 trials by val_auc, the best first\n"
         "\n"
         "trial  val_auc  name\n"
@@ -53,7 +53,7 @@ def test_what_is_unknown_has_no_column_and_what_is_not_shown_is_counted() -> Non
 
 
 def test_a_single_trial_without_hyperparameters_has_a_table() -> None:
-    table = report.best_table([Row(1, 0.9, {})], objective="val_auc")
+    table = summary.best_table([Row(1, 0.9, {})], objective="val_auc")
     assert table.header == ("trial", "val_auc")
     assert table.title == "1 trial by val_auc, the best first"
     assert table.notes == ()
@@ -61,7 +61,7 @@ def test_a_single_trial_without_hyperparameters_has_a_table() -> None:
 
 def test_the_scores_with_their_intervals_and_counts() -> None:
     scores = metrics.evaluate(Y, SCORE, seed=1)
-    text = str(report.scores_table(scores))
+    text = str(summary.scores_table(scores))
     low, high = scores.auc.low, scores.auc.high
     assert re.search(rf"^AUC +{scores.auc.value:.3f}  {low:.3f} to {high:.3f}$", text, re.M)
     assert re.search(r"^balanced accuracy +0\.750 ", text, re.M)
@@ -72,28 +72,28 @@ def test_the_scores_with_their_intervals_and_counts() -> None:
 
 
 def test_an_undefined_score_and_an_interval_without_width_are_told() -> None:
-    text = str(report.scores_table(metrics.evaluate([1, 1], [0.9, 0.8], seed=1)))
+    text = str(summary.scores_table(metrics.evaluate([1, 1], [0.9, 0.8], seed=1)))
     assert re.search(r"^AUC +undefined$", text, re.M)
     assert "An interval without width only says" in text
 
 
 def test_the_next_commands() -> None:
-    assert report.next_commands("outputs/x/best.yaml") == (
+    assert summary.next_commands("outputs/x/best.yaml") == (
         "What comes next\n"
         "\n"
         "  make ui                                   look at the results in a browser\n"
         "  pneumonia-predict IMAGE...                get probabilities for image files\n"
         "  pneumonia experiment=outputs/x/best.yaml  train the winner again, to the same score\n"
     )
-    given = report.next_commands("best.yaml", model="models:/m-1")
+    given = summary.next_commands("best.yaml", model="models:/m-1")
     assert "pneumonia-predict IMAGE... model=models:/m-1 " in given
-    assert "predict" not in report.next_commands("best.yaml", model="")
+    assert "predict" not in summary.next_commands("best.yaml", model="")
 
 
 def test_the_note_has_the_winner_the_scores_and_the_warning() -> None:
     scores = metrics.evaluate(Y, SCORE, seed=1)
-    note = report.description(
-        ROWS, report.scores_table(scores), objective="val_auc", facts={"Dataset": "phantom"}
+    note = summary.description(
+        ROWS, summary.scores_table(scores), objective="val_auc", facts={"Dataset": "phantom"}
     )
     assert note.startswith("**Not for clinical use")
     assert "### Winner: trial 7, val_auc 0.9822" in note
@@ -109,8 +109,8 @@ def test_a_bar_in_a_cell_does_not_end_it_in_markdown() -> None:
 
 def test_shown_in_a_file_it_is_plain_text() -> None:
     stream = io.StringIO()
-    table = report.best_table(ROWS, objective="val_auc")
-    report.show(table, "text\n", stream=stream)
+    table = summary.best_table(ROWS, objective="val_auc")
+    summary.show(table, "text\n", stream=stream)
     assert stream.getvalue() == f"\n{table}\ntext\n"
 
 
@@ -124,7 +124,7 @@ def test_shown_on_a_terminal_it_fits(
     near, far = os.openpty()
     with os.fdopen(far, "w", encoding=encoding) as stream:
         rows = [*ROWS, Row(9, 0.4, {"dense.activation": "[bold]relu[/bold]"})]
-        report.show(report.best_table(rows, objective="val_auc"), stream=stream)
+        summary.show(summary.best_table(rows, objective="val_auc"), stream=stream)
         data = b""
         while select.select([near], [], [], 0.05)[0]:
             data += os.read(near, 100_000)
@@ -141,4 +141,4 @@ def test_shown_on_a_terminal_it_fits(
 def test_a_closed_stream_is_no_error() -> None:
     stream = io.StringIO()
     stream.close()
-    report.show("text", stream=stream)
+    summary.show("text", stream=stream)

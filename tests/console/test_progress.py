@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pneumonia.progress import Progress, clock_time, short
+from pneumonia.console.progress import Progress, clock_time, short
 
 
 class Clock:

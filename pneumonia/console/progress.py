@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Literal, Self, TextIO, TypeAlias
 
 from pneumonia import terminal
-from pneumonia.pace import Pace
-from pneumonia.picture import Cells, Picture, Scene
-from pneumonia.screen import Screen
-from pneumonia.standings import Place, Standings
+from pneumonia.console.eta import Pace
+from pneumonia.console.leaderboard import Place, Standings
+from pneumonia.console.live import Cells, Picture, Scene
+from pneumonia.console.screen import Screen
 
 Form: TypeAlias = Literal["auto", "live", "plain"] | bool
 

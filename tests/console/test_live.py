@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
-from pneumonia.picture import Picture, Scene, head, sparkline, table
+from pneumonia.console.live import Picture, Scene, head, sparkline, table
 
 NAMES = ("dense.units", "dense.dropout", "optimizer.learning_rate")
 SCENE = Scene(

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from screens import Terminal, terminal
 
-from pneumonia.picture import Picture
-from pneumonia.progress import Form, Progress
-from pneumonia.screen import Screen
+from pneumonia.console.live import Picture
+from pneumonia.console.progress import Form, Progress
+from pneumonia.console.screen import Screen
 
 SEARCH = """
 import signal, sys, time, warnings
-from pneumonia.progress import Progress
+from pneumonia.console.progress import Progress
 # What runs in a shell's background is not interrupted, nor are its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
@@ -43,7 +43,7 @@ except KeyboardInterrupt:
 POLITE = """
 import sys, time
 from pneumonia.signals import Interruption, Interrupted
-from pneumonia.progress import Progress
+from pneumonia.console.progress import Progress
 try:
     with Interruption() as interruption, Progress() as progress:
         progress.start(1, 1000)
@@ -64,7 +64,7 @@ def start(screen: Terminal, code: str, folder: Path) -> subprocess.Popen[bytes]:
         stdin=screen.far, stdout=screen.far, stderr=screen.far, cwd=folder,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
 
 

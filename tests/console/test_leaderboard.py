@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pneumonia.standings import Standings
+from pneumonia.console.leaderboard import Standings
 
 
 def ran(standings: Standings, number: int, score: float | None, **values: object) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TextIO
 
 from pneumonia import terminal
+from pneumonia.console.progress import clock_time, short
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores
 from pneumonia.evaluation.thresholds import Decision, predictive_values
-from pneumonia.progress import clock_time, short
 
 _NAMES = {
     "auc": "AUC",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pneumonia.pace import Pace
+from pneumonia.console.eta import Pace
 
 
 class Course:
