@@ -148,15 +148,15 @@ def _run(options: Options) -> str:
 
 def _report(model: FoundModel, text: str) -> str:
     """Put what was measured into the report of the model's search; return what to say of it."""
-    from pneumonia import reporting
+    from pneumonia.reporting import report
     from pneumonia.storage import search_record
 
-    folder = reporting.find_search(model.search_id, _OUTPUTS) if model.search_id else None
+    folder = report.find_search(model.search_id, _OUTPUTS) if model.search_id else None
     if folder is None:
         return ""
     (folder / search_record.EXPORT).write_text(text, encoding="utf-8")
     try:
-        return f"The report: {shown(reporting.write(folder))}\n"
+        return f"The report: {shown(report.write(folder))}\n"
     except UserError as error:
         return f"There is no new report. {error}\n"
 

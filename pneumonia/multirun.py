@@ -67,7 +67,7 @@ class Compare(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the searches that have left a journal."""
-        from pneumonia import reporting
+        from pneumonia.reporting import report
         from pneumonia.storage import search_record
 
         folder = Path(config.hydra.sweep.dir)
@@ -76,8 +76,8 @@ class Compare(Callback):
         faults = [job for job in failed if job.status == FAULT]
         Compare.status = FAULT if faults else MISTAKE if failed else 0
         try:
-            if reporting.find_searches(folder):
-                path = reporting.write_overview([folder], folder / reporting.NAME)
+            if report.find_searches(folder):
+                path = report.write_overview([folder], folder / report.NAME)
                 terminal.write(f"\nThe searches compared: {shell.shown(path)}\n", sys.stdout)
         except UserError as error:
             terminal.say(f"warning: the searches are not compared. {error}")

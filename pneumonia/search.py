@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import account, replay, reporting, startup, winner
+from pneumonia import account, replay, startup, winner
 from pneumonia import plan as planning
 from pneumonia.account import Ended
 from pneumonia.bounds import Bounds
@@ -25,7 +25,6 @@ from pneumonia.console.progress import Progress
 from pneumonia.crew import Crew
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
-from pneumonia.error_pictures import Load
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.executors import Failure
 from pneumonia.files import GoneError, StorageError
@@ -33,6 +32,8 @@ from pneumonia.oracle import Oracle, Proposal
 from pneumonia.recorder import Recorder
 from pneumonia.rehearsal import rehearse
 from pneumonia.replay import Fork
+from pneumonia.reporting import report
+from pneumonia.reporting.worst_errors import Load
 from pneumonia.resumption import Job
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
@@ -350,7 +351,7 @@ class Search:
         return (
             summary.best_table(rows, objective=name, failed=failed),
             scores,
-            *account.what_next(preset, self.choices, page=self.folder / reporting.NAME),
+            *account.what_next(preset, self.choices, page=self.folder / report.NAME),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
 
@@ -373,7 +374,7 @@ class Search:
         empty |= {"metrics": {}, "artifacts": []}
         if self.past.started is not None:
             ending = {"status": status, "extension": self.past.completions, **empty, **fields}
-            ending["artifacts"] += reporting.attempt(
+            ending["artifacts"] += report.attempt(
                 self.folder, ending, load=self.load, say=self.progress.message
             )
             self.recorder.tell("search_ended", **ending)

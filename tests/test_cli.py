@@ -20,9 +20,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import cli, compare, export, options, predict, reporting
+from pneumonia import cli, compare, export, options, predict
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
+from pneumonia.reporting import report
 from pneumonia.resumption import Job
 from pneumonia.storage.journal import Journal
 from pneumonia.ui import serve_ui
@@ -350,7 +351,7 @@ def test_a_fault_in_a_multirun_keeps_its_traceback_and_the_others_go_on(
     # Another page of the same folder tells it, too.
     [page] = Path("outputs").glob("*/*/report.html")
     page.unlink()
-    assert reporting.main([str(page.parent)]) == 0
+    assert report.main([str(page.parent)]) == 0
     assert f"{type(fault).__name__}: a fault" in page.read_text()
 
 
@@ -501,7 +502,7 @@ def test_a_current_folder_that_was_removed_is_one_message(
     gone.mkdir()
     os.chdir(gone)
     gone.rmdir()
-    smaller = (predict.main, compare.main, reporting.main, export.main, serve_ui)
+    smaller = (predict.main, compare.main, report.main, export.main, serve_ui)
     commands = [
         functools.partial(main, *given) for given in ([], ["resume=last"], ["-m", "seed=1,2"])
     ]
@@ -558,7 +559,7 @@ PLACES = {"<date>/<time>": "day/time", "IMAGE...": "x.png", "path/to/folder": ".
 
 def documented() -> list[str]:
     """Return every command that README, help texts and presets tell, as it is told there."""
-    helps = [cli._help(), *(one._HELP for one in (compare, predict, reporting, export))]
+    helps = [cli._help(), *(one._HELP for one in (compare, predict, report, export))]
     presets = [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
     lines = "\n".join([(ROOT / "README.md").read_text(), *helps, *presets]).splitlines()
     found = [re.sub(r"^(# *|\$)? *", "", line) for line in lines]

@@ -12,7 +12,7 @@ from browsers import chromium, complaints, missing, open_report, requests, resiz
 from made import Made, finished, write_images
 from omegaconf import OmegaConf
 
-from pneumonia import reporting
+from pneumonia.reporting import report
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +46,7 @@ def show(browser: Any) -> Open:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = finished(tmp_path_factory.mktemp("search"))
     write_images(folder)
-    reporting.write(folder)
+    report.write(folder)
     return folder
 
 
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_is_drawn_and_nothing_is_fetched(
     theme: str, folder: Path, browser: Any, show: Open
 ) -> None:
-    show(folder / reporting.NAME, theme=theme)
+    show(folder / report.NAME, theme=theme)
     plots = browser.execute_script(
         "return [...document.querySelectorAll('.plot')].map(one => [one.id, one.dataset.drawn,"
         " one.querySelectorAll('.main-svg').length, one.getBoundingClientRect().width])"
@@ -74,7 +74,7 @@ def test_all_is_drawn_and_nothing_is_fetched(
 def test_no_width_needs_scrolling_sideways(
     width: int, folder: Path, browser: Any, show: Open
 ) -> None:
-    show(folder / reporting.NAME, width=width)
+    show(folder / report.NAME, width=width)
     whole = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     content, window = browser.execute_script(whole)
     assert content <= window
@@ -82,7 +82,7 @@ def test_no_width_needs_scrolling_sideways(
 
 def test_plots_follow_light_and_dark(folder: Path, browser: Any, show: Open) -> None:
     colour = "return getComputedStyle(document.querySelector('#plot-roc .xtick text')).fill"
-    show(folder / reporting.NAME, theme="light")
+    show(folder / report.NAME, theme="light")
     before = browser.execute_script(colour)
     media = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
@@ -93,7 +93,7 @@ def test_plots_follow_light_and_dark(folder: Path, browser: Any, show: Open) -> 
 
 
 def test_a_table_sorts_by_its_headings(folder: Path, browser: Any, show: Open) -> None:
-    show(folder / reporting.NAME)
+    show(folder / report.NAME)
     column = (
         "return [...document.querySelectorAll('#trials tbody tr')].map(one => "
         "Number(one.cells[1].textContent))"
@@ -112,7 +112,7 @@ def test_what_others_have_named_does_nothing(tmp_path: Path, browser: Any, show:
     config = OmegaConf.load(tmp_path / "config.yaml")
     config.model.layer = f"choice(low, high, '{NASTY}')"
     OmegaConf.save(config, tmp_path / "config.yaml")
-    show(reporting.write(tmp_path))
+    show(report.write(tmp_path))
     assert browser.execute_script("return window.pwned") is None
     found = "return document.querySelectorAll('a[href*=\"example.org\"], img[src=x]').length"
     assert browser.execute_script(found) == 0
@@ -122,7 +122,7 @@ def test_what_others_have_named_does_nothing(tmp_path: Path, browser: Any, show:
 
 
 def test_a_script_that_got_in_would_not_run(tmp_path: Path, browser: Any, show: Open) -> None:
-    path = reporting.write(finished(tmp_path))
+    path = report.write(finished(tmp_path))
     path.write_text(path.read_text().replace("</h1>", "</h1><script>window.pwned = 1</script>"))
     show(path)
     assert browser.execute_script("return window.pwned") is None
@@ -131,8 +131,8 @@ def test_a_script_that_got_in_would_not_run(tmp_path: Path, browser: Any, show: 
 
 def test_searches_are_compared(tmp_path: Path, browser: Any, show: Open) -> None:
     for number, model in enumerate(("cnn", "inception_v3", "efficientnet_lite0")):
-        reporting.write(finished(tmp_path / str(number), seed=number, model=model))
-    show(reporting.write_overview([tmp_path], tmp_path / reporting.NAME), width=390)
+        report.write(finished(tmp_path / str(number), seed=number, model=model))
+    show(report.write_overview([tmp_path], tmp_path / report.NAME), width=390)
     drawn = "return [...document.querySelectorAll('.plot')].map(one => one.dataset.drawn)"
     assert set(browser.execute_script(drawn)) == {"yes"}
     assert complaints(browser) == []

@@ -314,7 +314,7 @@ def without_safe_path() -> dict[str, str]:
         (["-P", "-c", "from pneumonia.cli import main; raise SystemExit(main())"], 2),
         (["-m", "pneumonia.predict", "nothing.png"], 2),
         (["-m", "pneumonia.compare"], 2),
-        (["-m", "pneumonia.reporting"], 2),
+        (["-m", "pneumonia.reporting.report"], 2),
         (["-m", "pneumonia.export"], 2),
         (["-m", "pneumonia.ui"], 2),
     ],

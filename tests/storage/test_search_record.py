@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from made import NAMES, RANGES, Made, finished
 
-from pneumonia import reporting, winner
+from pneumonia import winner
 from pneumonia.datasets.base import ArraySource, Split
 from pneumonia.errors import UserError
+from pneumonia.reporting import report
 from pneumonia.storage import search_record
 
 
@@ -77,7 +78,7 @@ def test_a_winner_that_the_budget_has_stopped_has_the_score_that_it_won_with(
     assert (winner.number, winner.score, winner.best_epoch) == (2, 0.97, 2)
     assert winner.status == "unfinished"
     assert search.ranked()[0] is winner
-    assert "Trial 2 won with val_auc 0.9700 at epoch 2." in reporting.render(search)
+    assert "Trial 2 won with val_auc 0.9700 at epoch 2." in report.render(search)
 
 
 @pytest.mark.parametrize("text", ["", "[", "dense: {units: 'choice(1'}"])
@@ -136,7 +137,7 @@ def test_predictions_that_have_lost_rows_are_named(tmp_path: Path) -> None:
 def test_whatever_is_in_a_config_a_report_does_without(text: str, tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "config.yaml").write_text(text)
-    assert "0123456789ab" in reporting.render(search_record.read(tmp_path))
+    assert "0123456789ab" in report.render(search_record.read(tmp_path))
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:

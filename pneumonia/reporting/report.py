@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pneumonia import fact_sections, overview, page, score_sections, terminal, trial_sections
+from pneumonia import terminal
 from pneumonia.arguments import run
 from pneumonia.config import presets
-from pneumonia.error_pictures import Load
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.reporting import (
+    page,
+    score_sections,
+    search_comparison,
+    summary_sections,
+    trial_sections,
+)
+from pneumonia.reporting.worst_errors import Load
 from pneumonia.shell import commands, shown
 from pneumonia.storage import history, journal, search_record
 from pneumonia.storage.search_record import Chronicle
@@ -86,14 +93,14 @@ def render(search: Chronicle, *, load: Load | None = None) -> str:
     """Return the report of a search as HTML; arguments as of `write`."""
     evaluated = score_sections.evaluate(search)
     sections = [
-        fact_sections.summary(search, evaluated, _commands(search)),
+        summary_sections.summary(search, evaluated, _commands(search)),
         *trial_sections.build(search),
         *score_sections.build(search, evaluated, load=load),
-        fact_sections.data_card(search),
-        *fact_sections.export(search),
+        summary_sections.data_card(search),
+        *summary_sections.export(search),
         trial_sections.times(search),
         trial_sections.failures(search),
-        fact_sections.provenance(search),
+        summary_sections.provenance(search),
     ]
     subtitle = f"Search {search.started.get('search_id', '')} in {shown(search.folder)}"
     return page.render(search.name, subtitle, sections, class_names=search.class_names)
@@ -122,7 +129,7 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
         if job.status and folder / job.folder not in found
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return save(overview.render(searches, links, jobs), path)
+    return save(search_comparison.render(searches, links, jobs), path)
 
 
 def find_searches(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.evaluation import metrics
-from pneumonia.figures import Figure, Json, escape, rounded
+from pneumonia.reporting.figures import Figure, Json, escape, rounded
 from pneumonia.storage.search_record import Predictions
 
 FloatArray = NDArray[np.float64]

@@ -12,9 +12,9 @@ import pytest
 from made import finished, write_images
 from PIL import Image
 
-from pneumonia import error_pictures
 from pneumonia.errors import DataError
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.reporting import worst_errors
 from pneumonia.storage import search_record
 
 
@@ -41,19 +41,19 @@ def decode(uri: str) -> np.ndarray:
 
 def test_the_worst_of_each_kind_come_first(folder: Path, model: keras.Model) -> None:
     search = search_record.read(folder)
-    found = error_pictures.draw(search, 0.5, load=lambda: model)
+    found = worst_errors.draw(search, 0.5, load=lambda: model)
     test = search.predictions["test"]
     wrong = (test.probabilities > 0.5) != test.labels
     for label, sign in ((1, 1), (0, -1)):
         given = [one.probability for one in found if one.truth == label]
         expected = sorted(sign * test.probabilities[wrong & (test.labels == label)])
-        assert [sign * p for p in given] == expected[: error_pictures.MOST]
+        assert [sign * p for p in given] == expected[: worst_errors.MOST]
     assert all(len(decode(one.image).shape) == 2 for one in found)
     assert all(decode(one.heat).shape == (224, 224, 3) for one in found)
 
 
 def test_without_a_classifier_there_are_images_without_heat_maps(folder: Path) -> None:
-    found = error_pictures.draw(search_record.read(folder), 0.5)
+    found = worst_errors.draw(search_record.read(folder), 0.5)
     assert found
     assert not any(one.heat for one in found)
 
@@ -62,7 +62,7 @@ def test_the_classifier_is_read_from_its_file(folder: Path, model: keras.Model) 
     classifier.save(model, folder / "classifier.keras")
     ended = {"status": "completed", "classifier": "classifier.keras"}
     search = search_record.read(folder, ending=ended)
-    assert all(one.heat for one in error_pictures.draw(search, 0.5))
+    assert all(one.heat for one in worst_errors.draw(search, 0.5))
 
 
 def test_other_images_than_the_search_had_are_not_shown(tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_other_images_than_the_search_had_are_not_shown(tmp_path: Path) -> None:
     arrays["test_images"] = arrays["test_images"][::-1]
     np.savez(folder / "images.npz", **arrays)
     with pytest.raises(DataError, match="have changed since the search"):
-        error_pictures.draw(search_record.read(folder), 0.5)
+        worst_errors.draw(search_record.read(folder), 0.5)
 
 
 def test_nothing_wrong_is_nothing_to_show(folder: Path) -> None:
     search = search_record.read(folder)
     test = search.predictions["test"]
     test.probabilities[:] = test.labels
-    assert error_pictures.draw(search, 0.5) == []
+    assert worst_errors.draw(search, 0.5) == []

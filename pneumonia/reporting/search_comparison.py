@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pneumonia import curve_figures, page, score_sections
 from pneumonia.console.progress import clock_time, short
 from pneumonia.console.summary import Table, score_name
 from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import Estimate
-from pneumonia.figures import CURVES, Figure, escape, focus, rounded
-from pneumonia.page import Section, Tile
+from pneumonia.reporting import curve_figures, page, score_sections
+from pneumonia.reporting.figures import CURVES, Figure, escape, focus, rounded
+from pneumonia.reporting.page import Section, Tile
 from pneumonia.storage.search_record import Chronicle, Job
 
 MOST_SEARCHES = 200

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from made import finished
 
-from pneumonia import curve_figures, score_figures, trial_figures
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.metrics import roc_auc
-from pneumonia.figures import Figure, escape, focus, number
+from pneumonia.reporting import curve_figures, score_figures, trial_figures
+from pneumonia.reporting.figures import Figure, escape, focus, number
 from pneumonia.storage import search_record
 from pneumonia.storage.search_record import Chronicle, Predictions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pneumonia import error_pictures, score_figures
 from pneumonia.console.summary import Table, decided, score_name
 from pneumonia.errors import UserError
 from pneumonia.evaluation import metrics
@@ -12,7 +11,8 @@ from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import metadata
-from pneumonia.page import Matrix, Section
+from pneumonia.reporting import score_figures, worst_errors
+from pneumonia.reporting.page import Matrix, Section
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.storage.history import PREDICTIONS
 from pneumonia.storage.search_record import Chronicle, Predictions
@@ -57,7 +57,7 @@ def _evaluate(predictions: Predictions, threshold: float, seed: int) -> Scores:
 
 
 def build(
-    search: Chronicle, evaluated: Evaluated, *, load: error_pictures.Load | None = None
+    search: Chronicle, evaluated: Evaluated, *, load: worst_errors.Load | None = None
 ) -> list[Section]:
     """Return the parts on scores, calibration, confusion and errors.
 
@@ -207,11 +207,11 @@ def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
     return told
 
 
-def _errors(search: Chronicle, load: error_pictures.Load | None) -> Section:
+def _errors(search: Chronicle, load: worst_errors.Load | None) -> Section:
     name, threshold = list(thresholds(search).items())[-1]
     title = "Worst errors"
     try:
-        pictures = error_pictures.draw(search, threshold, load=load)
+        pictures = worst_errors.draw(search, threshold, load=load)
     except (UserError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Section("errors", title, (f"The images are not at hand: {reason}",))
@@ -219,7 +219,7 @@ def _errors(search: Chronicle, load: error_pictures.Load | None) -> Section:
         return Section("errors", title, (f"No image of the test split was wrong {name}.",))
     texts = [
         f"The images of the test split that were most confidently wrong {name}: at most "
-        f"{error_pictures.MOST} that were missed and {error_pictures.MOST} false alarms."
+        f"{worst_errors.MOST} that were missed and {worst_errors.MOST} false alarms."
     ]
     if any(picture.heat for picture in pictures):
         texts.append(

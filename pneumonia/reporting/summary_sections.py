@@ -9,8 +9,8 @@ from typing import Any
 from pneumonia.console.progress import clock_time, short
 from pneumonia.console.summary import Table, score_name
 from pneumonia.evaluation.metrics import Estimate
-from pneumonia.page import Section, Tile
-from pneumonia.score_sections import STANDARD, Evaluated, recorded, thresholds
+from pneumonia.reporting.page import Section, Tile
+from pneumonia.reporting.score_sections import STANDARD, Evaluated, recorded, thresholds
 from pneumonia.storage.search_record import Chronicle
 
 _STATES = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pneumonia.figures import CURVES, MOST_TRIALS, Figure, Json, escape, focus, rounded
+from pneumonia.reporting.figures import CURVES, MOST_TRIALS, Figure, Json, escape, focus, rounded
 from pneumonia.storage.search_record import Chronicle, Trial
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from pneumonia import curve_figures, trial_figures
 from pneumonia.console.progress import clock_time, short
 from pneumonia.console.summary import Table
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.importance import LEAST, Importances
-from pneumonia.figures import MOST_TRIALS
-from pneumonia.page import Section
+from pneumonia.reporting import curve_figures, trial_figures
+from pneumonia.reporting.figures import MOST_TRIALS
+from pneumonia.reporting.page import Section
 from pneumonia.storage.search_record import Chronicle, Trial
 
 MOST_ROWS = 300  # of a table

@@ -16,10 +16,10 @@ import pytest
 from made import RANGES, Made, finished
 from omegaconf import OmegaConf
 
-from pneumonia import page, reporting, score_sections
 from pneumonia.errors import UserError
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.multirun import Compare
+from pneumonia.reporting import page, report, score_sections
 from pneumonia.shell import shown
 from pneumonia.storage import search_record
 
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Page:
-    return Page(reporting.write(folder))
+    return Page(report.write(folder))
 
 
 def test_every_part_is_there_and_in_the_contents(whole: Page) -> None:
@@ -98,7 +98,7 @@ def test_nothing_is_fetched_and_nothing_else_may_run(folder: Path, whole: Page) 
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "'unsafe-inline'" not in policy.partition("style-src")[0]
-    assert "@import" not in (folder / reporting.NAME).read_text()
+    assert "@import" not in (folder / report.NAME).read_text()
 
 
 def test_every_picture_and_plot_is_told_in_words(whole: Page) -> None:
@@ -109,9 +109,9 @@ def test_every_picture_and_plot_is_told_in_words(whole: Page) -> None:
 
 
 def test_the_size_is_that_of_the_library_and_little_more(folder: Path) -> None:
-    size = (folder / reporting.NAME).stat().st_size
+    size = (folder / report.NAME).stat().st_size
     assert size < 5_600_000
-    assert (folder / reporting.NAME).read_text().count("plotly.js v") == 1
+    assert (folder / report.NAME).read_text().count("plotly.js v") == 1
 
 
 def test_a_large_search_stays_within_bounds(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_large_search_stays_within_bounds(tmp_path: Path) -> None:
         made.train(made.start(made.draw(), epochs=2), 1, 2)
     made.predict()
     made.end()
-    path = reporting.write(tmp_path)
+    path = report.write(tmp_path)
     assert path.stat().st_size < page.MOST_BYTES
     assert "2,200 more trials are not shown." in Page(path).text
 
@@ -131,7 +131,7 @@ def test_what_others_have_named_stays_text(tmp_path: Path) -> None:
     made.fail(NASTY, traceback=f"Traceback {NASTY}")
     made.predict(names=NASTY + "{index}")
     made.end()
-    found = Page(reporting.write(tmp_path))
+    found = Page(report.write(tmp_path))
     assert NASTY in found.text
     tags = Counter(name for name, _ in found.elements)
     assert tags["script"] == 13 + 2
@@ -146,7 +146,7 @@ def test_a_name_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
     finished(tmp_path)
     path = tmp_path / "predictions.csv"
     path.write_bytes(path.read_bytes().replace(b"test/", b"te\xffst/"))
-    assert "Calibration" in Page(reporting.write(tmp_path)).text
+    assert "Calibration" in Page(report.write(tmp_path)).text
 
 
 @pytest.mark.parametrize(("rule", "origin"), [(0.62, "as configured"), ("youden", "chosen on val")])
@@ -162,10 +162,10 @@ def test_how_the_classifier_decides_is_told_by_its_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(folder / "a.keras", "w") as archive:
         archive.writestr("metadata.json", json.dumps({"pneumonia": facts}))
     ending = {**search_record.read(folder).ended, "classifier": "a.keras"}
-    text = Page(reporting.write(folder, ending=ending)).text
+    text = Page(report.write(folder, ending=ending)).text
     assert "The classifier's own threshold is 0.62: the greatest sum on val." in text
     assert "Its logits are divided by 1.3" in text
-    assert "own threshold is" not in Page(reporting.write(folder)).text
+    assert "own threshold is" not in Page(report.write(folder)).text
 
 
 def test_commands_can_be_copied_and_name_this_search(tmp_path: Path) -> None:
@@ -173,35 +173,35 @@ def test_commands_can_be_copied_and_name_this_search(tmp_path: Path) -> None:
     for name in ("best.yaml", "a.keras"):
         (folder / name).touch()
     ending = {**search_record.read(folder).ended, "classifier": "a.keras"}
-    text = Page(reporting.write(folder, ending=ending)).text
+    text = Page(report.write(folder, ending=ending)).text
     file = shown(folder / "best.yaml")
     assert f"pneumonia --config-dir 'my conf' experiment='{file}'" in text
     assert f"pneumonia-predict IMAGE... model='{shown(folder / 'a.keras')}'" in text
-    text = Page(reporting.write(folder, ending={**ending, "status": "interrupted"})).text
+    text = Page(report.write(folder, ending={**ending, "status": "interrupted"})).text
     assert "pneumonia-predict" not in text
 
 
 def test_an_export_is_told_with_sizes_and_latencies(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    assert 'id="export"' not in reporting.write(folder).read_text()
+    assert 'id="export"' not in report.write(folder).read_text()
     facts = {"model": "models:/a/1", "format": "litert", "file": "a.tflite", "bytes": 2_000_000,
              "classifier_bytes": 9_000_000, "images": 16, "largest_difference": 2e-7,
              "timed_shape": [1, 40, 30, 1], "latency_ms": {"classifier": 8.25, "export": 1.5},
              "machine": "x86_64, 2 processors"}  # fmt: skip
     (folder / "export.json").write_text(json.dumps(facts))
-    page = reporting.write(folder).read_text()
+    page = report.write(folder).read_text()
     told = page[page.index('id="export"') :]
     for text in ("a.tflite", "2.0", "9.0", "1.5", "8.2", "30 by 40 pixels", "at most 2e-07"):
         assert text in told
     (folder / "export.json").write_text("[]")
-    assert 'id="export"' not in reporting.write(folder).read_text()
+    assert 'id="export"' not in report.write(folder).read_text()
 
 
 def test_an_old_search_without_predictions_says_so(tmp_path: Path) -> None:
     made = Made(tmp_path)
     made.hyperband()
     made.end()
-    found = Page(reporting.write(tmp_path))
+    found = Page(report.write(tmp_path))
     assert "Without predictions.csv in the search's folder" in found.text
     assert "0.850 to 0.940" in found.text
 
@@ -212,7 +212,7 @@ def test_a_search_that_was_broken_off(tmp_path: Path) -> None:
         made.train(made.start(made.draw(), epochs=2), 1, 2)
     made.start(made.draw(), epochs=2)
     ending = {"status": "interrupted", "reason": "the budget of 10 min is used up"}
-    found = Page(reporting.write(tmp_path, ending=ending))
+    found = Page(report.write(tmp_path, ending=ending))
     for text in (
         "This search was interrupted.",
         "the budget of 10 min is used up",
@@ -227,7 +227,7 @@ def test_a_search_in_which_all_failed(tmp_path: Path) -> None:
     for number in range(3):
         made.fail(f"out of memory {number}", traceback="Traceback: there")
     made.end("failed")
-    found = Page(reporting.write(tmp_path))
+    found = Page(report.write(tmp_path))
     assert "No trial came to a score, so there is no winner." in found.text
     assert "out of memory 2" in found.text
     assert "Traceback: there" in found.text
@@ -238,25 +238,25 @@ def test_a_single_training_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("dense: {units: 64}\n")
     made.train(made.start(made.draw(), epochs=2), 1, 2)
     made.end()
-    assert "Parallel coordinates need two trials" in Page(reporting.write(tmp_path)).text
+    assert "Parallel coordinates need two trials" in Page(report.write(tmp_path)).text
 
 
 def test_a_fault_of_the_report_is_told_and_ends_no_search(tmp_path: Path) -> None:
     said: list[str] = []
-    assert reporting.attempt(tmp_path / "none", {}, load=None, say=said.append) == []
+    assert report.attempt(tmp_path / "none", {}, load=None, say=said.append) == []
     assert said[0].startswith("warning: there is no report: UserError: ")
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     """The folder of a multirun of two searches, of which the second has no report of its own."""
-    reporting.write(finished(tmp_path / "sweep" / "0", model="cnn"))
+    report.write(finished(tmp_path / "sweep" / "0", model="cnn"))
     finished(tmp_path / "sweep" / "1", seed=1, model="inception<v3>")
     return tmp_path / "sweep"
 
 
 def test_several_searches_are_compared(two: Path) -> None:
-    path = reporting.write_overview([two], two / reporting.NAME)
+    path = report.write_overview([two], two / report.NAME)
     found = Page(path)
     keys = ("summary", "searches", "scores", "course", "differences")
     assert tuple(one["id"] for one in found.all("section")) == keys
@@ -272,8 +272,8 @@ def test_several_searches_are_compared(two: Path) -> None:
 
 def test_searches_in_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     for parent in ("a", "b"):
-        reporting.write(finished(tmp_path / parent / "0"))
-    found = Page(reporting.write_overview([tmp_path], tmp_path / reporting.NAME))
+        report.write(finished(tmp_path / parent / "0"))
+    found = Page(report.write_overview([tmp_path], tmp_path / report.NAME))
     addresses = [one["href"] for one in found.all("a")]
     assert addresses[-2:] == ["a/0/report.html", "b/0/report.html"]
 
@@ -283,7 +283,7 @@ def test_scores_of_different_objectives_are_named(two: Path) -> None:
     name = '"objective.name": "val_auc"'
     assert name in journal.read_text()
     journal.write_text(journal.read_text().replace(name, name.replace("val_auc", "val_f1")))
-    text = Page(reporting.write_overview([two], two / reporting.NAME)).text
+    text = Page(report.write_overview([two], two / report.NAME)).text
     assert re.search(r"val_auc 0\.\d{4} ", text)
     assert re.search(r"val_f1 0\.\d{4} ", text)
 
@@ -306,10 +306,10 @@ def test_a_multirun_that_left_no_search_leaves_no_page(tmp_path: Path) -> None:
 def test_the_command_writes_a_report_again(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / reporting.NAME).unlink(missing_ok=True)
-    assert reporting.main([str(folder)]) == 0
-    assert Path(capsys.readouterr().out.strip()) == folder / reporting.NAME
-    assert reporting.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
+    (folder / report.NAME).unlink(missing_ok=True)
+    assert report.main([str(folder)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == folder / report.NAME
+    assert report.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
     assert (tmp_path / "other.html").exists()
 
 
@@ -317,8 +317,8 @@ def test_the_command_compares(
     two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(two.parent)
-    assert reporting.main(["sweep"]) == 0
-    assert reporting.main(["sweep/0", "sweep/1"]) == 0
+    assert report.main(["sweep"]) == 0
+    assert report.main(["sweep/0", "sweep/1"]) == 0
     assert capsys.readouterr().out == "sweep/report.html\ncomparison.html\n"
     assert "sweep/0/report.html" in {a["href"] for a in Page(Path("comparison.html")).all("a")}
 
@@ -340,23 +340,23 @@ def test_mistakes_in_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert reporting.main(arguments) == 2
+    assert report.main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert reporting.main(["--help"]) == 0
+    assert report.main(["--help"]) == 0
     assert "pneumonia-report FOLDER..." in capsys.readouterr().out
 
 
 def test_no_search(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected the folder of a search"):
-        reporting.write(tmp_path)
+        report.write(tmp_path)
 
 
 def test_tensorflow_is_imported_for_heat_maps_only(folder: Path) -> None:
     code = (
-        "import sys; from pneumonia import reporting; "
+        "import sys; from pneumonia.reporting import report as reporting; "
         f"reporting.write(__import__('pathlib').Path({str(folder)!r})); "
         "heavy = {'tensorflow', 'keras', 'mlflow'} & set(sys.modules); assert not heavy, heavy"
     )
@@ -366,5 +366,5 @@ def test_tensorflow_is_imported_for_heat_maps_only(folder: Path) -> None:
 def test_a_config_that_cannot_be_read_is_no_fault(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "config.yaml").write_text("[")
-    found = Page(reporting.write(tmp_path))
+    found = Page(report.write(tmp_path))
     assert "The images are not at hand: The configuration of the search" in found.text

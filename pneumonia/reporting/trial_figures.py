@@ -10,7 +10,16 @@ import numpy as np
 from pneumonia.config.ranges import Range
 from pneumonia.console.progress import short
 from pneumonia.evaluation.importance import EPOCHS, Importance, position
-from pneumonia.figures import MOST_TRIALS, Figure, Json, escape, focus, hover, number, rounded
+from pneumonia.reporting.figures import (
+    MOST_TRIALS,
+    Figure,
+    Json,
+    escape,
+    focus,
+    hover,
+    number,
+    rounded,
+)
 from pneumonia.storage.search_record import Chronicle, Trial
 
 _TICKS = 6
