@@ -218,7 +218,7 @@ def _tell(failed: list[Exception]) -> int:
 
 def _check_here() -> None:
     """Refuse a current folder in which no search can run, whatever its settings."""
-    from pneumonia.sqlite_store import is_text
+    from pneumonia.tracking.sqlite_store import is_text
 
     here = Path.cwd()
     if not is_text(here):
@@ -306,23 +306,24 @@ def _job(cfg: DictConfig) -> float:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import resumption, tracking
+    from pneumonia import resumption
     from pneumonia.config import search_space
     from pneumonia.datasets import cache
+    from pneumonia.tracking import tracker
 
-    settings = tracking.Settings(**job.cfg.tracking)
-    tracking.prepare()
+    settings = tracker.Settings(**job.cfg.tracking)
+    tracker.prepare()
     if job.is_over:
         print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)
-        tracking.check(settings).result()
-        if not tracking.Tracker(job.folder, settings).close():
+        tracker.check(settings).result()
+        if not tracker.Tracker(job.folder, settings).close():
             raise UserError("MLflow has not taken all of this search: see the warning above.")
         return
-    uri = None if settings.uri is None else tracking.redact(settings.uri)
+    uri = None if settings.uri is None else tracker.redact(settings.uri)
     with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(job.cfg, search_space.find(job.cfg).start()))
-        checked = tracking.check(settings)
+        checked = tracker.check(settings)
         startup.start()
         checked.result()
         from pneumonia import search

@@ -20,8 +20,8 @@ from pneumonia.errors import ConfigError
 
 if TYPE_CHECKING:
     from pneumonia.console.summary import Table
-    from pneumonia.mlflow_runs import Run, Runs
     from pneumonia.records import Record
+    from pneumonia.tracking.runs import Run, Runs
 
 _HELP = """\
 Compare searches and trials of the MLflow store.
@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> None:
-    from pneumonia.mlflow_runs import Runs
-    from pneumonia.mlflow_setup import Settings
+    from pneumonia.tracking.runs import Runs
+    from pneumonia.tracking.settings import Settings
 
     if options.output is not None and not options.output.parent.is_dir():
         raise ConfigError("output", "a file in an existing folder", str(options.output))

@@ -18,8 +18,8 @@ from pneumonia.config import presets
 from pneumonia.console.summary import Table
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import Difference, delong, mcnemar
-from pneumonia.mlflow_runs import Run
 from pneumonia.shell import command
+from pneumonia.tracking.runs import Run
 
 FILE = "predictions.csv"
 _HEADER = ["split", "name", "label", "probability"]

@@ -17,7 +17,7 @@ from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.oracle import Round
-from pneumonia.tracking import disk_estimate
+from pneumonia.tracking.tracker import disk_estimate
 from pneumonia.training import inputs
 
 Config = dict[str, Any]

@@ -23,7 +23,7 @@ from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
     from pneumonia.datasets.decode import Classify, Image
-    from pneumonia.mlflow_lookup import FoundModel
+    from pneumonia.tracking.model_lookup import FoundModel
 
 CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("litert",)
@@ -112,8 +112,8 @@ def _tell(given: list[str]) -> None:
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
-    from pneumonia.mlflow_lookup import find_model
-    from pneumonia.mlflow_setup import Settings
+    from pneumonia.tracking.model_lookup import find_model
+    from pneumonia.tracking.settings import Settings
 
     paths = decode.find_files(options.names)
     model = find_model(options.model, Settings(uri=options.tracking_uri))

@@ -20,9 +20,9 @@ from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from pneumonia.datasets.decode import Classify
-    from pneumonia.mlflow_lookup import FoundModel
     from pneumonia.models.gradcam import Explain
     from pneumonia.prediction import Prediction
+    from pneumonia.tracking.model_lookup import FoundModel
 
 UNREADABLE = 1
 CHAMPION = "models:/pneumonia@champion"
@@ -125,10 +125,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def _run(options: Options) -> int:
     from pneumonia.datasets import decode
-    from pneumonia.mlflow_lookup import find_model
-    from pneumonia.mlflow_setup import Settings
     from pneumonia.models import overlays
     from pneumonia.prediction import NOTE, printable, render, write
+    from pneumonia.tracking.model_lookup import find_model
+    from pneumonia.tracking.settings import Settings
 
     _quiet_decoders()
     paths = decode.find_files(options.names)

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from pneumonia.errors import UserError
 from pneumonia.files import as_csv
-from pneumonia.mlflow_lookup import FoundModel
+from pneumonia.tracking.model_lookup import FoundModel
 
 NOTE = "Not for clinical use."
 

@@ -14,7 +14,7 @@ from pneumonia.config.suggestions import nearest
 from pneumonia.console.progress import clock_time, short
 from pneumonia.console.summary import Table
 from pneumonia.errors import ConfigError
-from pneumonia.mlflow_runs import Run
+from pneumonia.tracking.runs import Run
 
 Record: TypeAlias = dict[str, Any]
 

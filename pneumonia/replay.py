@@ -20,7 +20,7 @@ from pneumonia.storage import history, offset
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking import Settings, fetch_classifier
+from pneumonia.tracking.tracker import Settings, fetch_classifier
 from pneumonia.training import trial
 from pneumonia.training.checkpoint import Metrics
 from pneumonia.training.trial import Result

@@ -37,8 +37,8 @@ from pneumonia.reporting.worst_errors import Load
 from pneumonia.resumption import Job
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
-from pneumonia.tensorboard import Logs
-from pneumonia.tracking import Settings, Tracker
+from pneumonia.tracking.tensorboard import Logs
+from pneumonia.tracking.tracker import Settings, Tracker
 from pneumonia.training import trial
 from pneumonia.training.trial import Result, Task
 from pneumonia.winner import Evaluation, Winner

@@ -14,10 +14,10 @@ from typing import NoReturn
 from pneumonia import terminal
 from pneumonia.arguments import run
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
-from pneumonia.mlflow_store import Store
 from pneumonia.shell import commands
-from pneumonia.sqlite_store import sqlite_path
+from pneumonia.tracking.mlflow_store import Store
+from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+from pneumonia.tracking.sqlite_store import sqlite_path
 
 _HELP = """\
 The MLflow UI on the results.

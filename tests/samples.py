@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia.follower import Follower
-from pneumonia.mlflow_store import make_ready
 from pneumonia.models import backbones, classifier, heads
 from pneumonia.storage.journal import Journal
-from pneumonia.tracking import Settings, search_run_id
+from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.mlflow_store import make_ready
+from pneumonia.tracking.tracker import Settings, search_run_id
 
 SIZE = 32
 NAMES = ["normal", "pneumonia"]

@@ -84,8 +84,8 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     # Both take seconds, and have tests of their own.
     done: Future[None] = Future()
     done.set_result(None)
-    monkeypatch.setattr("pneumonia.tracking.prepare", lambda: None)
-    monkeypatch.setattr("pneumonia.tracking.check", lambda settings: done)
+    monkeypatch.setattr("pneumonia.tracking.tracker.prepare", lambda: None)
+    monkeypatch.setattr("pneumonia.tracking.tracker.check", lambda settings: done)
     monkeypatch.setattr("pneumonia.startup.start", lambda: None)
     monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: None)
     return fake
@@ -394,7 +394,8 @@ QUICK = """
 import sys, types
 from concurrent.futures import Future
 import pneumonia
-from pneumonia import cli, tracking, startup
+from pneumonia import cli, startup
+from pneumonia.tracking import tracker as tracking
 from pneumonia.datasets import cache as loading
 def run(job, journal, settings):
     dropout = job.cfg.dense.dropout

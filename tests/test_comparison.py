@@ -14,7 +14,7 @@ import pytest
 from pneumonia import comparison, files
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import delong, mcnemar
-from pneumonia.mlflow_runs import Run
+from pneumonia.tracking.runs import Run
 
 LABELS = np.arange(200) % 5 < 3
 

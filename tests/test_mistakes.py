@@ -39,7 +39,8 @@ Arrays = dict[str, Any]
 RUNNER = """
 import contextlib, io, json, os, sys, time, traceback
 from pathlib import Path
-from pneumonia import cli, tracking
+from pneumonia import cli
+from pneumonia.tracking import tracker as tracking
 tracking.prepare = lambda: None  # a process for MLflow, of which no case has need
 out, results = sys.stdout, []
 for arguments in json.load(sys.stdin):

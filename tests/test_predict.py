@@ -27,9 +27,9 @@ from samples import NAMES, Project, expected, halves, pixels, write_images
 from pneumonia import predict
 from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.mlflow_store import make_ready
 from pneumonia.models import metadata
-from pneumonia.tracking import Settings
+from pneumonia.tracking.mlflow_store import make_ready
+from pneumonia.tracking.tracker import Settings
 
 ROOT = Path(__file__).parents[1]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]

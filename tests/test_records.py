@@ -12,7 +12,7 @@ import pytest
 
 from pneumonia import records
 from pneumonia.errors import ConfigError
-from pneumonia.mlflow_runs import Run
+from pneumonia.tracking.runs import Run
 
 SEARCH = Run(
     run_id="a" * 32,

@@ -27,15 +27,16 @@ from chaos import moments
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pneumonia import cli, tracking
+from pneumonia import cli
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
-from pneumonia.mlflow_setup import prepare_environment
 from pneumonia.models import classifier, metadata
 from pneumonia.storage import journal
 from pneumonia.storage.journal import NAME, Event
+from pneumonia.tracking import tracker
+from pneumonia.tracking.settings import prepare_environment
 
 ROOT = Path(__file__).parents[1]
 # Small, so that a trial takes a tenth of a second.
@@ -233,8 +234,8 @@ def killed(both: tuple[Ran, Ran]) -> Ran:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables: making one takes two seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    settings = tracking.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
-    tracking.check(settings).result()
+    settings = tracker.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
+    tracker.check(settings).result()
     return path
 
 

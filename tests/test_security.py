@@ -21,7 +21,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from test_tracking import Server, empty_store, server  # noqa: F401
+from test_tracker import Server, empty_store, server  # noqa: F401
 
 from pneumonia import account, ui
 from pneumonia.config import presets

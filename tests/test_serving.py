@@ -24,7 +24,7 @@ from PIL import Image
 from samples import Project, pixels, write_images
 
 from pneumonia import predict
-from pneumonia.mlflow_model import write_model
+from pneumonia.tracking.mlflow_model import write_model
 
 CHAMPION = "models:/pneumonia@champion"
 REQUEST = """\

@@ -199,7 +199,7 @@ def test_the_process_of_the_tracking_warns_of_nothing_either(tmp_path: Path) -> 
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, warnings\natexit.register(warnings.warn, 'at the end')\n"
     )
-    ran = run("from pneumonia.companion import serve; serve()", tmp_path)
+    ran = run("from pneumonia.tracking.sidecar import serve; serve()", tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 

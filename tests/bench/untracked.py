@@ -6,7 +6,8 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
-from pneumonia import cli, tracking
+from pneumonia import cli
+from pneumonia.tracking import tracker
 
 
 def _nothing(*_: Any, **__: Any) -> Future[None]:
@@ -16,8 +17,8 @@ def _nothing(*_: Any, **__: Any) -> Future[None]:
 
 
 if __name__ == "__main__":
-    tracking.prepare = _nothing  # type: ignore[assignment]
-    tracking.check = _nothing
-    tracking.Tracker.__enter__ = lambda self: self  # type: ignore[method-assign]
-    tracking.Tracker.close = _nothing  # type: ignore[method-assign]
+    tracker.prepare = _nothing  # type: ignore[assignment]
+    tracker.check = _nothing
+    tracker.Tracker.__enter__ = lambda self: self  # type: ignore[method-assign]
+    tracker.Tracker.close = _nothing  # type: ignore[method-assign]
     sys.exit(cli.main())

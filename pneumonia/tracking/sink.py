@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pneumonia.mlflow_setup import Settings
-from pneumonia.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
-from pneumonia.mlflow_view import NOTE, note, version_note
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
+from pneumonia.tracking.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
+from pneumonia.tracking.settings import Settings
+from pneumonia.tracking.ui_view import NOTE, note, version_note
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}

@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pneumonia.config.schema import URI
 from pneumonia.errors import ConfigError, without_passwords
 from pneumonia.shell import first_search
-from pneumonia.sqlite_store import ensure_sqlite, location, sqlite_path, sqlite_uri
+from pneumonia.tracking.sqlite_store import ensure_sqlite, location, sqlite_path, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -25,19 +25,25 @@ import numpy as np
 import pytest
 
 from pneumonia.errors import ConfigError
-from pneumonia.follower import Follower
-from pneumonia.mirror import Mirror
-from pneumonia.mlflow_runs import Runs
-from pneumonia.mlflow_setup import redact
-from pneumonia.mlflow_store import Point, Store, make_ready
 from pneumonia.process import process_start
 from pneumonia.storage import offset
 from pneumonia.storage.journal import Journal, Place, read, seal
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking import Settings, check, disk_estimate, fetch_classifier, search_run_id
+from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.mlflow_store import Point, Store, make_ready
+from pneumonia.tracking.runs import Runs
+from pneumonia.tracking.settings import redact
+from pneumonia.tracking.sink import Mirror
+from pneumonia.tracking.tracker import (
+    Settings,
+    check,
+    disk_estimate,
+    fetch_classifier,
+    search_run_id,
+)
 from pneumonia.ui import serve_ui
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSIFIER = b"not a real classifier"
 
 
@@ -424,7 +430,7 @@ def test_the_written_model_is_what_mlflow_would_write(
     import yaml
     from mlflow.models import infer_signature
 
-    from pneumonia.mlflow_model import requirements, write_model
+    from pneumonia.tracking.mlflow_model import requirements, write_model
 
     write_model(tmp_path / "ours", keras_file, model_id="m-1", run_id="r")
     (tmp_path / "theirs").mkdir()
@@ -516,9 +522,9 @@ def restore_store() -> None:
 CRASH = """
     import os, signal, sys
     from pathlib import Path
-    from pneumonia import mlflow_store
-    from pneumonia.follower import Follower
-    from pneumonia.tracking import Settings
+    from pneumonia.tracking import mlflow_store
+    from pneumonia.tracking.consumer import Follower
+    from pneumonia.tracking.tracker import Settings
 
     method, calls = sys.argv[2], int(sys.argv[3])
     real = getattr(mlflow_store.Store, method)
@@ -722,7 +728,7 @@ def test_a_missing_store_is_built_once_by_parallel_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = "from pneumonia.tracking import *; check(Settings()).result()"
+    code = "from pneumonia.tracking.tracker import *; check(Settings()).result()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error:::pneumonia", "-c", code]
     both = [
@@ -821,7 +827,7 @@ def test_the_environment_names_the_store_unless_the_config_does(
 
 
 def test_importing_the_tracking_does_not_import_mlflow() -> None:
-    code = "import sys, pneumonia.tracking; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, pneumonia.tracking.tracker; sys.exit('mlflow' in sys.modules)"
     assert run_python(code).returncode == 0
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.mlflow_setup import Settings, open_store, redact, unreachable
-from pneumonia.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.models import metadata
 from pneumonia.shell import first_search
-from pneumonia.tracking import fetch_classifier
+from pneumonia.tracking.mlflow_store import MODEL_NAME, SEARCH_ID
+from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+from pneumonia.tracking.tracker import fetch_classifier
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

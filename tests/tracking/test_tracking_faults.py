@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tracking import (
+from test_tracker import (
     add_epochs,
     assert_whole,
     await_condition,
@@ -40,13 +40,15 @@ from test_tracking import (
     write_search,
 )
 
-from pneumonia import compare, export, mlflow_setup, predict, tracking, ui
+from pneumonia import compare, export, predict, ui
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.follower import Follower
-from pneumonia.mlflow_setup import Settings, open_store
-from pneumonia.mlflow_store import Store, is_unwanted, make_ready
 from pneumonia.storage import history, offset
 from pneumonia.storage.journal import Journal
+from pneumonia.tracking import settings as mlflow_setup
+from pneumonia.tracking import tracker
+from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.mlflow_store import Store, is_unwanted, make_ready
+from pneumonia.tracking.settings import Settings, open_store
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
 
@@ -494,9 +496,9 @@ class Companion:
 
 def search(monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a search does with its store before it begins."""
-    monkeypatch.setattr(tracking, "current", Companion)
+    monkeypatch.setattr(tracker, "current", Companion)
     try:
-        tracking.check(Settings())
+        tracker.check(Settings())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

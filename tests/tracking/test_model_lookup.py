@@ -13,7 +13,7 @@ from samples import NAMES, Project, halves, write_images
 from pneumonia import predict
 from pneumonia.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")

@@ -17,18 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia import tracking
-from pneumonia.companion import Companion, current
 from pneumonia.errors import UserError
 from pneumonia.storage.journal import Journal
-from pneumonia.tracking import Settings, Tracker
+from pneumonia.tracking import tracker
+from pneumonia.tracking.sidecar import Companion, current
+from pneumonia.tracking.tracker import Settings, Tracker
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEARCH = """
 import json, os, signal, sys
 from pathlib import Path
-from pneumonia import tracking
-from pneumonia.companion import current
+from pneumonia.tracking import tracker as tracking
+from pneumonia.tracking.sidecar import current
 from pneumonia.storage.journal import Journal
 
 folder = Path("outputs/search")
@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_store_comes_back(project: Path) -> None:
     Path("mlruns").mkdir()
     Path("mlruns/mlflow.db").write_text("no database, but long enough to look at" * 9)
     with pytest.raises(UserError, match=r"tracking\.uri.*SQLite database"):
-        tracking.check(Settings()).result()
+        tracker.check(Settings()).result()
 
 
 def test_warnings_of_the_other_process_are_shown_here(
@@ -188,8 +188,8 @@ def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> Non
 def test_a_companion_that_is_killed_at_the_very_start_is_replaced(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracking.prepare()
-    checked = tracking.check(Settings())
+    tracker.prepare()
+    checked = tracker.check(Settings())
     first = current()
     os.kill(first.pid, signal.SIGKILL)
     checked.result()
@@ -207,7 +207,7 @@ def test_companions_that_cannot_start_are_one_message(
 ) -> None:
     (project / "mlflow.py").write_text("raise ImportError('no such luck')")
     monkeypatch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
-    monkeypatch.setattr("pneumonia.companion._current", None)
+    monkeypatch.setattr("pneumonia.tracking.sidecar._current", None)
     with pytest.raises(UserError, match="talks to MLflow has died: ImportError: no such luck"):
-        tracking.check(Settings()).result()
-    monkeypatch.setattr("pneumonia.companion._current", None)
+        tracker.check(Settings()).result()
+    monkeypatch.setattr("pneumonia.tracking.sidecar._current", None)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.mlflow_setup import Settings, open_store, unreachable
-from pneumonia.mlflow_store import SEARCH_ID, check_experiment
 from pneumonia.shell import first_search
+from pneumonia.tracking.mlflow_store import SEARCH_ID, check_experiment
+from pneumonia.tracking.settings import Settings, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

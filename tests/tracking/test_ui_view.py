@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pneumonia import mlflow_view
-from pneumonia.mlflow_setup import Settings
-from pneumonia.mlflow_store import Store
+from pneumonia.tracking import ui_view
+from pneumonia.tracking.mlflow_store import Store
+from pneumonia.tracking.settings import Settings
 
 VIEW = "mlflow.sharedViewState.pneumonia"
 
@@ -60,20 +60,20 @@ def test_a_store_that_takes_no_tags_is_shown_as_it_is(store: Store) -> None:
 
 def test_a_note_of_the_user_stays(store: Store) -> None:
     store.arrange_view()
-    assert tags(store)[mlflow_view.NOTE] == mlflow_view.EXPERIMENT_NOTE
-    store._client.set_experiment_tag(store.experiment_id, mlflow_view.NOTE, "mine")
+    assert tags(store)[ui_view.NOTE] == ui_view.EXPERIMENT_NOTE
+    store._client.set_experiment_tag(store.experiment_id, ui_view.NOTE, "mine")
     store.arrange_view()
-    assert tags(store)[mlflow_view.NOTE] == "mine"
+    assert tags(store)[ui_view.NOTE] == "mine"
     assert tags(store)["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_a_note_links_the_pictures_that_there_are() -> None:
-    assert mlflow_view.note("Text", "r1", ["best.yaml"]) == "Text"
-    text = mlflow_view.note("Text\n", "r1", ["plots/roc.png"])
+    assert ui_view.note("Text", "r1", ["best.yaml"]) == "Text"
+    text = ui_view.note("Text\n", "r1", ["plots/roc.png"])
     assert text.endswith("![plots/roc.png](get-artifact?path=plots/roc.png&run_uuid=r1)\n")
 
 
 def test_a_version_tells_less_where_the_database_takes_no_more() -> None:
-    text = mlflow_view.version_note("owl", "1", "r1", "x" * mlflow_view.VERSION_LENGTH)
+    text = ui_view.version_note("owl", "1", "r1", "x" * ui_view.VERSION_LENGTH)
     assert text == "The final classifier of the search [owl](#/experiments/1/runs/r1)."
-    assert mlflow_view.version_note("owl", "1", "r1", "Scores").endswith(".\n\nScores")
+    assert ui_view.version_note("owl", "1", "r1", "Scores").endswith(".\n\nScores")

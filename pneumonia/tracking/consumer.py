@@ -19,13 +19,13 @@ from types import TracebackType
 
 from pneumonia import shell
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.mirror import Mirror, RefusedError
-from pneumonia.mlflow_setup import Settings, redact
-from pneumonia.mlflow_store import SEARCH_ID, Store, is_final
-from pneumonia.sqlite_store import sqlite_path
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event, Place
 from pneumonia.storage.offset import Cursor
+from pneumonia.tracking.mlflow_store import SEARCH_ID, Store, is_final
+from pneumonia.tracking.settings import Settings, redact
+from pneumonia.tracking.sink import Mirror, RefusedError
+from pneumonia.tracking.sqlite_store import sqlite_path
 
 BATCH = 500
 PAUSE = 4.0

@@ -23,13 +23,18 @@ from typing import Any, TextIO
 
 from pneumonia import startup
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.follower import Follower
-from pneumonia.mlflow_setup import Settings, prepare_environment
-from pneumonia.mlflow_store import make_ready
+from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.mlflow_store import make_ready
+from pneumonia.tracking.settings import Settings, prepare_environment
 
 CLOSING_SECONDS = 30.0
 NICENESS = 15
-_MAIN = "import sys; sys.path.append(sys.argv[1]); from pneumonia.companion import serve; serve()"
+_MAIN = """
+import sys
+sys.path.append(sys.argv[1])
+from pneumonia.tracking.sidecar import serve
+serve()
+"""
 
 _log = logging.getLogger(__name__)
 _current: Companion | None = None
@@ -53,7 +58,7 @@ class Companion:
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).resolve().parents[1])],
+            [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).resolve().parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tracking import (
+from test_tracker import (
     CLASSIFIER,
     assert_whole,
     edit_journal,
@@ -30,19 +30,26 @@ from test_tracking import (
     write_search,
 )
 
-from pneumonia import cli, shell, sqlite_store
+from pneumonia import cli, shell
 from pneumonia.config.schema import URI
 from pneumonia.errors import ConfigError
-from pneumonia.mlflow_lookup import find_model
-from pneumonia.mlflow_runs import Runs
-from pneumonia.mlflow_setup import Settings, prepare_environment
-from pneumonia.mlflow_store import Store, make_ready
-from pneumonia.sqlite_store import ensure_sqlite, local_path, location, sqlite_path, sqlite_uri
-from pneumonia.tracking import fetch_classifier
+from pneumonia.tracking import sqlite_store
+from pneumonia.tracking.mlflow_store import Store, make_ready
+from pneumonia.tracking.model_lookup import find_model
+from pneumonia.tracking.runs import Runs
+from pneumonia.tracking.settings import Settings, prepare_environment
+from pneumonia.tracking.sqlite_store import (
+    ensure_sqlite,
+    local_path,
+    location,
+    sqlite_path,
+    sqlite_uri,
+)
+from pneumonia.tracking.tracker import fetch_classifier
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DB = Path("mlruns/mlflow.db")
 LOCATIONS = [(table, column) for table, column, _ in sqlite_store._LOCATIONS]
 NAMES = [

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 
 from pneumonia import shell
-from pneumonia.companion import CLOSING_SECONDS, current
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.mlflow_model import CLASSIFIER, DATA
-from pneumonia.mlflow_setup import Settings, prepare_environment, probe, redact
 from pneumonia.storage import journal, offset
+from pneumonia.tracking.mlflow_model import CLASSIFIER, DATA
+from pneumonia.tracking.settings import Settings, prepare_environment, probe, redact
+from pneumonia.tracking.sidecar import CLOSING_SECONDS, current
 
 __all__ = [
     "Checked",

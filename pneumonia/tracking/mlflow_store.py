@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError
-from pneumonia.mlflow_dataset import dataset_input
-from pneumonia.mlflow_model import write_model
-from pneumonia.mlflow_setup import (
+from pneumonia.process import process_start
+from pneumonia.shell import command
+from pneumonia.tracking.mlflow_dataset import dataset_input
+from pneumonia.tracking.mlflow_model import write_model
+from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
     Settings,
     prepare_environment,
@@ -27,10 +29,8 @@ from pneumonia.mlflow_setup import (
     unreachable,
     within,
 )
-from pneumonia.mlflow_view import KIND, MODEL_NOTE, arrange
-from pneumonia.process import process_start
-from pneumonia.shell import command
-from pneumonia.sqlite_store import ensure_sqlite, local_path, move_artifacts, sqlite_path
+from pneumonia.tracking.sqlite_store import ensure_sqlite, local_path, move_artifacts, sqlite_path
+from pneumonia.tracking.ui_view import KIND, MODEL_NOTE, arrange
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
