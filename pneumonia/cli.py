@@ -26,7 +26,7 @@ from pneumonia.errors import ConfigError, UserError, hide_passwords, without_pas
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pneumonia.resumption import Job
+    from pneumonia.search.resume import Job
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -252,14 +252,14 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
 def _show_plans(configs: list[DictConfig]) -> int:
     """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
     startup.start()
-    from pneumonia import plan, resumption
     from pneumonia.config import compose
+    from pneumonia.search import plan, resume
 
     for cfg in configs:
         chosen = cfg.hydra.runtime.choices
         choices = {str(group): str(option) for group, option in chosen.items()}
-        job = resumption.Job(cfg, Path(cfg.hydra.run.dir), choices)
-        job = resumption.plan(job, list(cfg.hydra.overrides.task))
+        job = resume.Job(cfg, Path(cfg.hydra.run.dir), choices)
+        job = resume.plan(job, list(cfg.hydra.overrides.task))
         plan.show(job.cfg, job.choices, folder=job.folder)
     if configs and compose.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
@@ -285,12 +285,10 @@ def _job(cfg: DictConfig) -> float:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
-        from pneumonia import resumption
+        from pneumonia.search import resume
         from pneumonia.storage import history
 
-        job = resumption.plan(
-            resumption.Job(cfg, folder, choices), HydraConfig.get().overrides.task
-        )
+        job = resume.plan(resume.Job(cfg, folder, choices), HydraConfig.get().overrides.task)
         if job.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
         folder = job.folder
@@ -306,9 +304,9 @@ def _job(cfg: DictConfig) -> float:
 
 def _run_job(job: Job) -> None:
     """Run a search, or send what is left to send of one that is over."""
-    from pneumonia import resumption
     from pneumonia.config import search_space
     from pneumonia.datasets import cache
+    from pneumonia.search import resume
     from pneumonia.tracking import tracker
 
     settings = tracker.Settings(**job.cfg.tracking)
@@ -320,15 +318,15 @@ def _run_job(job: Job) -> None:
             raise UserError("MLflow has not taken all of this search: see the warning above.")
         return
     uri = None if settings.uri is None else tracker.redact(settings.uri)
-    with _saying_how_to_go_on(job.folder), closing(resumption.claim(job, uri=uri)) as journal:
+    with _saying_how_to_go_on(job.folder), closing(resume.claim(job, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(job.cfg, search_space.find(job.cfg).start()))
         checked = tracker.check(settings)
         startup.start()
         checked.result()
-        from pneumonia import search
+        from pneumonia.search import loop
 
-        search.run(job, journal, settings=settings)
+        loop.run(job, journal, settings=settings)
 
 
 def _more(job: Job) -> str:

@@ -24,7 +24,7 @@ from pneumonia import cli, compare, export, options, predict
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
 from pneumonia.reporting import report
-from pneumonia.resumption import Job
+from pneumonia.search.resume import Job
 from pneumonia.storage.journal import Journal
 from pneumonia.ui import serve_ui
 
@@ -79,7 +79,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     import pneumonia
 
     fake = Search()
-    monkeypatch.setitem(sys.modules, "pneumonia.search", fake)
+    monkeypatch.setitem(sys.modules, "pneumonia.search.loop", fake)
     monkeypatch.setattr(pneumonia, "search", fake, raising=False)
     # Both take seconds, and have tests of their own.
     done: Future[None] = Future()
@@ -404,10 +404,10 @@ def run(job, journal, settings):
     start = {"search_id": "s1", "name": "quick", "tags": {}, "datasets": [], "direction": "max"}
     journal.append("search_started", **start, params={"objective.name": "val_auc"})
     journal.append("search_ended", status="completed", metrics={"val_auc": dropout}, winner=None)
-pneumonia.search = sys.modules["pneumonia.search"] = types.SimpleNamespace(run=run)
+pneumonia.search.loop = sys.modules["pneumonia.search.loop"] = types.SimpleNamespace(run=run)
 def show(cfg, choices, folder):
     print("nothing was run or written")
-pneumonia.plan = sys.modules["pneumonia.plan"] = types.SimpleNamespace(show=show)
+pneumonia.search.plan = sys.modules["pneumonia.search.plan"] = types.SimpleNamespace(show=show)
 done = Future()
 done.set_result(None)
 tracking.prepare, tracking.check = lambda: None, lambda settings: done

@@ -235,7 +235,7 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_ends_the_run(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("pneumonia.winner.evaluate", fail)
+    monkeypatch.setattr("pneumonia.search.winner.evaluate", fail)
     with pytest.raises(ZeroDivisionError, match="a fault") as caught:
         here(*TRAIN)
     assert caught.value.__cause__ is None

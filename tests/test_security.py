@@ -23,12 +23,13 @@ import numpy as np
 import pytest
 from test_tracker import Server, empty_store, server  # noqa: F401
 
-from pneumonia import account, ui
+from pneumonia import ui
 from pneumonia.config import presets
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, DataError, UserError, hide_passwords, without_passwords
-from pneumonia.executors import Failure
 from pneumonia.models import classifier, torch_weights
+from pneumonia.search import trials
+from pneumonia.search.executors import Failure
 
 ROOT = Path(__file__).parents[1]
 TRACE = "executed"
@@ -465,7 +466,7 @@ def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture
     groups = ("augment", "model", "dense", "optimizer", "training", "features")
     whole: dict[str, Any] = {**config, **{group: {} for group in groups}}
     assert "hush" not in presets.text(whole, {}, epochs=1, comment=f"from {SECRET}")
-    assert "hush" not in str(account.ending(Failure(f"no {SECRET}", f"Traceback\nno {SECRET}")))
+    assert "hush" not in str(trials.ending(Failure(f"no {SECRET}", f"Traceback\nno {SECRET}")))
     hook = sys.excepthook
     try:
         hide_passwords()

@@ -261,7 +261,7 @@ def _hydra(folder: str | None) -> Iterator[Hydra]:
 
 def _check_executor(cfg: DictConfig) -> None:
     """Refuse to run what is planned: trials as Ray tasks."""
-    if cfg.executor.get("_target_") == "pneumonia.executors.ray":
+    if cfg.executor.get("_target_") == "pneumonia.search.executors.ray":
         hint = "Running trials as Ray tasks is planned, and not part of this version"
         raise ConfigErrors([ConfigError("executor", "local", "ray", hint)])
 

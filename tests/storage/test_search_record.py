@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made import NAMES, RANGES, Made, finished
 
-from pneumonia import winner
 from pneumonia.datasets.base import ArraySource, Split
 from pneumonia.errors import UserError
 from pneumonia.reporting import report
+from pneumonia.search import winner
 from pneumonia.storage import search_record
 
 

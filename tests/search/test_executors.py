@@ -13,8 +13,8 @@ from test_trial import config
 
 from pneumonia.config.instantiate import build
 from pneumonia.errors import UserError
-from pneumonia.executors import Failure, LocalExecutor, local, ray
 from pneumonia.files import StorageError
+from pneumonia.search.executors import Failure, LocalExecutor, local, ray
 from pneumonia.training.trial import Result, Task
 
 
@@ -171,7 +171,7 @@ def test_an_interruption_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_options_of_the_group() -> None:
-    built = build({"_target_": "pneumonia.executors.local", "workers": 1}, "executor")
+    built = build({"_target_": "pneumonia.search.executors.local", "workers": 1}, "executor")
     assert isinstance(built, LocalExecutor)
     assert (built.workers, local(workers=3).workers) == (1, 3)
     with pytest.raises(UserError, match="`executor`: expected local"):

@@ -9,11 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
-from pneumonia import disk
 from pneumonia.config.search_space import find
-from pneumonia.disk import Cost
-from pneumonia.oracle import Round
-from pneumonia.plan import Pace, Plan, _times, megabytes
+from pneumonia.search import disk_usage
+from pneumonia.search.disk_usage import Cost
+from pneumonia.search.oracle import Round
+from pneumonia.search.plan import Pace, Plan, _times, megabytes
 from pneumonia.storage import journal
 from pneumonia.training import trial
 from pneumonia.training.trial import Task
@@ -54,7 +54,7 @@ def estimate(
         cfg[group] = {**cfg[group], key: value} if key else value
     cfg |= {"when": {}, "tracking": {"log_models": "all"}, "tuner": {"max_epochs": 2}}
     made = OmegaConf.create(cfg)
-    found = disk.estimate(made, find(made), rounds, epochs=2, images=IMAGES)
+    found = disk_usage.estimate(made, find(made), rounds, epochs=2, images=IMAGES)
     assert found is not None
     return found
 

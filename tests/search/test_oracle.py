@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from pneumonia.config.search_space import Space, find
 from pneumonia.errors import ConfigError
-from pneumonia.oracle import Oracle, Proposal
+from pneumonia.search.oracle import Oracle, Proposal
 
 OBJECTIVE = {"name": "val_auc", "direction": "max"}
 RANGES = {

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pneumonia import files, shell
-from pneumonia.account import Ended
-from pneumonia.budget import Budget
 from pneumonia.errors import UserError
-from pneumonia.executors import Failure
+from pneumonia.search.budget import Budget
+from pneumonia.search.executors import Failure
+from pneumonia.search.trials import Ended
 from pneumonia.signals import Interrupted, Interruption
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Journal

@@ -11,7 +11,7 @@ from test_trial import config
 
 from pneumonia.config.search_space import find
 from pneumonia.errors import ConfigError
-from pneumonia.rehearsal import rehearse
+from pneumonia.search.preflight import rehearse
 
 
 def try_out(folder: Path, model: str = "cnn", **changes: Any) -> dict[str, Any]:

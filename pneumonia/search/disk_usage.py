@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
-from pneumonia.oracle import Round
+from pneumonia.search.oracle import Round
 from pneumonia.tracking.tracker import disk_estimate
 from pneumonia.training import inputs
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pneumonia.crew import Crew, Dismissed
+from pneumonia.search.worker_pool import Crew, Dismissed
 
 SECONDS = 20  # until a test that hangs fails
 

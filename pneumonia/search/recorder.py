@@ -6,8 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pneumonia import account
-from pneumonia.oracle import Proposal
+from pneumonia.search import trials
+from pneumonia.search.oracle import Proposal
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
 
@@ -47,7 +47,7 @@ class Recorder:
                     trial_id=proposal.trial_id,
                     number=proposal.number,
                     name=f"trial {proposal.number}",
-                    values=account.arguments(config, proposal),
+                    values=trials.arguments(config, proposal),
                     tags=proposal.tags | tags,
                 )
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia import account
-from pneumonia.account import Ended
 from pneumonia.errors import UserError
-from pneumonia.executors import Failure
-from pneumonia.oracle import Proposal
-from pneumonia.resumption import Origin, needs
+from pneumonia.search import trials
+from pneumonia.search.executors import Failure
+from pneumonia.search.oracle import Proposal
+from pneumonia.search.resume import Origin, needs
+from pneumonia.search.trials import Ended
 from pneumonia.storage import history, offset
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Event
@@ -37,7 +37,7 @@ def answer(past: History, proposal: Proposal, config: Config) -> Ended | None:
     known = past.trials.get(proposal.trial_id)
     if known is None:
         return None
-    if needs(known.values) != needs(account.arguments(config, proposal)):
+    if needs(known.values) != needs(trials.arguments(config, proposal)):
         raise UserError(
             f"Trial {proposal.trial_id} of this search had other values when it ran. The "
             "search cannot be resumed with this version of the program or its libraries."
@@ -97,7 +97,7 @@ class Fork:
 
     def find(self, proposal: Proposal, config: Config) -> Found | None:
         """Return the finished trial that a proposed one need not repeat."""
-        trial_id = self._valid.get(_key(account.arguments(config, proposal)))
+        trial_id = self._valid.get(_key(trials.arguments(config, proposal)))
         if trial_id is None:
             return None
         past = self._past.trials[trial_id]

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pneumonia import resumption
 from pneumonia.config import compose
 from pneumonia.config.search_space import collapse, find, plain
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
-from pneumonia.resumption import Job
+from pneumonia.search import resume
+from pneumonia.search.resume import Job
 from pneumonia.storage import history, journal, offset, provenance
 from pneumonia.storage.journal import NAME, Journal
 from pneumonia.storage.offset import Cursor
@@ -47,7 +47,7 @@ def begun(*overrides: str) -> Job:
 
 
 def plan(*overrides: str) -> Job:
-    return resumption.plan(*job(*overrides))
+    return resume.plan(*job(*overrides))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         data = load_data(collapse(given.cfg, find(given.cfg).start()))
         splits = (data.train, data.val, data.test)
         rows = [{"split": s.name, "size": len(s), "digest": s.digest} for s in splits]
-        with closing(resumption.claim(Job(given.cfg, folder, {}), uri=None)) as one:
+        with closing(resume.claim(Job(given.cfg, folder, {}), uri=None)) as one:
             one.append(
                 "search_started",
                 search_id="s1",
@@ -87,7 +87,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def test_a_command_without_resume_is_what_it_is() -> None:
     given, overrides = job(*SEARCH)
-    assert resumption.plan(given, overrides) is given
+    assert resume.plan(given, overrides) is given
 
 
 def test_the_same_search_goes_on(begin: Callable[..., Path]) -> None:
@@ -198,7 +198,7 @@ def test_more_budget_is_a_legal_change(begin: Callable[..., Path]) -> None:
     assert plan("resume=s1").is_over
     found = plan("resume=last", "tuner.max_trials=6")
     assert (found.more, found.is_over) == ({"tuner.max_trials": 6}, False)
-    with closing(resumption.claim(found, uri=None)) as one:
+    with closing(resume.claim(found, uri=None)) as one:
         assert one.count == 3
     # From now on it has that budget, whoever goes on with it.
     again = plan("resume=last")
@@ -216,7 +216,7 @@ def test_a_completed_search_is_not_read_again(
     def fail(config: object) -> None:
         raise AssertionError("the data was loaded")
 
-    monkeypatch.setattr(resumption, "load_data", fail)
+    monkeypatch.setattr(resume, "load_data", fail)
     assert plan("resume=s1").is_over
     with pytest.raises(UserError, match=r"dense\.units"):
         plan("resume=s1", "dense.units=8")
@@ -258,7 +258,7 @@ def test_a_search_killed_before_it_began_goes_on(
     monkeypatch.chdir(tmp_path)
     given = begun()
     folder = Path("outputs/one")
-    resumption.claim(Job(given.cfg, folder, {}), uri=None).close()
+    resume.claim(Job(given.cfg, folder, {}), uri=None).close()
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: cnn}}}\n")
     found = plan("resume=last")
@@ -269,7 +269,7 @@ def test_a_search_killed_before_it_began_goes_on(
 def test_a_fork_killed_before_it_began_still_takes_over(begin: Callable[..., Path]) -> None:
     folder = begin(status="completed")
     fork = plan("resume.fork=true", "dense.units=8")
-    resumption.claim(fork, uri=None).close()
+    resume.claim(fork, uri=None).close()
     (fork.folder / ".hydra").mkdir()
     (fork.folder / ".hydra" / "hydra.yaml").write_text(
         "hydra: {runtime: {choices: {model: cnn}}}\n"
@@ -285,7 +285,7 @@ def test_a_fork_killed_before_it_began_still_takes_over(begin: Callable[..., Pat
 def test_a_search_that_still_runs_is_left_alone(begin: Callable[..., Path]) -> None:
     folder = begin()
     with closing(Journal(folder)), pytest.raises(UserError, match="still runs"):
-        resumption.claim(plan("resume=last"), uri=None)
+        resume.claim(plan("resume=last"), uri=None)
 
 
 def test_nothing_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +345,7 @@ def test_a_damaged_configuration_is_named(
 def test_a_damaged_note_on_a_fork_is_named(text: str, begin: Callable[..., Path]) -> None:
     begin(status="completed")
     fork = plan("resume.fork=true", "dense.units=8")
-    resumption.claim(fork, uri=None).close()
+    resume.claim(fork, uri=None).close()
     (fork.folder / ".hydra").mkdir()
     (fork.folder / ".hydra" / "hydra.yaml").write_text(
         "hydra: {runtime: {choices: {model: cnn}}}\n"
@@ -362,7 +362,7 @@ def test_a_journal_that_has_lost_its_end_is_told(
 ) -> None:
     folder = begin()
     Cursor("somewhere", next=5, run_id="0").save(folder / offset.NAME)
-    resumption.claim(plan("resume=last"), uri=None).close()
+    resume.claim(plan("resume=last"), uri=None).close()
     told = "warning: {}/journal.jsonl has lost its end (4 lines), which comes again.\n"
     assert capsys.readouterr().err in (told.format(folder), told.format("outputs/one"))
     (folder / NAME).write_text("")

@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import disk
 from pneumonia.config import search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
@@ -21,9 +20,10 @@ from pneumonia.console.progress import clock_time
 from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
-from pneumonia.disk import Cost
 from pneumonia.errors import UserError
-from pneumonia.oracle import Oracle, Round, capped
+from pneumonia.search import disk_usage
+from pneumonia.search.disk_usage import Cost
+from pneumonia.search.oracle import Oracle, Round, capped
 from pneumonia.storage import history, journal
 
 OUTPUTS = Path("outputs")
@@ -291,7 +291,7 @@ def _cost(
     if data is None:
         return None
     images = {split.name: len(split) for split in (data.train, data.val, data.test)}
-    return disk.estimate(cfg, found, rounds, epochs=epochs, images=images)
+    return disk_usage.estimate(cfg, found, rounds, epochs=epochs, images=images)
 
 
 def _data(config: dict[str, Any]) -> ImageData | None:

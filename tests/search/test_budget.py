@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pneumonia.budget import Budget, BudgetSpent
+from pneumonia.search.budget import Budget, BudgetSpent
 
 NONE: dict[str, Any] = {"seconds": None, "trials": None, "epochs": None}
 

@@ -19,13 +19,13 @@ from pneumonia.console.progress import Progress
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation import plots
-from pneumonia.executors import Failure
-from pneumonia.oracle import Proposal
-from pneumonia.plan import Plan
+from pneumonia.search.executors import Failure
+from pneumonia.search.oracle import Proposal
+from pneumonia.search.plan import Plan
+from pneumonia.search.winner import Evaluation, Winner
 from pneumonia.shell import commands, shown
 from pneumonia.storage.provenance import provenance
 from pneumonia.training.trial import Result
-from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
 

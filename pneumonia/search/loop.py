@@ -12,36 +12,37 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import account, replay, startup, winner
-from pneumonia import plan as planning
-from pneumonia.account import Ended
-from pneumonia.bounds import Bounds
-from pneumonia.budget import BudgetSpent
+from pneumonia import startup
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse, find
 from pneumonia.config.validate import flatten
 from pneumonia.console import summary
 from pneumonia.console.progress import Progress
-from pneumonia.crew import Crew
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.executors import Failure
 from pneumonia.files import GoneError, StorageError
-from pneumonia.oracle import Oracle, Proposal
-from pneumonia.recorder import Recorder
-from pneumonia.rehearsal import rehearse
-from pneumonia.replay import Fork
 from pneumonia.reporting import report
 from pneumonia.reporting.worst_errors import Load
-from pneumonia.resumption import Job
+from pneumonia.search import plan as planning
+from pneumonia.search import replay, trials, winner
+from pneumonia.search.budget import BudgetSpent
+from pneumonia.search.executors import Failure
+from pneumonia.search.oracle import Oracle, Proposal
+from pneumonia.search.preflight import rehearse
+from pneumonia.search.recorder import Recorder
+from pneumonia.search.replay import Fork
+from pneumonia.search.resume import Job
+from pneumonia.search.stopping import Bounds
+from pneumonia.search.trials import Ended
+from pneumonia.search.winner import Evaluation, Winner
+from pneumonia.search.worker_pool import Crew
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
 from pneumonia.tracking.tensorboard import Logs
 from pneumonia.tracking.tracker import Settings, Tracker
 from pneumonia.training import trial
 from pneumonia.training.trial import Result, Task
-from pneumonia.winner import Evaluation, Winner
 
 Config = dict[str, Any]
 
@@ -131,7 +132,7 @@ class Search:
                 search_id=f"s{uuid.uuid4().hex[:11]}",
                 direction=self.objective["direction"],
                 artifacts=[history.CONFIG],
-                **account.beginning(
+                **trials.beginning(
                     data,
                     self.choices,
                     flatten(self.cfg),
@@ -139,7 +140,7 @@ class Search:
                 ),
             )
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
-        self.progress.message(account.prospect(data, self.choices, plan=plan, folder=self.folder))
+        self.progress.message(trials.prospect(data, self.choices, plan=plan, folder=self.folder))
         if reason := self.oracle.shortfall() or self.oracle.scope():
             self.progress.message(reason)
         if self.fork:
@@ -178,7 +179,7 @@ class Search:
         with self.lock:
             known = replay.answer(self.past, proposal, config)
         if known is not None:
-            account.show_replayed(self.progress, known, self.objective["name"])
+            trials.show_replayed(self.progress, known, self.objective["name"])
             self.replayed.add(trial_id)
             self.crew.add(trial_id, known)
             return True
@@ -192,7 +193,7 @@ class Search:
             self.crew.add(trial_id, taken)
             return True
         self.recorder.begin_trial(proposal, config)
-        account.show_trial(self.progress, proposal, config, self.expected)
+        trials.show_trial(self.progress, proposal, config, self.expected)
         if is_alone:
             self.crew.add(trial_id, self._run_trial(proposal, task))
         else:
@@ -223,7 +224,7 @@ class Search:
         found = self.fork.find(proposal, config) if self.fork else None
         if self.fork is None or found is None:
             return None
-        account.show_trial(self.progress, proposal, config, self.expected)
+        trials.show_trial(self.progress, proposal, config, self.expected)
         source = f"{self.fork.origin.search_id}/{found.trial_id}"
         self.recorder.begin_trial(proposal, config, taken_over_from=source)
         for execution, curve in found.curves.items():
@@ -286,7 +287,7 @@ class Search:
                 self.stopped.append(Ended(reached, task.config, outcome))
 
     def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        fields, number = account.ending(outcome), proposal.number
+        fields, number = trials.ending(outcome), proposal.number
         self.progress.trial_end(fields["score"], number=number, failure=fields["reason"])
         self.recorder.tell("trial_ended", trial_id=proposal.trial_id, **fields)
 
@@ -328,10 +329,10 @@ class Search:
         own = first.outcome.classifier if isinstance(first.outcome, Result) else None
         classifier = winner.keep_classifier(best, self.folder, own=own)
         self.load = lambda: trial.assemble(best.config, best.weights)
-        curves = [ended.curve() for ended in account.distinct(ranked)[:5]]
+        curves = [ended.curve() for ended in trials.distinct(ranked)[:5]]
         evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
         preset = winner.write_preset(best, self.choices, self.folder)
-        scores = account.scores_table(best, evaluation)
+        scores = trials.scores_table(best, evaluation)
         rows, name = [ended.row() for ended in ranked], self.objective["name"]
         self.seconds["evaluation"] = time.monotonic() - began
         self._end(
@@ -342,7 +343,7 @@ class Search:
             classifier=classifier,
             reason=self.bounds.note,
             description=summary.description(
-                rows, scores, objective=name, facts=account.facts(data, self.folder)
+                rows, scores, objective=name, facts=trials.facts(data, self.folder)
             ),
         )
         if not self.bounds.note:
@@ -351,7 +352,7 @@ class Search:
         return (
             summary.best_table(rows, objective=name, failed=failed),
             scores,
-            *account.what_next(preset, self.choices, page=self.folder / report.NAME),
+            *trials.what_next(preset, self.choices, page=self.folder / report.NAME),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
 
