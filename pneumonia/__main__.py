@@ -2,7 +2,7 @@
 
 import sys
 
-from pneumonia.cli import main
+from pneumonia.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -117,7 +117,7 @@ def mlflow_ui(project: Path) -> Iterator[str]:
     log = project / "ui.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pneumonia.ui", "--port", port],
+            [sys.executable, "-m", "pneumonia.cli.ui", "--port", port],
             cwd=project, env=_environment(), stdout=file, stderr=file,
             start_new_session=True,
         )  # fmt: skip

@@ -35,7 +35,8 @@ RANDOM = (
 # Ends itself when the first two trials have trained an epoch each.
 ENDED = """
 import os, signal, sys, threading, time
-from pneumonia import cli, startup
+from pneumonia import startup
+from pneumonia.cli import main as cli
 startup.start()
 from pneumonia.training import trial
 run, meeting = trial.run, threading.Barrier(2, timeout=60)

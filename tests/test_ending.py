@@ -27,7 +27,7 @@ from test_search import (
     start,
 )
 
-from pneumonia import cli
+from pneumonia.cli import main
 from pneumonia.storage import journal
 from pneumonia.storage.journal import Journal
 
@@ -38,7 +38,7 @@ SEARCH = (*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
 # Sends itself a signal, as a terminal or the system would, after an epoch of the second trial.
 SIGNALLED = """
 import os, signal, sys
-from pneumonia import cli
+from pneumonia.cli import main as cli
 from pneumonia.storage import journal
 append = journal.Journal.append
 def append_and_signal(self, kind, /, **fields):
@@ -186,7 +186,7 @@ def test_a_signal_ends_the_computing_of_features_after_the_batch(
     monkeypatch.setattr(feature_cache, "_batches", batches)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pneumonia", *TRAIN, "dataset.train=300"])
-    assert cli.main() == 130
+    assert main.main() == 130
     assert "Interrupted. To go on: pneumonia resume=last" in capsys.readouterr().err
     assert done == [0]
     assert list((tmp_path / "outputs" / "features").glob("*.part")) == []
@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
 ) -> None:
     monkeypatch.chdir("/sys")
     monkeypatch.setattr(sys, "argv", ["pneumonia", *TRAIN])
-    assert cli.main() == 2
+    assert main.main() == 2
     said = capsys.readouterr().err
     assert said.startswith("`hydra.run.dir`: expected a folder that can be made and written to.")
     assert said.count("\n") == 1
@@ -265,7 +265,7 @@ def test_a_plan_says_all_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pneumonia", *SMALL, "tuner.max_epochs=9", how])
-    assert cli.main() == 0
+    assert main.main() == 0
     said = capsys.readouterr().out
     assert "hyperband over efficientnet_lite0: 23 trials, at most 75 epochs, time unknown" in said
     rows = [line.split() for line in said.splitlines()[5:11]]
@@ -298,7 +298,7 @@ def test_a_plan_says_why_there_are_few_trials_and_what_is_odd_about_the_images(
     units = 'dense.units="choice(8, 16)"'
     options += ["tuner=bayesian", "tuner.max_trials=100", units]
     monkeypatch.setattr(sys, "argv", ["pneumonia", *options])
-    assert cli.main() == 0
+    assert main.main() == 0
     said = capsys.readouterr().out
     assert "bayesian over cnn: 2 trials, " in said
     for line in (
@@ -320,7 +320,7 @@ def test_a_plan_knows_the_time_of_searches_of_the_same_model_and_images(
         ((*SEARCH, "dataset.train=200"), "time unknown"),
     ):
         monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments, "--dry-run"])
-        assert cli.main() == 0
+        assert main.main() == 0
         assert expected in capsys.readouterr().out
     assert sorted(ran.project.rglob("*")) == files
     assert json.loads((ran.folder / journal.NAME).read_text().splitlines()[-1])

@@ -39,7 +39,7 @@ Arrays = dict[str, Any]
 RUNNER = """
 import contextlib, io, json, os, sys, time, traceback
 from pathlib import Path
-from pneumonia import cli
+from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking
 tracking.prepare = lambda: None  # a process for MLflow, of which no case has need
 out, results = sys.stdout, []

@@ -27,7 +27,7 @@ from chaos import moments
 from omegaconf import OmegaConf
 from PIL import Image
 
-from pneumonia import cli
+from pneumonia.cli import main
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.chest_phantom import phantom
@@ -71,7 +71,7 @@ SECRETS = {
 # sent to MLflow.
 KILLED = """
 import json, os, signal, sys, time
-from pneumonia import cli
+from pneumonia.cli import main as cli
 from pneumonia.storage import journal
 append, promoted = journal.Journal.append, set()
 def append_and_die(self, kind, /, **fields):
@@ -251,7 +251,7 @@ def command(
     def call(project: Path, *arguments: str) -> Ran:
         monkeypatch.chdir(project)
         monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
-        status, said = cli.main(), capsys.readouterr()
+        status, said = main.main(), capsys.readouterr()
         assert searches(project), said.err
         return Ran(project, searches(project)[-1], status, said.out, said.err)
 
@@ -749,7 +749,7 @@ def test_a_wrong_value_in_a_choice_is_told_before_the_first_trial(
     monkeypatch.chdir(tmp_path)
     arguments = [*GRID, 'model.layer="choice(block2b_add, nothing)"']
     monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
-    assert cli.main() == 2
+    assert main.main() == 2
     assert "`model.layer`: expected the name of a layer" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia import predict
+from pneumonia.cli import predict
 from pneumonia.tracking.mlflow_model import write_model
 
 CHAMPION = "models:/pneumonia@champion"

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pneumonia import terminal
-from pneumonia.arguments import run
+from pneumonia.cli.common import run
 from pneumonia.config import presets
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.reporting import (

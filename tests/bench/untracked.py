@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
-from pneumonia import cli
+from pneumonia.cli import main
 from pneumonia.tracking import tracker
 
 
@@ -21,4 +21,4 @@ if __name__ == "__main__":
     tracker.check = _nothing
     tracker.Tracker.__enter__ = lambda self: self  # type: ignore[method-assign]
     tracker.Tracker.close = _nothing  # type: ignore[method-assign]
-    sys.exit(cli.main())
+    sys.exit(main.main())

@@ -172,7 +172,10 @@ def _torment(
 def _others(project: Path) -> list[str]:
     """Run the commands that read the store; return those that a kill has made useless."""
     found = []
-    for module, *arguments in (["pneumonia.compare"], ["pneumonia.predict", "model=m", __file__]):
+    for module, *arguments in (
+        ["pneumonia.cli.compare"],
+        ["pneumonia.cli.predict", "model=m", __file__],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=project,

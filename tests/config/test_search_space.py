@@ -446,7 +446,7 @@ def test_ranges_can_be_sent_and_compared() -> None:
 def test_importing_it_imports_neither_keras_nor_mlflow() -> None:
     code = (
         "import sys, pneumonia.config.search_space, pneumonia.config.validate; "
-        "import pneumonia.config.compose, pneumonia.cli; "
+        "import pneumonia.config.compose, pneumonia.cli.main; "
         "print([m for m in ('keras', 'keras_tuner', 'tensorflow', 'mlflow') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -238,7 +238,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (
         [
-            "+hydra.callbacks.x={_target_: pneumonia.multirun.Compare, "
+            "+hydra.callbacks.x={_target_: pneumonia.cli.multirun.Compare, "
             "a: {_target_: os.system, command: 'touch executed'}}"
         ],
         "`hydra.callbacks.x`: expected a mapping whose only",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia import predict
+from pneumonia.cli import predict
 from pneumonia.datasets import decode as inference
 from pneumonia.errors import UserError
 

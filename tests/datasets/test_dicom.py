@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia import predict
+from pneumonia.cli import predict
 from pneumonia.datasets import decode, dicom
 from pneumonia.datasets.image_files import MAX_PIXELS
 from pneumonia.errors import DataError, UserError

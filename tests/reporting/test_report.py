@@ -16,9 +16,9 @@ import pytest
 from made import RANGES, Made, finished
 from omegaconf import OmegaConf
 
+from pneumonia.cli.multirun import Compare
 from pneumonia.errors import UserError
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.multirun import Compare
 from pneumonia.reporting import page, report, score_sections
 from pneumonia.shell import shown
 from pneumonia.storage import search_record

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from samples import NAMES, Project, halves, write_images
 
-from pneumonia import predict
+from pneumonia.cli import predict
 from pneumonia.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,8 @@ from test_tracker import (
     write_search,
 )
 
-from pneumonia import cli, shell
+from pneumonia import shell
+from pneumonia.cli import main
 from pneumonia.config.schema import URI
 from pneumonia.errors import ConfigError
 from pneumonia.tracking import sqlite_store
@@ -341,7 +342,7 @@ def test_a_folder_in_which_no_search_can_run_is_refused_first(
     Path(name).mkdir()
     monkeypatch.chdir(name)
     monkeypatch.setattr(sys, "argv", ["pneumonia", "experiment=demo"])
-    assert cli.main() == 2
+    assert main.main() == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("`current folder`: expected a path ")
     assert list(Path.cwd().iterdir()) == []

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pneumonia.cli.ui import serve_ui
 from pneumonia.errors import ConfigError
 from pneumonia.process import process_start
 from pneumonia.storage import offset
@@ -41,7 +42,6 @@ from pneumonia.tracking.tracker import (
     fetch_classifier,
     search_run_id,
 )
-from pneumonia.ui import serve_ui
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = b"not a real classifier"
@@ -850,7 +850,7 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
     write_search(folder, (0.7,))
     track(folder, settings)
     port = free_port()
-    command = [sys.executable, "-m", "pneumonia.ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pneumonia.cli.ui", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Path("ui.log").open("wb") as log:
         process = subprocess.Popen(

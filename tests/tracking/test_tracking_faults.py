@@ -40,7 +40,7 @@ from test_tracker import (
     write_search,
 )
 
-from pneumonia import compare, export, predict, ui
+from pneumonia.cli import compare, export, predict, ui
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.storage import history, offset
 from pneumonia.storage.journal import Journal

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumonia import terminal
-from pneumonia.arguments import output_format, run, split, threshold
+from pneumonia.cli.common import output_format, run, split, threshold
 from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
+    from pneumonia.cli.predict_output import Prediction
     from pneumonia.datasets.decode import Classify
     from pneumonia.models.gradcam import Explain
-    from pneumonia.prediction import Prediction
     from pneumonia.tracking.model_lookup import FoundModel
 
 UNREADABLE = 1
@@ -124,9 +124,9 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _run(options: Options) -> int:
+    from pneumonia.cli.predict_output import NOTE, printable, render, write
     from pneumonia.datasets import decode
     from pneumonia.models import overlays
-    from pneumonia.prediction import NOTE, printable, render, write
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
@@ -161,9 +161,9 @@ def _predict(
     paths: Sequence[Path], model: FoundModel, batch_size: int, *, places: Mapping[Path, Path]
 ) -> list[Prediction]:
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
+    from pneumonia.cli.predict_output import decide
     from pneumonia.datasets import decode
     from pneumonia.models import overlays
-    from pneumonia.prediction import decide
 
     classify: Classify | None = None
     explain: Explain | None = None

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, write_images
 
-from pneumonia import export, predict
+from pneumonia.cli import export, predict
 from pneumonia.datasets import decode
 from pneumonia.models import backbones, classifier, heads, litert
 
 pytestmark = pytest.mark.usefixtures("started")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia.arguments import output_format, split, threshold
+from pneumonia.cli.common import output_format, split, threshold
 from pneumonia.errors import ConfigError, without_passwords
 
 LIMIT = 20

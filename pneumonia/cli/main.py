@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from pneumonia import multirun
+    from pneumonia.cli import multirun
     from pneumonia.config import compose
 
     try:
@@ -233,8 +233,8 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
     Returns:
         The arguments as Hydra takes them, and the configs of the searches that it is to run.
     """
+    from pneumonia.cli.hydra_args import parse
     from pneumonia.config import compose
-    from pneumonia.options import parse
 
     arguments = ["plan=true" if item == _DRY_RUN else item for item in arguments]
     args = parse(arguments)
@@ -414,7 +414,7 @@ def _describe_groups() -> list[str]:
 
 def _conf() -> Path:
     """Return the folder of the config files, as `composing.find_conf` does, without Hydra."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pneumonia import records
+from pneumonia.cli import runs_table
 from pneumonia.errors import ConfigError
 from pneumonia.tracking.runs import Run
 
@@ -51,17 +51,17 @@ TRIALS = [
 
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
-    return [records.trial_record(run, SEARCH) for run in TRIALS]
+    return [runs_table.trial_record(run, SEARCH) for run in TRIALS]
 
 
 def test_a_search_is_its_params_metrics_and_tags_by_their_names() -> None:
-    row = records.search_record(SEARCH)
+    row = runs_table.search_record(SEARCH)
     assert row["search"] == "a" * 8
     assert row["score"] == row["val_auc"] == 0.9
     assert (row["dense.units"], row["dense.dropout"]) == ("choice(8, 16)", 0.1)
     assert (row["status"], row["winner"]) == ("completed", "0001")
     assert "mlflow.user" not in row
-    columns = records.columns_of_searches([row])
+    columns = runs_table.columns_of_searches([row])
     assert columns == ["search", "started", "name", "status", "trials", "score", "test_auc"]
 
 
@@ -71,7 +71,7 @@ def test_a_trial_has_the_metrics_of_its_best_epoch(rows: list[dict[str, Any]]) -
     assert [row["is_winner"] for row in rows] == [False, True, False]
     assert rows[0]["optimizer.weight_decay"] is None
     assert rows[0]["training.retrain"] is False
-    columns = records.columns_of_trials(rows, TRIALS[0].params)
+    columns = runs_table.columns_of_trials(rows, TRIALS[0].params)
     assert columns == ["trial", "score", "best_epoch", "seconds", "status", "dense.units"]
 
 
@@ -96,7 +96,7 @@ def test_a_trial_has_the_metrics_of_its_best_epoch(rows: list[dict[str, Any]]) -
     ],
 )
 def test_conditions(text: str, trials: list[int], rows: list[dict[str, Any]]) -> None:
-    assert [row["trial"] for row in records.filtered(rows, text)] == trials
+    assert [row["trial"] for row in runs_table.filtered(rows, text)] == trials
 
 
 @pytest.mark.parametrize(
@@ -111,26 +111,29 @@ def test_conditions(text: str, trials: list[int], rows: list[dict[str, Any]]) ->
     ],
 )
 def test_order(text: str, trials: list[int], rows: list[dict[str, Any]]) -> None:
-    assert [row["trial"] for row in records.ordered(rows, text)] == trials
+    assert [row["trial"] for row in runs_table.ordered(rows, text)] == trials
 
 
 def test_columns(rows: list[dict[str, Any]]) -> None:
-    assert records.chosen("trial, val_auc", ["score"], rows) == ["trial", "val_auc"]
-    assert records.chosen("+val_auc,score", ["score"], rows) == ["score", "val_auc"]
-    assert set(records.chosen("all", ["score"], rows)) == {name for row in rows for name in row}
+    assert runs_table.chosen("trial, val_auc", ["score"], rows) == ["trial", "val_auc"]
+    assert runs_table.chosen("+val_auc,score", ["score"], rows) == ["score", "val_auc"]
+    assert set(runs_table.chosen("all", ["score"], rows)) == {name for row in rows for name in row}
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda rows: records.filtered(rows, "score"), "`filter`: expected conditions such as"),
+        (lambda rows: runs_table.filtered(rows, "score"), "`filter`: expected conditions such as"),
         (
-            lambda rows: records.filtered(rows, "dense.unit>3"),
+            lambda rows: runs_table.filtered(rows, "dense.unit>3"),
             "`filter`: expected the name of a column. Received: 'dense.unit'. "
             "The nearest is `dense.units`.",
         ),
-        (lambda rows: records.ordered(rows, "-scor"), "`sort`: expected the name of a column"),
-        (lambda rows: records.chosen("a,b", [], rows), "`columns`: expected the name of a column"),
+        (lambda rows: runs_table.ordered(rows, "-scor"), "`sort`: expected the name of a column"),
+        (
+            lambda rows: runs_table.chosen("a,b", [], rows),
+            "`columns`: expected the name of a column",
+        ),
     ],
 )
 def test_mistakes(call: Any, message: str, rows: list[dict[str, Any]]) -> None:
@@ -143,7 +146,7 @@ def test_the_three_forms(rows: list[dict[str, Any]]) -> None:
     rows[0]["score"] = 1 / 3
     rows[1]["score"] = math.nan
     columns = ["trial", "score", "seconds", "dense.activation", "is_winner"]
-    text = str(records.as_table(rows, columns, title="3 trials", notes=["A note."]))
+    text = str(runs_table.as_table(rows, columns, title="3 trials", notes=["A note."]))
     assert text.splitlines() == [
         "3 trials",
         "",
@@ -155,20 +158,20 @@ def test_the_three_forms(rows: list[dict[str, Any]]) -> None:
         "",
         "A note.",
     ]
-    parsed = list(csv.DictReader(io.StringIO(records.as_csv(rows, columns))))
+    parsed = list(csv.DictReader(io.StringIO(runs_table.as_csv(rows, columns))))
     assert [row["score"] for row in parsed] == [str(1 / 3), "", ""]
     assert parsed[1]["is_winner"] == "true"
-    assert json.loads(records.as_json(rows, columns))[0]["score"] == 1 / 3
-    assert json.loads(records.as_json(rows, columns))[1]["score"] is None
+    assert json.loads(runs_table.as_json(rows, columns))[0]["score"] == 1 / 3
+    assert json.loads(runs_table.as_json(rows, columns))[1]["score"] is None
 
 
 def test_no_rows_are_a_table_too() -> None:
-    assert records.filtered([], "a>1") == records.ordered([], "a") == []
-    assert "0 trials" in str(records.as_table([], ["trial"], title="0 trials"))
-    assert records.as_csv([], ["trial"]) == "trial\n"
+    assert runs_table.filtered([], "a>1") == runs_table.ordered([], "a") == []
+    assert "0 trials" in str(runs_table.as_table([], ["trial"], title="0 trials"))
+    assert runs_table.as_csv([], ["trial"]) == "trial\n"
 
 
 def test_csv_has_no_formulas_and_its_numbers_stay_numbers() -> None:
     rows = [{"trial": 1, "-note": "=1+1", "score": -0.5, "is_winner": True, "list": [1, -2]}]
-    text = records.as_csv(rows, list(rows[0]))
+    text = runs_table.as_csv(rows, list(rows[0]))
     assert text == "trial,'-note,score,is_winner,list\n1,'=1+1,-0.5,true,\"[1, -2]\"\n"

@@ -23,13 +23,13 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia import compare
-from pneumonia.compare_arguments import parse
+from pneumonia.cli import compare
+from pneumonia.cli.compare_arguments import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
 from pneumonia.storage import journal
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEARCH = (
     *("dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60"),
     *("dataset.image_size=32", "model.image_size=32", "model.layer=block2b_add", "dense.units=8"),
@@ -314,7 +314,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_heavy_is_imported_before_the_arguments_are_right() -> None:
     code = (
-        "import sys; from pneumonia import compare; compare.main(['tset=a']); "
+        "import sys; from pneumonia.cli import compare; compare.main(['tset=a']); "
         "sys.exit(any(name in sys.modules for name in ('mlflow', 'numpy', 'omegaconf', 'rich')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)

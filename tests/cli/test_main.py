@@ -20,15 +20,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia import cli, compare, export, options, predict
+from pneumonia.cli import compare, export, hydra_args, predict
+from pneumonia.cli import main as cli
+from pneumonia.cli.ui import serve_ui
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
 from pneumonia.reporting import report
 from pneumonia.search.resume import Job
 from pneumonia.storage.journal import Journal
-from pneumonia.ui import serve_ui
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -133,7 +134,8 @@ def test_help_is_quick_and_names_every_option(tmp_path: Path, run: Any) -> None:
 
 def test_config_is_shown_without_heavy_imports(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv = ['pneumonia', '--cfg', 'job']; from pneumonia.cli import main; "
+        "import sys; sys.argv = ['pneumonia', '--cfg', 'job']; "
+        "from pneumonia.cli.main import main; "
         "status = main(); "
         "heavy = [m for m in ('tensorflow', 'keras', 'mlflow', 'sklearn') if m in sys.modules]; "
         "print('heavy', status, heavy)"
@@ -394,7 +396,8 @@ QUICK = """
 import sys, types
 from concurrent.futures import Future
 import pneumonia
-from pneumonia import cli, startup
+from pneumonia import startup
+from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking
 from pneumonia.datasets import cache as loading
 def run(job, journal, settings):
@@ -590,7 +593,7 @@ def test_every_command_that_is_documented_is_sound(
         parse = {"compare": compare.parse, "predict": predict.parse, "export": export.parse}
         parse.get(program.rpartition("-")[2], list)(arguments)
         return
-    args = options.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
+    args = hydra_args.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
     if not args.shell_completion:
         prepared = compose.prepare(args.overrides)
         compose.check(prepared, folder=args.config_dir, multirun=args.multirun)
@@ -865,7 +868,10 @@ def test_mistakes_in_an_option_of_another_group(
         (["hydra.verbose=3"], "`hydra`: expected what Hydra can use. Received: "),
         (["-m", "+hydra.launcher.n_jobs=2", "seed=1,2"], "`hydra.launcher`: expected what Hydra"),
         (["-m", "hydra.launcher._target_=os.system", "seed=1,2"], "Invalid plugin 'os.system'"),
-        (["+hydra.callbacks.x={_target_: pneumonia.multirun.Compare, a: 3}"], "takes no arguments"),
+        (
+            ["+hydra.callbacks.x={_target_: pneumonia.cli.multirun.Compare, a: 3}"],
+            "takes no arguments",
+        ),
     ],
     ids=str,
 )

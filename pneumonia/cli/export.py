@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia import arguments, terminal
+from pneumonia import terminal
+from pneumonia.cli import common
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
 
@@ -85,7 +86,7 @@ def main(given: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 for a mistake of the user, told in a message; 130 when interrupted.
     """
-    return arguments.run(_tell, given, text=_HELP)
+    return common.run(_tell, given, text=_HELP)
 
 
 def parse(given: Sequence[str]) -> Options:
@@ -94,7 +95,7 @@ def parse(given: Sequence[str]) -> Options:
     Raises:
         ConfigError: For an unknown key or a value that does not fit.
     """
-    names, values = arguments.split(given, _KEYS, named="an image")
+    names, values = common.split(given, _KEYS, named="an image")
     kind = values.get("format", FORMATS[0])
     if kind not in FORMATS:
         raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumonia import terminal
-from pneumonia.arguments import run
-from pneumonia.compare_arguments import Options, parse
+from pneumonia.cli.common import run
+from pneumonia.cli.compare_arguments import Options, parse
 from pneumonia.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pneumonia.cli.runs_table import Record
     from pneumonia.console.summary import Table
-    from pneumonia.records import Record
     from pneumonia.tracking.runs import Run, Runs
 
 _HELP = """\
@@ -125,7 +125,7 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
 
 
 def _compare(runs: Runs, options: Options) -> None:
-    from pneumonia import comparison
+    from pneumonia.cli import comparison
 
     found = []
     for name in options.test:
@@ -150,7 +150,7 @@ def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
     trial = runs.trial(name, key="test")
     search = runs.of_trial(trial)
     if trial.tags.get("trial_id") != search.tags.get("winner"):
-        from pneumonia.comparison import commands_again
+        from pneumonia.cli.comparison import commands_again
 
         export, train = commands_again(search, name, "it.yaml", store)
         hint = (
@@ -174,46 +174,48 @@ class _Listing:
 
 
 def _list(runs: Runs, options: Options) -> None:
-    from pneumonia import records
+    from pneumonia.cli import runs_table
 
     listing = _trials(runs, options) if options.searches else _searches(runs)
     made, columns = listing.records, listing.columns
-    kept = records.ordered(records.filtered(made, options.filter), options.sort)
+    kept = runs_table.ordered(runs_table.filtered(made, options.filter), options.sort)
     if options.columns:
-        columns = records.chosen(options.columns, columns, made)
+        columns = runs_table.chosen(options.columns, columns, made)
     if options.format == "csv":
-        _write(records.as_csv(kept, columns), options.output)
+        _write(runs_table.as_csv(kept, columns), options.output)
     elif options.format == "json":
-        _write(records.as_json(kept, columns), options.output)
+        _write(runs_table.as_json(kept, columns), options.output)
     else:
         shown = kept[: options.limit or len(kept)]
         count = f"{len(shown)} of {len(made)}" if len(shown) < len(made) else str(len(made))
         noun = listing.one if len(made) == 1 else listing.several
         order = f"by {options.sort}" if options.sort else listing.order
         title = f"{count} {noun}, {order}"
-        _write(records.as_table(shown, columns, title=title, notes=listing.notes), options.output)
+        _write(
+            runs_table.as_table(shown, columns, title=title, notes=listing.notes), options.output
+        )
 
 
 def _searches(runs: Runs) -> _Listing:
-    from pneumonia import records
+    from pneumonia.cli import runs_table
 
-    made = [records.search_record(run) for run in runs.searches()]
-    columns = records.columns_of_searches(made)
+    made = [runs_table.search_record(run) for run in runs.searches()]
+    columns = runs_table.columns_of_searches(made)
     notes = ["`pneumonia-compare SEARCH` lists the trials of one."]
     return _Listing(made, "search", "searches", "the latest first", columns, notes)
 
 
 def _trials(runs: Runs, options: Options) -> _Listing:
     """Return the trials of some searches, the best first."""
-    from pneumonia import records
+    from pneumonia.cli import runs_table
 
     searches = [runs.search(name, key="arguments") for name in options.searches]
     trials = {one.run_id: runs.trials([one]) for one in searches}
-    made = [records.trial_record(run, one) for one in searches for run in trials[one.run_id]]
+    made = [runs_table.trial_record(run, one) for one in searches for run in trials[one.run_id]]
     least = {one.params.get("objective.direction") == "min" for one in searches} == {True}
-    made = records.ordered(made, "score" if least else "-score") if made else made
+    made = runs_table.ordered(made, "score" if least else "-score") if made else made
     names = dict.fromkeys(name for runs in trials.values() for run in runs for name in run.params)
-    columns = records.columns_of_trials(made, names)
+    columns = runs_table.columns_of_trials(made, names)
     objectives = " or ".join(dict.fromkeys(one.params["objective.name"] for one in searches))
     winners = [one for one in made if one["is_winner"]]
     notes = [f"The winner of {one['search']} is trial {one['trial']}." for one in winners]
@@ -224,7 +226,7 @@ def _trials(runs: Runs, options: Options) -> _Listing:
 def _write(result: Table | str, output: Path | None) -> None:
     """Write a result to a file, or to standard output."""
     if output is not None:
-        from pneumonia.prediction import write
+        from pneumonia.cli.predict_output import write
 
         write(str(result), output)
     elif isinstance(result, str):

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, halves, pixels, write_images
 
-from pneumonia import predict
+from pneumonia.cli import predict
 from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import metadata
 from pneumonia.tracking.mlflow_store import make_ready
 from pneumonia.tracking.tracker import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -45,7 +45,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     (tmp_path / "scans" / "text.jpg").write_text("no image")
     (tmp_path / "scans" / "notes.txt").write_text("not looked at")
     scans = str(tmp_path / "scans")
-    ran = spawn("pneumonia.predict", scans, "threshold=0.5", folder=project.folder)
+    ran = spawn("pneumonia.cli.predict", scans, "threshold=0.5", folder=project.folder)
     assert ran.returncode == 1
     errors = ran.stderr.splitlines()
     assert len(errors) == 3
@@ -69,7 +69,7 @@ def test_help_is_quick_and_names_every_key(tmp_path: Path, spawn: Spawn) -> None
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        ran = spawn("pneumonia.predict", "--help", folder=tmp_path)
+        ran = spawn("pneumonia.cli.predict", "--help", folder=tmp_path)
         seconds.append(time.perf_counter() - start)
     assert ran.returncode == 0
     assert statistics.median(seconds) < 0.5
@@ -89,7 +89,7 @@ def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path
     if has_store:
         make_ready(Settings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path)))
     code = (
-        "import sys; from pneumonia.predict import main; status = main(['a.png']); "
+        "import sys; from pneumonia.cli.predict import main; status = main(['a.png']); "
         "print(status, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -336,7 +336,8 @@ def test_heat_maps_in_a_folder_and_beside_the_images(
 @pytest.mark.slow
 def test_a_thousand_images_take_the_memory_of_a_batch(here: Project, tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from pneumonia.predict import main; status = main(sys.argv[1:]); "
+        "import resource, sys; from pneumonia.cli.predict import main; "
+        "status = main(sys.argv[1:]); "
         "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     Image.fromarray(pixels(512, 512)).save(tmp_path / "one.png")

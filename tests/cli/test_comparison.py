@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumonia import comparison, files
+from pneumonia import files
+from pneumonia.cli import comparison
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import delong, mcnemar
 from pneumonia.tracking.runs import Run

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pneumonia import terminal
-from pneumonia.arguments import run
+from pneumonia.cli.common import run
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.shell import commands
 from pneumonia.tracking.mlflow_store import Store
