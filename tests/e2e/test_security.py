@@ -31,7 +31,7 @@ from pneumonia.models import classifier, torch_weights
 from pneumonia.search import trials
 from pneumonia.search.executors import Failure
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TRACE = "executed"
 
 

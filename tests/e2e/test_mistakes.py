@@ -28,7 +28,7 @@ from test_validate import MISTAKES
 
 from pneumonia.datasets import dicom
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")
 TRACE = "executed"
 

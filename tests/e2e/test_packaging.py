@@ -14,7 +14,7 @@ import pytest
 from pneumonia.datasets import dicom
 from pneumonia.models import litert
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = (
     *("dataset=phantom", "dataset.train=60", "dataset.val=40", "dataset.test=40"),
     *("dataset.image_size=32", "model.image_size=32", "model.layer=block2b_add"),

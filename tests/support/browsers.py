@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WAIT = 60.0  # seconds; two busy cores draw MLflow's UI slowly
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ from pneumonia.storage.journal import NAME, Event
 from pneumonia.tracking import tracker
 from pneumonia.tracking.settings import prepare_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Small, so that a trial takes a tenth of a second.
 SMALL = (
     *("dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60"),
