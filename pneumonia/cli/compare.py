@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import terminal
+from pneumonia import tables, terminal
 from pneumonia.cli.common import run
 from pneumonia.cli.compare_arguments import Options, parse
 from pneumonia.errors import ConfigError
 
 if TYPE_CHECKING:
     from pneumonia.cli.runs_table import Record
-    from pneumonia.console.summary import Table
+    from pneumonia.tables import Table
     from pneumonia.tracking.runs import Run, Runs
 
 _HELP = """\
@@ -232,9 +232,7 @@ def _write(result: Table | str, output: Path | None) -> None:
     elif isinstance(result, str):
         terminal.write(result, sys.stdout)
     else:
-        from pneumonia.console import summary
-
-        summary.show(result)
+        tables.show(result)
 
 
 if __name__ == "__main__":

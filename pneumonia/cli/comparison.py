@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pneumonia import files
 from pneumonia.config import presets
-from pneumonia.console.summary import Table
 from pneumonia.errors import UserError
 from pneumonia.evaluation.significance import Difference, delong, mcnemar
 from pneumonia.shell import command
+from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
 
 FILE = "predictions.csv"

@@ -413,7 +413,7 @@ def _describe_groups() -> list[str]:
 
 
 def _conf() -> Path:
-    """Return the folder of the config files, as `composing.find_conf` does, without Hydra."""
+    """Return the folder of the config files, as `compose.find_conf` does, without Hydra."""
     package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 

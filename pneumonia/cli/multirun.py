@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-import pneumonia.composing  # noqa: F401 - for its resolvers, in a launcher's processes too
+import pneumonia.config.compose  # noqa: F401 - for its resolvers, in a launcher's processes too
 from pneumonia import shell, terminal
 from pneumonia.errors import UserError, without_passwords
 

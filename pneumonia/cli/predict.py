@@ -124,8 +124,9 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _run(options: Options) -> int:
-    from pneumonia.cli.predict_output import NOTE, printable, render, write
+    from pneumonia.cli.predict_output import NOTE, render, write
     from pneumonia.datasets import decode
+    from pneumonia.formatting import printable
     from pneumonia.models import overlays
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings

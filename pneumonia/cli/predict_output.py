@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from pneumonia.errors import UserError
 from pneumonia.files import as_csv
+from pneumonia.formatting import printable
 from pneumonia.tracking.model_lookup import FoundModel
 
 NOTE = "Not for clinical use."
@@ -65,11 +66,6 @@ def render(predictions: Sequence[Prediction], model: FoundModel, format: str) ->
         "predictions": rows,
     }
     return json.dumps(body, indent=2) + "\n"
-
-
-def printable(text: str) -> str:
-    """Return a text of others, which may hold what would move a terminal's cursor, without that."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def write(text: str, output: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from pneumonia import files
 from pneumonia.config.suggestions import nearest
-from pneumonia.console.progress import clock_time, short
-from pneumonia.console.summary import Table
 from pneumonia.errors import ConfigError
+from pneumonia.formatting import clock_time, short
+from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
 
 Record: TypeAlias = dict[str, Any]

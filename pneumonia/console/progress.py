@@ -15,6 +15,7 @@ from pneumonia.console.eta import Pace
 from pneumonia.console.leaderboard import Place, Standings
 from pneumonia.console.live import Cells, Picture, Scene
 from pneumonia.console.screen import Screen
+from pneumonia.formatting import clock_time, short
 
 Form: TypeAlias = Literal["auto", "live", "plain"] | bool
 
@@ -321,17 +322,3 @@ def _pairs(values: Mapping[str, object]) -> list[str]:
 
 def _join(*parts: str) -> str:
     return " · ".join(part for part in parts if part)
-
-
-def clock_time(seconds: float) -> str:
-    """Return a duration as minutes and seconds, 0:41, or hours, 1:02:03."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def short(value: object) -> str:
-    """Return a value with the digits that matter: four of a float, all of anything else."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

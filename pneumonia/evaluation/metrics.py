@@ -25,6 +25,11 @@ from pneumonia.evaluation.bootstrap import (
     resample,
 )
 
+_NAMES = {
+    "auc": "AUC",
+    "f1": "F1",
+    "brier": "Brier score",
+}
 DECIDED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1")
 """The metrics that depend on the threshold."""
 
@@ -269,3 +274,8 @@ def _value(name: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 
     sample = arrange(*_flatten(y_true, y_score), threshold)
     values = measure(sample, np.ones((1, len(sample.positive))))
     return float(values[0, NAMES.index(name)])
+
+
+def score_name(name: str) -> str:
+    """Return what people call a score, such as 'AUC'."""
+    return _NAMES.get(name, name.replace("_", " "))

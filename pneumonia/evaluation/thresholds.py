@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pneumonia.evaluation.metrics import operating_points
+from pneumonia.evaluation.metrics import Scores, operating_points
 
 Floats = NDArray[np.float64]
 
@@ -174,3 +174,26 @@ def _nearest_half(cuts: Floats, goodness: Floats) -> float:
     """Return the best cut; of several as good within rounding, the one nearest to 0.5."""
     best = cuts[goodness >= goodness.max() - 1e-12]
     return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def decided(decision: Decision, chosen: Scores, *, prevalence: float | None) -> list[str]:
+    """Return how a classifier decides, in sentences.
+
+    Args:
+        decision: How.
+        chosen: The scores at its threshold.
+        prevalence: The share of positives where it will be used, if it is known.
+    """
+    lines = [f"The classifier's own threshold is {decision.threshold:.4g}: {decision.statement}."]
+    if decision.temperature != 1:
+        lines.append(
+            f"Its logits are divided by {decision.temperature:.4g}, the temperature that fits val."
+        )
+    if prevalence is not None:
+        rates = chosen.sensitivity.value, chosen.specificity.value
+        positive, negative = predictive_values(*rates, prevalence)
+        lines.append(
+            f"At a prevalence of {prevalence:.1%}, {positive:.1%} of its positive decisions would "
+            f"be right, and {negative:.1%} of its negative ones."
+        )
+    return lines

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia.console.progress import short
+from pneumonia.formatting import short
 from pneumonia.storage.search_record import Trial
 
 Json = dict[str, Any]

@@ -16,9 +16,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pneumonia.console.summary import Table
 from pneumonia.reporting.figures import Figure
 from pneumonia.reporting.worst_errors import Picture
+from pneumonia.tables import Table
 
 MOST_BYTES = 9_000_000
 """What a page never exceeds; plotly.js alone is 4.8 MB of it."""

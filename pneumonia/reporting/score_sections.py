@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pneumonia.console.summary import Table, decided, score_name
 from pneumonia.errors import UserError
 from pneumonia.evaluation import metrics
 from pneumonia.evaluation.bootstrap import NAMES
-from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores
-from pneumonia.evaluation.thresholds import Decision
+from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores, score_name
+from pneumonia.evaluation.thresholds import Decision, decided
 from pneumonia.models import metadata
 from pneumonia.reporting import score_figures, worst_errors
 from pneumonia.reporting.page import Matrix, Section
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.storage.history import PREDICTIONS
 from pneumonia.storage.search_record import Chronicle, Predictions
+from pneumonia.tables import Table
 
 SPLITS = ("val", "test")
 STANDARD = 0.5

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pneumonia.console.progress import clock_time, short
-from pneumonia.console.summary import Table, score_name
 from pneumonia.evaluation.bootstrap import NAMES
-from pneumonia.evaluation.metrics import Estimate
+from pneumonia.evaluation.metrics import Estimate, score_name
+from pneumonia.formatting import clock_time, short
 from pneumonia.reporting import curve_figures, page, score_sections
 from pneumonia.reporting.figures import CURVES, Figure, escape, focus, rounded
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.storage.search_record import Chronicle, Job
+from pneumonia.tables import Table
 
 MOST_SEARCHES = 200
 _SCORES = ("auc", "balanced_accuracy", "sensitivity", "specificity", "brier")

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pneumonia.console.progress import clock_time, short
-from pneumonia.console.summary import Table, score_name
-from pneumonia.evaluation.metrics import Estimate
+from pneumonia.evaluation.metrics import Estimate, score_name
+from pneumonia.formatting import clock_time, short
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.reporting.score_sections import STANDARD, Evaluated, recorded, thresholds
 from pneumonia.storage.search_record import Chronicle
+from pneumonia.tables import Table
 
 _STATES = {
     "completed": "",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pneumonia.config.ranges import Range
-from pneumonia.console.progress import short
 from pneumonia.evaluation.importance import EPOCHS, Importance, position
+from pneumonia.formatting import short
 from pneumonia.reporting.figures import (
     MOST_TRIALS,
     Figure,

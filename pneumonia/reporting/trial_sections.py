@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from pneumonia.console.progress import clock_time, short
-from pneumonia.console.summary import Table
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.importance import LEAST, Importances
+from pneumonia.formatting import clock_time, short
 from pneumonia.reporting import curve_figures, trial_figures
 from pneumonia.reporting.figures import MOST_TRIALS
 from pneumonia.reporting.page import Section
 from pneumonia.storage.search_record import Chronicle, Trial
+from pneumonia.tables import Table
 
 MOST_ROWS = 300  # of a table
 _MOST_FAILURES = 20

@@ -87,7 +87,7 @@ def local(*, workers: int = 1) -> LocalExecutor:
 
 
 def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
-    """Refuse: trials as Ray tasks are not there yet, and `composing` says so before.
+    """Refuse: trials as Ray tasks are not there yet, and `config.compose` says so before.
 
     Args:
         workers: Trials at a time.

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import startup
+from pneumonia import startup, tables
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse, find
 from pneumonia.config.validate import flatten
@@ -113,7 +113,7 @@ class Search:
             if found is not error:
                 raise found from error
             raise
-        summary.show(*shown)
+        tables.show(*shown)
 
     def _prepare(self) -> ImageData:
         """Build what the first trials need, so that what all would fail at stops the search."""
@@ -308,7 +308,7 @@ class Search:
         sign = -1.0 if self.objective["direction"] == "max" else 1.0
         return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
 
-    def _finish(self, data: ImageData) -> tuple[summary.Table | str, ...]:
+    def _finish(self, data: ImageData) -> tuple[tables.Table | str, ...]:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:

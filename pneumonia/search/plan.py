@@ -12,15 +12,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pneumonia import tables
 from pneumonia.config import search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
-from pneumonia.console import summary
-from pneumonia.console.progress import clock_time
 from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
+from pneumonia.formatting import clock_time, megabytes
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round, capped
@@ -109,12 +109,12 @@ class Plan:
             return f"{line}\nwarning: only {megabytes(self.free)} MB are free there"
         return line
 
-    def table(self) -> summary.Table:
+    def table(self) -> tables.Table:
         """Return the rounds, which for Hyperband are its brackets."""
         rows = [(*_cells(item), str(_epochs(item) * self.executions)) for item in self.rounds]
         trials = sum(item.trials for item in self.rounds)
         epochs = sum(map(_epochs, self.rounds)) * self.executions
-        return summary.Table(
+        return tables.Table(
             title=self.headline(),
             header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
             rows=(*rows, ("", "sum", str(trials or "?"), "", "", str(epochs or "?"))),
@@ -204,7 +204,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
     lines += [f"warning: {note}" for note in (data.notes if data else ())]
     lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
-    summary.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
+    tables.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
 
 
 def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
@@ -238,12 +238,6 @@ def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
         if len(found) == _ENOUGH:
             break
     return Pace(min(found)[1], min(found)[0], len(found)) if found else None
-
-
-def megabytes(size: float) -> str:
-    """Return a size in 10^6 bytes, with a digit behind the point below ten."""
-    value = size / 1e6
-    return f"{value:,.{0 if value >= 10 else 1}f}"
 
 
 def _is_alike(first: Mapping[str, Any], own: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia.errors import UserError
+from pneumonia.evaluation.objective import Metrics
 from pneumonia.search import trials
 from pneumonia.search.executors import Failure
 from pneumonia.search.oracle import Proposal
@@ -22,7 +23,6 @@ from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.tracker import Settings, fetch_classifier
 from pneumonia.training import trial
-from pneumonia.training.checkpoint import Metrics
 from pneumonia.training.trial import Result
 
 Config = dict[str, Any]

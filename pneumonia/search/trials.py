@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pneumonia import tables
 from pneumonia.config import presets
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
@@ -18,7 +19,7 @@ from pneumonia.console import summary
 from pneumonia.console.progress import Progress
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
-from pneumonia.evaluation import plots
+from pneumonia.evaluation import plots, thresholds
 from pneumonia.search.executors import Failure
 from pneumonia.search.oracle import Proposal
 from pneumonia.search.plan import Plan
@@ -210,10 +211,10 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
     }
 
 
-def scores_table(winner: Winner, evaluation: Evaluation) -> summary.Table:
+def scores_table(winner: Winner, evaluation: Evaluation) -> tables.Table:
     """Return the table of a winner's scores, at 0.5 and at its own threshold."""
     prevalence = winner.config["threshold"]["prevalence"]
-    how = summary.decided(winner.decision, evaluation.chosen, prevalence=prevalence)
+    how = thresholds.decided(winner.decision, evaluation.chosen, prevalence=prevalence)
     if winner.config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
     return summary.scores_table(evaluation.scores, chosen=evaluation.chosen, decision=how)

@@ -11,10 +11,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pneumonia.errors import UserError
+from pneumonia.evaluation.objective import Metrics
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
-from pneumonia.training.checkpoint import Metrics
 
 CONFIG = "config.yaml"
 PREDICTIONS = "predictions.csv"

@@ -24,8 +24,8 @@ from pneumonia import files
 from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
+from pneumonia.evaluation.objective import Metrics
 from pneumonia.storage import history, journal
-from pneumonia.training.checkpoint import Metrics
 
 Array = np.ndarray[Any, Any]
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pneumonia.evaluation.objective import Metrics
+
 Array = np.ndarray[Any, Any]
-Metrics = dict[str, float]
 
 _KINDS = ("model", "optimizer", "best")
 # Writing may take this part of the time that training takes, but where epochs are slow.

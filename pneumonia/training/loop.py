@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
+from pneumonia.evaluation.objective import Metrics
 from pneumonia.seeding import SHUFFLE, generator
 from pneumonia.training import compiled_loop
-from pneumonia.training.checkpoint import Metrics, Progress
+from pneumonia.training.checkpoint import Progress
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
 

@@ -19,11 +19,12 @@ import numpy as np
 from pneumonia import files
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.cache import Kept, load_data
+from pneumonia.evaluation.objective import Metrics
 from pneumonia.models import classifier, metadata
 from pneumonia.models.classifier_file import Template
 from pneumonia.training import calibration, checkpoint, compiled_loop, loop
 from pneumonia.training.calibration import Decided
-from pneumonia.training.checkpoint import Checkpoints, Metrics, Progress
+from pneumonia.training.checkpoint import Checkpoints, Progress
 from pneumonia.training.feeds import Feed, read_all
 from pneumonia.training.inputs import Inputs, Parts, parts, plain_feed, prepare
 from pneumonia.training.loop import Limit, Training

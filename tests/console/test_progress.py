@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from pneumonia.console.progress import Progress, clock_time, short
+from pneumonia.console.progress import Progress
+from pneumonia.formatting import clock_time, short
 
 
 class Clock:

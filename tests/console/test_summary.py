@@ -9,9 +9,11 @@ import select
 
 import pytest
 
+from pneumonia import tables
 from pneumonia.console import summary
-from pneumonia.console.summary import Row, Table
+from pneumonia.console.summary import Row
 from pneumonia.evaluation import metrics
+from pneumonia.tables import Table
 
 ROWS = [
     Row(7, 0.98221, {"dense.units": 512, "lr": 0.00123456, "seed": 1}, epoch=6, seconds=41),
@@ -110,7 +112,7 @@ def test_a_bar_in_a_cell_does_not_end_it_in_markdown() -> None:
 def test_shown_in_a_file_it_is_plain_text() -> None:
     stream = io.StringIO()
     table = summary.best_table(ROWS, objective="val_auc")
-    summary.show(table, "text\n", stream=stream)
+    tables.show(table, "text\n", stream=stream)
     assert stream.getvalue() == f"\n{table}\ntext\n"
 
 
@@ -124,7 +126,7 @@ def test_shown_on_a_terminal_it_fits(
     near, far = os.openpty()
     with os.fdopen(far, "w", encoding=encoding) as stream:
         rows = [*ROWS, Row(9, 0.4, {"dense.activation": "[bold]relu[/bold]"})]
-        summary.show(summary.best_table(rows, objective="val_auc"), stream=stream)
+        tables.show(summary.best_table(rows, objective="val_auc"), stream=stream)
         data = b""
         while select.select([near], [], [], 0.05)[0]:
             data += os.read(near, 100_000)
@@ -141,4 +143,4 @@ def test_shown_on_a_terminal_it_fits(
 def test_a_closed_stream_is_no_error() -> None:
     stream = io.StringIO()
     stream.close()
-    summary.show("text", stream=stream)
+    tables.show("text", stream=stream)

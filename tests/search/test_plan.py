@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from test_trial import config
 
 from pneumonia.config.search_space import find
+from pneumonia.formatting import megabytes
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Round
-from pneumonia.search.plan import Pace, Plan, _times, megabytes
+from pneumonia.search.plan import Pace, Plan, _times
 from pneumonia.storage import journal
 from pneumonia.training import trial
 from pneumonia.training.trial import Task

@@ -1,0 +1,69 @@
+"""What trials are ranked by, and the trainings that a trial's score is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+Metrics = dict[str, float]
+
+T = TypeVar("T")
+
+
+class Fit(NamedTuple):
+    """One training within a trial.
+
+    Attributes:
+        fold: Of cross-validation, from 0; 0 where there is none.
+        execution: The repetition, from 0: each has initial weights of its own.
+    """
+
+    fold: int = 0
+    execution: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric, and which of its values are better.
+
+    Attributes:
+        name: Of the metric, such as `val_auc`.
+        direction: `max` or `min`.
+    """
+
+    name: str
+    direction: str
+
+    @property
+    def sign(self) -> float:
+        """What a value is multiplied by for more to be better: 1 or -1."""
+        return 1.0 if self.direction == "max" else -1.0
+
+    @property
+    def worst(self) -> float:
+        """A value that every other is better than."""
+        return -math.inf * self.sign
+
+    def better(self, value: float, other: float) -> bool:
+        """Tell whether a value is better than another, not equal."""
+        return self.sign * value > self.sign * other
+
+    def rank(self, items: Iterable[T], score: Callable[[T], float | None]) -> list[T]:
+        """Return the items that have a score, the best first, the earlier of equals first."""
+        scored = [(item, value) for item in items if (value := score(item)) is not None]
+        return [item for item, _ in sorted(scored, key=lambda one: -self.sign * one[1])]
+
+    def best_epoch(self, history: Sequence[Metrics]) -> int:
+        """Return the epoch, from 1, at which a training was best: the first of equals.
+
+        A value that is not finite is worse than any; 0 where there is no epoch.
+        """
+        values = [self.sign * metrics.get(self.name, self.worst) for metrics in history]
+        values = [value if math.isfinite(value) else -math.inf for value in values]
+        return values.index(max(values)) + 1 if values else 0
+
+    def aggregate(self, values: Sequence[float]) -> float:
+        """Return the score of a trial: the mean of what its fits came to."""
+        return math.fsum(values) / len(values)

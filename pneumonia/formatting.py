@@ -1,0 +1,28 @@
+"""Values as a person reads them."""
+
+from __future__ import annotations
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as minutes and seconds, 0:41, or hours, 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(value: object) -> str:
+    """Return a value with the digits that matter: four of a float, all of anything else."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def megabytes(size: float) -> str:
+    """Return a size in 10^6 bytes, with a digit behind the point below ten."""
+    value = size / 1e6
+    return f"{value:,.{0 if value >= 10 else 1}f}"
+
+
+def printable(text: str) -> str:
+    """Return a text of others, which may hold what would move a terminal's cursor, without that."""
+    return "".join(c if c.isprintable() else "?" for c in text)
