@@ -396,6 +396,7 @@ QUICK = """
 import sys, types
 from concurrent.futures import Future
 import pneumonia
+import pneumonia.errors, pneumonia.search
 from pneumonia import startup
 from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking

@@ -72,10 +72,10 @@ def test_what_is_said_to_install_is_what_pip_finds(line: str) -> None:
 def test_wheel_holds_the_package_with_its_conf_and_nothing_else(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         names = set(archive.namelist())
-    expected = {f"pneumonia/{path.name}" for path in (ROOT / "pneumonia").glob("*.py")}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "pneumonia").rglob("*.py")}
     expected |= {f"pneumonia/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     expected |= {"pneumonia/py.typed"}
-    expected |= {f"pneumonia/templates/page.{kind}" for kind in ("html", "css", "js")}
+    expected |= {f"pneumonia/reporting/templates/page.{kind}" for kind in ("html", "css", "js")}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

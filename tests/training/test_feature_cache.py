@@ -166,7 +166,7 @@ from test_feature_cache import *
 count = Counter()
 where = settings(Path({str(tmp_path)!r}))
 for split in (DATA.train, DATA.val):
-    features.compute(split, frozen(), view=None, settings=where, report=count)
+    feature_cache.compute(split, frozen(), view=None, settings=where, report=count)
 print(json.dumps(count.images))
 """
     processes = [
