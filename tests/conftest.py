@@ -37,6 +37,14 @@ def _no_store_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _what_is_composed_is_kept() -> None:
+    """Hydra composes every config of ours once."""
+    import composing
+
+    composing.keep()
+
+
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

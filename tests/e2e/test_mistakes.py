@@ -41,6 +41,8 @@ import contextlib, io, json, os, sys, time, traceback
 from pathlib import Path
 from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking
+import composing
+composing.keep()
 tracking.prepare = lambda: None  # a process for MLflow, of which no case has need
 out, results = sys.stdout, []
 for arguments in json.load(sys.stdin):
@@ -478,7 +480,10 @@ def write_faults(place: Path) -> None:
         make(place / name / "NORMAL" / "0.png")
 
 
-def write_project(place: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all the files and folders that the table names."""
+    place = tmp_path_factory.mktemp("mistakes")
     write_arrays(place)
     write_texts(place)
     write_folders(place)
@@ -486,43 +491,27 @@ def write_project(place: Path) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all the files and folders that the table names."""
-    return write_project(tmp_path_factory.mktemp("mistakes"))
-
-
 CASES = [*MISTAKES, *TYPED, *DATA]
 
 
 @pytest.fixture(scope="module")
-def results(project: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def results(project: Path) -> list[Any]:
     """What became of every case."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-c", RUNNER]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    # Every other case in each of two processes at the same time, each in a folder of its own: a
-    # search that one begins, and gives up, is the last one that the other could go on with.
-    places = [project, write_project(tmp_path_factory.mktemp("others"))]
-    processes = [
-        subprocess.Popen(command, cwd=place, env=environment, text=True, **pipes)
-        for place in places
-    ]
-    halves = [[arguments for arguments, _ in CASES[first::2]] for first in range(2)]
-    for process, half in zip(processes, halves, strict=True):
-        process.stdin.write(json.dumps(half))  # type: ignore[union-attr]
-        process.stdin.close()  # type: ignore[union-attr]
-        process.stdin = None
-    found: list[Any] = [None] * len(CASES)
-    try:
-        for first, process in enumerate(processes):
-            told, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
-            found[first::2] = json.loads(told)
-    finally:
-        for process in processes:  # where one case never ends
-            process.kill()
+    ran = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps([arguments for arguments, _ in CASES]),
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,  # where one case never ends
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: list[Any] = json.loads(ran.stdout)
     return found
 
 
