@@ -23,7 +23,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
-    from pneumonia.datasets.decode import Classify, Image
+    from pneumonia.models.predictor import Classify, Image
     from pneumonia.tracking.model_lookup import FoundModel
 
 CHAMPION = "models:/pneumonia@champion"
@@ -113,12 +113,13 @@ def _tell(given: list[str]) -> None:
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
+    from pneumonia.models import overlays, predictor
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    paths = decode.find_files(options.names)
+    paths = decode.find_files(options.names, without=(overlays.SUFFIX,))
     model = find_model(options.model, Settings(uri=options.tracking_uri))
-    classifier = decode.load_model(model.file)
+    classifier = predictor.load_model(model.file)
     from pneumonia.models import litert
 
     if not litert.is_supported():
@@ -128,7 +129,7 @@ def _run(options: Options) -> str:
     part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
         part.write_bytes(litert.convert(classifier))
-        measured = measure(decode.classifying(classifier), litert.load(part), images)
+        measured = measure(predictor.classifying(classifier), litert.load(part), images)
         if not measured["largest_difference"] <= TOLERANCE:
             raise UserError(
                 f"{model.uri}: the export's probabilities differ by up to "

@@ -20,8 +20,8 @@ from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from pneumonia.cli.predict_output import Prediction
-    from pneumonia.datasets.decode import Classify
     from pneumonia.models.gradcam import Explain
+    from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
 UNREADABLE = 1
@@ -132,7 +132,7 @@ def _run(options: Options) -> int:
     from pneumonia.tracking.settings import Settings
 
     _quiet_decoders()
-    paths = decode.find_files(options.names)
+    paths = decode.find_files(options.names, without=(overlays.SUFFIX,))
     _check_output(options.output, paths)
     places: dict[Path, Path] = {}
     if options.heatmaps:
@@ -164,7 +164,7 @@ def _predict(
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
     from pneumonia.cli.predict_output import decide
     from pneumonia.datasets import decode
-    from pneumonia.models import overlays
+    from pneumonia.models import overlays, predictor
 
     classify: Classify | None = None
     explain: Explain | None = None
@@ -183,7 +183,7 @@ def _predict(
             if classify is None:
                 # Only now: where no file can be read, TensorFlow need not start.
                 classify, explain = _load(model.file, has_maps=bool(places))
-            values = decode.classify_all(images, classify)
+            values = predictor.classify_all(images, classify)
             pairs = zip(readable, values, strict=True)
             predictions += [decide(str(path), value, model) for path, value in pairs]
         if explain is not None:
@@ -196,14 +196,14 @@ def _predict(
 
 
 def _load(file: Path, *, has_maps: bool) -> tuple[Classify, Explain | None]:
-    from pneumonia.datasets import decode
+    from pneumonia.models import predictor
 
-    model = decode.load_model(file)
+    model = predictor.load_model(file)
     if not has_maps:
-        return decode.classifying(model), None
+        return predictor.classifying(model), None
     from pneumonia.models import gradcam
 
-    return decode.classifying(model), gradcam.explainer(model)
+    return predictor.classifying(model), gradcam.explainer(model)
 
 
 def _check_output(output: Path | None, paths: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores, score_name
@@ -37,6 +38,12 @@ class Row:
     epoch: int = 0
     seconds: float = math.nan
 
+    def cells(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return number, score, epoch, time and the hyperparameters of those names, as text."""
+        seconds = clock_time(self.seconds) if self.seconds >= 0 else ""
+        values = [short(self.values[name]) if name in self.values else "-" for name in names]
+        return (str(self.number), f"{self.score:.4f}", str(self.epoch or ""), seconds, *values)
+
 
 def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: int = 0) -> Table:
     """Return the table of the best trials.
@@ -55,26 +62,26 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
     for row in rows:
         rows_of.setdefault(repr(sorted(row.values.items())), row)
     shown = list(rows_of.values())[:limit]
-    varying, same = _varying(rows)
-    has_epoch, has_time = any(r.epoch for r in shown), any(r.seconds >= 0 for r in shown)
-    optional = (has_epoch, has_time)
-    cells = []
-    for row in shown:
-        epoch, seconds = str(row.epoch or ""), ""
-        if row.seconds >= 0:
-            seconds = clock_time(row.seconds)
-        given = [text for text, has in zip((epoch, seconds), optional, strict=True) if has]
-        values = [short(row.values[name]) if name in row.values else "-" for name in varying]
-        cells.append((str(row.number), f"{row.score:.4f}", *given, *values))
-    extra = [name for name, has in zip(("epoch", "time"), optional, strict=True) if has]
+    varying = find_varying(rows)
+    same = {name: value for row in rows[:1] for name, value in row.values.items()}
+    same = {name: value for name, value in same.items() if name not in varying}
+    cells = [row.cells(varying) for row in shown]
     of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in varying]
+    # Epoch and time have a column where they are known.
+    kept = [True, True, *(any(row[i] for row in cells) for i in (2, 3)), *(True for _ in varying)]
     return Table(
         title=_count(len(rows), "trial") + f" by {objective}, the best first",
-        header=("trial", objective, *extra, *varying),
-        rows=tuple(cells),
-        is_number=(True, True, *(True for _ in extra), *of_numbers),
+        header=tuple(compress(("trial", objective, "epoch", "time", *varying), kept)),
+        rows=tuple(tuple(compress(row, kept)) for row in cells),
+        is_number=tuple(compress((True, True, True, True, *of_numbers), kept)),
         notes=_trial_notes(same, hidden=len(rows_of) - len(shown), failed=failed),
     )
+
+
+def find_varying(rows: Sequence[Row]) -> list[str]:
+    """Return the hyperparameters that differ between trials."""
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    return [name for name in names if len({repr(row.values.get(name, ...)) for row in rows}) > 1]
 
 
 def scores_table(
@@ -195,20 +202,6 @@ def description(
         "The test split chose nothing: neither the winner, nor its epoch, nor the threshold.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _varying(rows: Sequence[Row]) -> tuple[list[str], dict[str, object]]:
-    """Return the hyperparameters that differ between trials, and the values of the others."""
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
-    missing = object()
-    varying, same = [], {}
-    for name in names:
-        values = [row.values.get(name, missing) for row in rows]
-        if all(value == values[0] for value in values):
-            same[name] = values[0]
-        else:
-            varying.append(name)
-    return varying, same
 
 
 def _trial_notes(same: Mapping[str, object], *, hidden: int, failed: int) -> tuple[str, ...]:

@@ -72,11 +72,9 @@ def phantom(
         try:
             splits.append(build_split(name, ArraySource(images), labels=labels))
         except DataError as error:
+            key, reason = "dataset.positive_fraction", str(error).rstrip(".")
             expected = f"a share with images of both classes in {count} of {name}"
-            reason = str(error).rstrip(".")
-            raise ConfigError(
-                "dataset.positive_fraction", expected, positive_fraction, reason
-            ) from error
+            raise ConfigError(key, expected, positive_fraction, reason) from error
     source = f"generated chest phantoms, {image_size} x {image_size}, seed {seed}"
     return build_data("phantom", splits, class_names=CLASS_NAMES, source=source)
 
@@ -276,9 +274,8 @@ def _blend(count: int, size: int) -> Floats:
     """Return the matrix (size, count) that interpolates smoothly between `count` knots."""
     place = np.linspace(0, count - 1, size)[:, None] - np.arange(count)[None, :]
     weights = np.exp(-0.5 * (place / 0.6) ** 2)
-    return np.asarray(
-        (weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))).astype(np.float32)
-    )
+    unit: Floats = weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    return unit.astype(np.float32)
 
 
 def _step(value: Floats, width: float) -> Floats:

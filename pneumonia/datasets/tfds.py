@@ -43,8 +43,7 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
     of its own and renames it, here under a lock.
 
     Args:
-        data_dir: Where prepared datasets are; by default TFDS' own place, `TFDS_DATA_DIR` or
-            `~/tensorflow_datasets`.
+        data_dir: As of `sources.pneumonia_mnist`.
         manual_dir: Where the file lies that was fetched by hand; `downloads/manual` in `data_dir`
             by default, as in TFDS. Not looked at where the dataset is prepared.
 
@@ -53,10 +52,7 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
         DataError: Where the file to prepare it from is another one.
     """
     with _quiet():
-        import tensorflow_datasets as tfds
-
-        root = data_dir or Path(tfds.core.constants.DATA_DIR)
-        root = root.expanduser().absolute()
+        root = _root(data_dir)
         try:
             builder = _build(root)
             if not builder.is_prepared():
@@ -66,23 +62,22 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
                     if not builder.is_prepared():
                         _prepare(builder, root, manual_dir)
         except OSError as error:
-            reason = f"It cannot be used: {error}"
-            expected = "a folder for prepared datasets"
+            expected, reason = "a folder for prepared datasets", f"It cannot be used: {error}"
             raise ConfigError("dataset.data_dir", expected, str(root), reason) from error
         return _read(builder)
 
 
 def is_prepared(data_dir: str | None) -> bool:
-    """Tell whether the dataset can be read without fetching or preparing it; nothing is written.
-
-    Args:
-        data_dir: Where prepared datasets are; TFDS' own place if None.
-    """
+    """Tell whether the dataset can be read without fetching or preparing it; nothing is written."""
     with _quiet():
-        import tensorflow_datasets as tfds
+        return bool(_build(_root(data_dir)).is_prepared())
 
-        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
-        return bool(_build(root).is_prepared())
+
+def _root(data_dir: str | Path | None) -> Path:
+    """Return where prepared datasets are; TFDS' own place if it is not said."""
+    import tensorflow_datasets as tfds
+
+    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
 
 
 def _build(root: Path) -> Any:
@@ -136,15 +131,11 @@ def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
 
 
 def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
-    """Download a file; it has its name only when it is whole.
-
-    Args:
-        url: An http(s) address; proxies come from the environment.
-        target: Where to; its folder is made.
-        seconds: How long to try to reach the host.
+    """Download a file; it has its name only when it is whole. Its folder is made.
 
     Raises:
-        OSError: Where the host cannot be reached, or stops sending for `READ_SECONDS`.
+        OSError: Where the host cannot be reached in some seconds, or stops sending for
+            `READ_SECONDS`.
     """
     _reach(url, seconds)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from samples import NAMES, Project, expected, halves, pixels, write_images
 from pneumonia.cli import predict
 from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.models import metadata
+from pneumonia.models import metadata, predictor
 from pneumonia.tracking.mlflow_store import make_ready
 from pneumonia.tracking.tracker import Settings
 
@@ -111,7 +111,7 @@ def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path
 def test_an_interrupt_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(names: Sequence[str]) -> list[Path]:
+    def interrupt(names: Sequence[str], **options: object) -> list[Path]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(decode, "find_files", interrupt)
@@ -193,7 +193,7 @@ def test_nothing_readable_needs_no_classifier(
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.png")
-    monkeypatch.setattr(decode, "load_model", lambda file: pytest.fail("loaded"))
+    monkeypatch.setattr(predictor, "load_model", lambda file: pytest.fail("loaded"))
     output = tmp_path / "p.csv"
     arguments = [str(tmp_path), "model=classifier.keras", f"output={output}"]
     assert predict.main(arguments) == 1
