@@ -20,7 +20,7 @@ from pneumonia import files
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.evaluation.objective import Metrics
-from pneumonia.models import classifier, metadata
+from pneumonia.models import classifier, classifier_file
 from pneumonia.models.classifier_file import Template
 from pneumonia.training import calibration, checkpoint, compiled_loop, loop
 from pneumonia.training.calibration import Decided
@@ -239,7 +239,7 @@ def write_classifier(
     path.parent.mkdir(parents=True, exist_ok=True)
     with LOCK:  # Keras notes in the whole process that it writes a file
         classifier.save(_assemble(config, model, weights), path)
-    metadata.write(path, facts)
+    classifier_file.write_facts(path, facts)
 
 
 def _train(

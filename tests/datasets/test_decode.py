@@ -1,14 +1,12 @@
-"""Image files through a classifier, batch by batch."""
+"""Image files, batch by batch."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tifffile
@@ -19,19 +17,12 @@ from samples import Project, pixels, write_images
 from pneumonia.cli import predict
 from pneumonia.datasets import decode as inference
 from pneumonia.errors import UserError
+from pneumonia.models.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")
-
-
-def test_a_classifier_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
-    image = keras.Input((None, None, None), dtype="uint8")
-    x = keras.layers.Lambda(lambda x: x * 0.0, output_shape=(None, None, None))(image)
-    keras.Model(image, x).save(tmp_path / "lambda.keras")
-    with pytest.raises(UserError, match="lambda"):
-        inference.load_model(tmp_path / "lambda.keras")
 
 
 def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +82,7 @@ def test_a_picture_is_the_same_at_any_depth(here: Project, tmp_path: Path) -> No
     ):
         tifffile.imwrite(tmp_path / name, values, photometric=photometric, metadata=None)
     images = [inference.decode(path) for path in sorted(tmp_path.iterdir())]
-    classify = inference.classifying(inference.load_model(here.classifier))
-    found = inference.classify_all(images, classify)
+    found = Predictor.load(here.classifier).predict(images)
     assert found.tolist() == [found[0]] * 6
 
 
@@ -107,18 +97,6 @@ def test_what_cannot_be_shown_is_one_line(
     first, *others = capfd.readouterr().err.splitlines()
     assert first == f"{tmp_path}/a.tif: cannot be decoded (pixels that are not finite)."
     assert not any("Warning" in line for line in others)
-
-
-def test_many_sizes_are_traced_once(here: Project, model: keras.Model) -> None:
-    classify = inference.classifying(inference.load_model(here.classifier))
-    images = [pixels(20 + seed, 30, seed=seed)[..., np.newaxis] for seed in range(40)]
-    classify(images[0][np.newaxis])
-    start = time.perf_counter()
-    found = inference.classify_all(images, classify)
-    assert time.perf_counter() - start < 2
-    for index in (0, 17, 39):
-        alone = model.predict(images[index][np.newaxis], verbose=0)[0, 0]
-        assert found[index] == pytest.approx(alone, abs=1e-6)
 
 
 def test_pictures_of_other_formats_in_a_folder_are_told(
