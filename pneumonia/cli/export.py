@@ -23,7 +23,8 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
-    from pneumonia.models.predictor import Classify, Image
+    from pneumonia.datasets.decode import Image
+    from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
 CHAMPION = "models:/pneumonia@champion"
@@ -113,13 +114,13 @@ def _tell(given: list[str]) -> None:
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
-    from pneumonia.models import overlays, predictor
+    from pneumonia.models.predictor import Predictor
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    paths = decode.find_files(options.names, without=(overlays.SUFFIX,))
+    paths = decode.find_files(options.names)
     model = find_model(options.model, Settings(uri=options.tracking_uri))
-    classifier = predictor.load_model(model.file)
+    predictor = Predictor.load(model.file)
     from pneumonia.models import litert
 
     if not litert.is_supported():
@@ -128,8 +129,8 @@ def _run(options: Options) -> str:
     images = [decode.decode(path) for path in paths] or _phantoms()
     part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
-        part.write_bytes(litert.convert(classifier))
-        measured = measure(predictor.classifying(classifier), litert.load(part), images)
+        part.write_bytes(litert.convert(predictor.model))
+        measured = measure(predictor.classify, litert.load(part), images)
         if not measured["largest_difference"] <= TOLERANCE:
             raise UserError(
                 f"{model.uri}: the export's probabilities differ by up to "

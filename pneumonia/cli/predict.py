@@ -20,8 +20,6 @@ from pneumonia.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from pneumonia.cli.predict_output import Prediction
-    from pneumonia.models.gradcam import Explain
-    from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
 UNREADABLE = 1
@@ -127,17 +125,17 @@ def _run(options: Options) -> int:
     from pneumonia.cli.predict_output import NOTE, render, write
     from pneumonia.datasets import decode
     from pneumonia.formatting import printable
-    from pneumonia.models import overlays
+    from pneumonia.models import gradcam
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
     _quiet_decoders()
-    paths = decode.find_files(options.names, without=(overlays.SUFFIX,))
+    paths = decode.find_files(options.names)
     _check_output(options.output, paths)
     places: dict[Path, Path] = {}
     if options.heatmaps:
         folder = None if options.heatmaps is True else options.heatmaps
-        places = overlays.place(paths, folder)
+        places = gradcam.place(paths, folder, decode.HEATMAP_SUFFIX)
     model = find_model(options.model, Settings(uri=options.tracking_uri))
     if options.threshold is not None:
         model = replace(model, threshold=options.threshold)
@@ -164,10 +162,10 @@ def _predict(
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
     from pneumonia.cli.predict_output import decide
     from pneumonia.datasets import decode
-    from pneumonia.models import overlays, predictor
+    from pneumonia.models import gradcam
+    from pneumonia.models.predictor import Predictor
 
-    classify: Classify | None = None
-    explain: Explain | None = None
+    predictor: Predictor | None = None
     predictions: list[Prediction] = []
     done, report = 0, _reporter(len(paths))
     for batch in decode.decode_batches(paths, batch_size=batch_size):
@@ -180,30 +178,20 @@ def _predict(
                 readable.append(path)
                 images.append(image)
         if images:
-            if classify is None:
+            if predictor is None:
                 # Only now: where no file can be read, TensorFlow need not start.
-                classify, explain = _load(model.file, has_maps=bool(places))
-            values = predictor.classify_all(images, classify)
-            pairs = zip(readable, values, strict=True)
-            predictions += [decide(str(path), value, model) for path, value in pairs]
-        if explain is not None:
-            for path, image, heat in zip(readable, images, explain(images), strict=True):
-                overlays.write(image, heat, places[path])
+                names = model.class_names
+                predictor = Predictor.load(model.file, class_names=names, threshold=model.threshold)
+            pairs = zip(readable, predictor.predict(images), strict=True)
+            predictions += [decide(str(path), value, predictor, model.uri) for path, value in pairs]
+            if places:
+                heats = predictor.explain(images)
+                for path, image, heat in zip(readable, images, heats, strict=True):
+                    gradcam.write(image, heat, places[path])
         done += len(batch)
         report(done)
     report(None)
     return predictions
-
-
-def _load(file: Path, *, has_maps: bool) -> tuple[Classify, Explain | None]:
-    from pneumonia.models import predictor
-
-    model = predictor.load_model(file)
-    if not has_maps:
-        return predictor.classifying(model), None
-    from pneumonia.models import gradcam
-
-    return predictor.classifying(model), gradcam.explainer(model)
 
 
 def _check_output(output: Path | None, paths: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from pneumonia.errors import UserError
 from pneumonia.files import as_csv
 from pneumonia.formatting import printable
+from pneumonia.models.predictor import Predictor
 from pneumonia.tracking.model_lookup import FoundModel
 
 NOTE = "Not for clinical use."
@@ -29,7 +30,7 @@ class Prediction:
     decision: str
 
 
-def decide(file: str, probability: np.float32, model: FoundModel) -> Prediction:
+def decide(file: str, probability: np.float32, predictor: Predictor, uri: str) -> Prediction:
     """Return the prediction for a file.
 
     Raises:
@@ -37,8 +38,8 @@ def decide(file: str, probability: np.float32, model: FoundModel) -> Prediction:
     """
     value = float(str(probability))  # the shortest digits that mean this float32
     if not math.isfinite(value):
-        raise UserError(f"{model.uri}: the classifier gives {probability} for {file}.")
-    return Prediction(file, value, model.class_names[value > model.threshold])
+        raise UserError(f"{uri}: the classifier gives {probability} for {file}.")
+    return Prediction(file, value, predictor.decide(value))
 
 
 def render(predictions: Sequence[Prediction], model: FoundModel, format: str) -> str:

@@ -3,6 +3,10 @@
 Keras takes half a second to walk through a network of a few hundred layers, for every file. The
 classifiers of a search mostly differ in the weights that were trained and in the description of the
 head, so a template keeps the rest of a file that Keras wrote and puts those two in.
+
+What the file says of the classifier (class names, threshold, temperature) is in `metadata.json`,
+where Keras notes its version and the date. Keras does not look at other keys, so the file loads
+anywhere. Reading that does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,18 +22,23 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import h5py
-import keras
 import numpy as np
 
 from pneumonia import files
-from pneumonia.models import classifier, metadata
+
+if TYPE_CHECKING:
+    import h5py
+    import keras
 
 Array = np.ndarray[Any, Any]
+Facts = Mapping[str, Any]
 
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+KEY = "pneumonia"
+"""What the facts are called in `metadata.json`."""
+
+_CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 # What trained variables are marked with to find them in a file: no weight has such a value.
 _MARK = 1.2345e30
 
@@ -55,7 +64,7 @@ class Template:
             for variable, value in zip(trained, values, strict=True):
                 variable.assign(value)
         self._config = json.loads(members.pop(_CONFIG))
-        self._metadata = members.pop(metadata.NAME)
+        self._metadata = members.pop(_METADATA)
         weights, self._names = _without(members.pop(_WEIGHTS), len(values))
         # Without a name, it is gone with the process, however that ends.
         self._shared = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
@@ -73,7 +82,7 @@ class Template:
         path: Path,
         head: keras.Model,
         weights: Sequence[Array],
-        facts: Mapping[str, Any] | None = None,
+        facts: Facts | None = None,
     ) -> None:
         """Write a classifier, at once or not at all.
 
@@ -83,6 +92,8 @@ class Template:
             weights: The values of the trained variables, in the template's order.
             facts: What the file says of the classifier beside that, if anything.
         """
+        import keras
+
         described = keras.saving.serialize_keras_object(head)
         config = json.dumps(_with_head(self._config, described))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +106,8 @@ class Template:
             with zipfile.ZipFile(part, "a") as archive:
                 _add(archive, dict(zip(self._names, weights, strict=True)))
                 archive.writestr(_CONFIG, config)
-                told = self._metadata if facts is None else metadata.merge(self._metadata, facts)
-                archive.writestr(metadata.NAME, told)
+                told = self._metadata if facts is None else _merge(self._metadata, facts)
+                archive.writestr(_METADATA, told)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -104,6 +115,34 @@ class Template:
             if written is not None:
                 files.let_go(written)
         self._latest = path
+
+
+def write_facts(path: Path, facts: Facts) -> None:
+    """Put facts, plain values by name, into a `.keras` file, at once or not at all."""
+    # The same name every time: what a killed process has left of it is written over.
+    part = path.with_name(f".{path.stem}.part")
+    try:
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                target.writestr(name, _merge(content, facts) if name == _METADATA else content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts in a `.keras` file; none where there are none, or no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read(_METADATA)).get(KEY)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _merge(content: bytes, facts: Facts) -> str:
+    return json.dumps({**json.loads(content), KEY: dict(facts)})
 
 
 class _Tail(io.RawIOBase):
@@ -137,6 +176,8 @@ class _Tail(io.RawIOBase):
 
 def _add(archive: zipfile.ZipFile, values: dict[str, Array]) -> None:
     """Add datasets to the weights, which are the last member of an archive and not compressed."""
+    import h5py
+
     member, file = archive.getinfo(_WEIGHTS), archive.fp
     if file is None:
         raise ValueError("The archive is closed.")
@@ -160,6 +201,8 @@ def _mark(number: int) -> float:
 
 
 def _saved(whole: keras.Model) -> dict[str, bytes]:
+    from pneumonia.models import classifier
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.keras"
         classifier.save(whole, path)
@@ -169,6 +212,8 @@ def _saved(whole: keras.Model) -> dict[str, bytes]:
 
 def _without(content: bytes, count: int) -> tuple[bytes, list[str]]:
     """Return the file without the marked datasets, and their names in the order of the marks."""
+    import h5py
+
     marked: dict[float, list[str]] = {_mark(number): [] for number in range(count)}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:

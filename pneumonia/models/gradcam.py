@@ -10,22 +10,27 @@ A heat map is as coarse as that layer, and it tells what moved the score, not wh
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia.errors import UserError
+from pneumonia.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 Heat = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Explain = Callable[[Sequence[Pixels]], list[Heat]]
 Step = Callable[[Any], Any]
+T = TypeVar("T")
 
 _BATCH = 16
 # Values of images of one size that are handled at a time: 64 MB as floats.
@@ -56,6 +61,8 @@ def explainer(classifier: keras.Model) -> Explain:
     Raises:
         UserError: Where no layer of the classifier has height and width.
     """
+    import tensorflow as tf
+
     look, judge = _halves(classifier)
 
     def heat(images: tf.Tensor) -> tf.Tensor:
@@ -70,7 +77,12 @@ def explainer(classifier: keras.Model) -> Explain:
     signature = tf.TensorSpec((None, None, None, None), tf.uint8)
     # One signature for all sizes: tracing again for each takes longer than the images do.
     call = tf.function(heat, autograph=False).get_concrete_function(signature)
-    return lambda images: _in_batches(images, lambda batch: np.asarray(call(tf.constant(batch))))
+
+    def explain(images: Sequence[Pixels]) -> list[Heat]:
+        maps = by_shape(images, lambda some: np.asarray(call(tf.constant(some))), most=_BATCH)
+        return [_finish(one, image.shape[:2]) for one, image in zip(maps, images, strict=True)]
+
+    return explain
 
 
 def overlay(image: Pixels, heat: Heat) -> Pixels:
@@ -94,19 +106,78 @@ def overlay(image: Pixels, heat: Heat) -> Pixels:
     return laid
 
 
-def _in_batches(images: Sequence[Pixels], call: Callable[[Pixels], Heat]) -> list[Heat]:
-    """Call for images of one size together, a bounded number at a time."""
+def by_shape(
+    images: Sequence[Pixels], call: Callable[[Pixels], Iterable[T]], *, most: int | None = None
+) -> list[T]:
+    """Return what a function of images (n, H, W, C) of one shape gives for images of any shapes.
+
+    Args:
+        images: uint8 (H, W, C) each.
+        call: Gives one thing for each image.
+        most: Of the images at a time, fewer where they are large; all by default.
+    """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[image.shape].append(index)
-    heats: dict[int, Heat] = {}
+    found: dict[int, T] = {}
     for shape, indices in groups.items():
-        size = max(1, min(_BATCH, _BATCH_VALUES // int(np.prod(shape))))
+        size = max(1, min(most, _BATCH_VALUES // int(np.prod(shape)))) if most else len(indices)
         for start in range(0, len(indices), size):
             some = indices[start : start + size]
-            maps = call(np.stack([images[index] for index in some]))
-            heats |= {index: _finish(one, shape[:2]) for index, one in zip(some, maps, strict=True)}
-    return [heats[index] for index in range(len(images))]
+            found |= zip(some, call(np.stack([images[index] for index in some])), strict=True)
+    return [found[index] for index in range(len(images))]
+
+
+def place(paths: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path]:
+    """Return where the heat map of each image goes.
+
+    Args:
+        paths: The images.
+        folder: Under it, as the images lie under the folder that holds them all; None for beside
+            each image.
+        suffix: What its name ends in, after the whole name of the image.
+
+    Raises:
+        ConfigError: Where a folder is none or cannot be written.
+    """
+    if folder is None:
+        places = {path: path.with_name(path.name + suffix) for path in paths}
+        made = {path.parent for path in paths}
+    else:
+        absolute = {path: Path(os.path.abspath(path)) for path in paths}  # noqa: PTH100 keeps links
+        common = os.path.commonpath([path.parent for path in absolute.values()])
+        places = {
+            path: folder / (own.relative_to(common).as_posix() + suffix)
+            for path, own in absolute.items()
+        }
+        made = {next(one for one in (folder, *folder.absolute().parents) if one.exists())}
+    for one in made:
+        if not one.is_dir() or not os.access(one, os.W_OK):
+            given = "true" if folder is None else str(folder)
+            raise ConfigError("heatmaps", "a folder that can be written", given, f"See {one}")
+    return places
+
+
+def write(image: Pixels, heat: Heat, path: Path) -> None:
+    """Write an image with its heat map over it, whole or not at all.
+
+    Args:
+        image: uint8 (H, W, C), C in {1, 3}.
+        heat: float32 (H, W) in [0, 1].
+        path: The PNG file; its folder is made.
+
+    Raises:
+        UserError: Where it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(overlay(image, heat)).save(part, "PNG", compress_level=3)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _finish(heat: Heat, shape: tuple[int, ...]) -> Heat:
@@ -120,6 +191,8 @@ def _finish(heat: Heat, shape: tuple[int, ...]) -> Heat:
 
 def _halves(model: keras.Model) -> tuple[Step, Step]:
     """Split a classifier into what leads to the last maps, and from them to the logit."""
+    import keras
+
     operations = model.operations
     for index in reversed(range(len(operations))):
         operation = operations[index]
@@ -164,6 +237,9 @@ def _chain(steps: Sequence[Step]) -> Step:
 
 def _logit(last: keras.Model | keras.layers.Layer) -> Step:
     """Return the last layer, or the last model's layers, without the sigmoid at the end."""
+    import keras
+    import tensorflow as tf
+
     before: Step | None = None
     if isinstance(last, keras.Model):
         last, whole = last.layers[-1], last

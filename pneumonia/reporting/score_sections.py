@@ -9,7 +9,7 @@ from pneumonia.evaluation import metrics
 from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores, score_name
 from pneumonia.evaluation.thresholds import Decision, decided
-from pneumonia.models import metadata
+from pneumonia.models import classifier_file
 from pneumonia.reporting import score_figures, worst_errors
 from pneumonia.reporting.page import Matrix, Section
 from pneumonia.seeding import BOOTSTRAP, integer
@@ -192,7 +192,7 @@ def _confusion(search: Chronicle, scores: Mapping[float, Scores]) -> Section:
 
 def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
     """Return how the final classifier decides, as its file says it; nothing without the file."""
-    facts = metadata.read(search.folder / str(search.ended.get("classifier") or ""))
+    facts = classifier_file.read_facts(search.folder / str(search.ended.get("classifier") or ""))
     names = ("threshold", "rule", "temperature", "statement")
     if not all(name in facts for name in names):
         return []

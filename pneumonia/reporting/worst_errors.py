@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from pneumonia import startup
 from pneumonia.config import search_space
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import DataError, UserError
+from pneumonia.models import gradcam
+from pneumonia.models.predictor import Predictor
 from pneumonia.storage.search_record import Chronicle, Predictions
 
-if TYPE_CHECKING:
-    import keras
-
 Pixels = NDArray[np.uint8]
-Load: TypeAlias = "Callable[[], keras.Model]"
+Load: TypeAlias = Callable[[], Predictor]
 
 MOST = 6  # of each kind: missed, and false alarms
 _SIDE = 224  # of a picture, in pixels
@@ -111,17 +110,15 @@ def _loader(search: Chronicle) -> Load | None:
     startup.import_keras()
     from pneumonia.models import classifier
 
-    return lambda: classifier.load(path)
+    return lambda: Predictor(classifier.load(path))
 
 
 def _heats(images: Sequence[Pixels], load: Load | None) -> list[str]:
     """Return each image under its heat map as a data URI, empty where none can be made."""
     if load is None:
         return [""] * len(images)
-    from pneumonia.models import gradcam
-
     try:
-        maps = gradcam.explain(load(), images)
+        maps = load().explain(images)
     except UserError:  # a classifier whose features have no place
         return [""] * len(images)
     return [

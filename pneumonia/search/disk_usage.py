@@ -88,11 +88,11 @@ def estimate(
         return None
     sets = min(trials, _feature_sets(space))
     features = sets * sum(size.features for size in sizes) / len(sizes)
-    settings = inputs.cache_settings(collapse(cfg, space.start()))
-    if not settings.is_kept:  # each set is gone when its trial is over
+    section = collapse(cfg, space.start())["features"]
+    if not section["cache"]:  # each set is gone when its trial is over
         features = max(size.features for size in sizes)
     features += max(size.test for size in sizes)
-    most = math.inf if not settings.is_kept else settings.max_gb * 1e9
+    most = section["max_gb"] * 1e9 if section["cache"] else math.inf
     largest = max(size.classifier for size in sizes)
     log_models = str(cfg.tracking.log_models)
     return Cost(

@@ -17,7 +17,7 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots
 from pneumonia.evaluation.metrics import Scores
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.models import metadata
+from pneumonia.models import classifier_file
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
 from pneumonia.storage.history import PREDICTIONS
@@ -206,7 +206,7 @@ def keep_classifier(winner: Winner, folder: Path, *, own: str | None) -> str:
         own: The file of the trial's classifier within it, if it was kept.
     """
     facts = winner.decision.facts(load_data(winner.config).class_names)
-    is_same = own is not None and metadata.read(folder / own) == facts
+    is_same = own is not None and classifier_file.read_facts(folder / own) == facts
     if own and is_same and not winner.config["training"]["retrain"]:
         return own
     trial.write_classifier(winner.config, winner.weights, folder / CLASSIFIER, facts=facts)

@@ -17,8 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pneumonia.models.metadata import KEY
-from pneumonia.models.metadata import read as read_facts
+from pneumonia.models.classifier_file import KEY, read_facts
 
 CODE = "code"
 DATA = "data"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.models import metadata
+from pneumonia.models import classifier_file
 from pneumonia.shell import first_search
 from pneumonia.tracking.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
@@ -164,7 +164,7 @@ def _advice(client: MlflowClient, model: str) -> str:
 
 def _stated(file: Path) -> dict[str, str]:
     """Return what a classifier's file says of itself, as tags would."""
-    return {name: json.dumps(value) for name, value in metadata.read(file).items()}
+    return {name: json.dumps(value) for name, value in classifier_file.read_facts(file).items()}
 
 
 def _facts(uri: str, tags: Mapping[str, str]) -> tuple[tuple[str, str], float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pneumonia.errors import ConfigError
+from pneumonia.seeding import RENDER, integer
 
 
 def none() -> None:
@@ -65,6 +67,27 @@ def chest(
         layers.RandomBrightness(brightness, white, name="brightness") if brightness else None,
         layers.RandomContrast(contrast, white, name="contrast") if contrast else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One augmented rendering of all the images of a split.
+
+    Attributes:
+        pipeline: The augmentation.
+        digest: Of the configuration of the augmentation.
+        index: Which of the views this is.
+        seed: The seed of the training.
+    """
+
+    pipeline: keras.Sequential
+    digest: str
+    index: int
+    seed: int
+
+    def render(self, images: NDArray[np.float32], position: int) -> NDArray[np.float32]:
+        """Return the images augmented; `position` tells the parts of a split apart."""
+        return render(self.pipeline, images, integer(self.seed, RENDER, self.index, position))
 
 
 def render(

@@ -15,8 +15,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ from filelock import FileLock
 
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
-from pneumonia.models.classifier import resize
 from pneumonia.process import process_start
-from pneumonia.seeding import RENDER, integer
-from pneumonia.training import frozen_graph
-from pneumonia.training.augment import render
+from pneumonia.training.augment import View
+from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
 Report = Callable[[str, int, int], None]
+Section = Mapping[str, Any]
 
 # Part of every key: raise it when the same key would come to other features.
 _CODE = 2
@@ -45,70 +43,8 @@ _ONCE = "once-"
 _DAMAGES = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where features are kept.
-
-    Attributes:
-        folder: The folder of the entries, shared by all searches of a project.
-        max_gb: The space that they may take, in 10^9 bytes; least recently used entries go first.
-        dtype: `float32`, or `float16` for half the space at three digits.
-        precision: What the backbone computes in: `float32`, or `bfloat16` for up to twice the
-            speed at two digits, on a processor that has it.
-        is_kept: Whether there is a cache; without one, everything is computed anew.
-    """
-
-    folder: Path
-    max_gb: float
-    dtype: str
-    precision: str = "float32"
-    is_kept: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """The part of a model that no trial trains.
-
-    Attributes:
-        model: From images (n, size, size, 3), 0 to 255, to features; None where all is trained.
-        image_size: The side that images are resized to, in pixels.
-        digest: Of the configuration of the model and its weights.
-    """
-
-    model: keras.Model | None
-    image_size: int
-    digest: str
-
-    def __call__(self, images: Array, precision: str = "float32") -> Array:
-        """Return the features of images."""
-        if self.model is None:
-            return images
-        return np.asarray(frozen_graph.call(self.model, images, precision))
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One augmented rendering of all the images of a split.
-
-    Attributes:
-        pipeline: The augmentation.
-        digest: Of the configuration of the augmentation.
-        index: Which of the views this is.
-        seed: The seed of the training.
-    """
-
-    pipeline: keras.Sequential
-    digest: str
-    index: int
-    seed: int
-
-    def render(self, images: Array, position: int) -> Array:
-        """Return the images augmented; `position` tells the parts of a split apart."""
-        return render(self.pipeline, images, integer(self.seed, RENDER, self.index, position))
-
-
 def compute(
-    split: Split, frozen: Frozen, *, view: View | None, settings: Settings, report: Report
+    split: Split, frozen: Frozen, *, view: View | None, section: Section, report: Report
 ) -> Array:
     """Return the features of a split, from the cache where they are there.
 
@@ -116,7 +52,7 @@ def compute(
         split: The N images.
         frozen: What makes the features.
         view: How the images are augmented first, if at all.
-        settings: The cache.
+        section: The configuration's section `features`: folder, max_gb, dtype, precision, cache.
         report: Called with a text, the images done and N.
 
     Returns:
@@ -126,37 +62,34 @@ def compute(
         ConfigError: Where the features alone are larger than the cache may be, or the folder can
             neither be found nor made.
     """
-    key = _key(split, frozen, view, settings)
+    folder = Path(section["folder"])
     try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         expected = "a folder that is there or can be made"
-        raise ConfigError("features.folder", expected, str(settings.folder)) from error
-    path = settings.folder / f"{key}.npy"
-    if not settings.is_kept:
-        return _compute_once(split, frozen, view, settings=settings, report=report)
+        raise ConfigError("features.folder", expected, str(folder)) from error
+    batches = _batches(split, frozen, view, section, report)
+    if not section["cache"]:
+        return _compute_once(folder, split, batches)
+    path = folder / f"{_key(split, frozen, view, section)}.npy"
     with FileLock(path.with_suffix(".lock")):
         found = _open(path)
         if found is None:
-            _check_size(split, frozen, settings)
-            _write(path, split, _batches(split, frozen, view, settings, report))
+            _check_size(split, frozen, section)
+            _write(path, split, batches)
             found = _open(path, trusted=True)
-            _evict(settings, keep=path)
+            _evict(folder, section["max_gb"], keep=path)
     if found is None:
         raise OSError(f"The features just written to {path} cannot be read back.")
     return found
 
 
-def _compute_once(
-    split: Split, frozen: Frozen, view: View | None, *, settings: Settings, report: Report
-) -> Array:
+def _compute_once(folder: Path, split: Split, batches: Iterator[Array]) -> Array:
     """Return features in a file without a name, which goes when the array goes."""
-    _drop_abandoned(settings.folder)
-    with tempfile.TemporaryDirectory(
-        dir=settings.folder, prefix=f"{_ONCE}{os.getpid()}-"
-    ) as folder:
-        path = Path(folder) / "features.npy"
-        _write(path, split, _batches(split, frozen, view, settings, report))
+    _drop_abandoned(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_ONCE}{os.getpid()}-") as own:
+        path = Path(own) / "features.npy"
+        _write(path, split, batches)
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
@@ -177,30 +110,27 @@ def digest(model: keras.Model | None, section: Any) -> str:
     return result.hexdigest()
 
 
-def _key(split: Split, frozen: Frozen, view: View | None, settings: Settings) -> str:
+def _key(split: Split, frozen: Frozen, view: View | None, section: Section) -> str:
     parts = [
         _CODE,
         tf.__version__,
         split.digest,
         frozen.digest,
         frozen.image_size,
-        settings.dtype,
-        settings.precision,
+        section["dtype"],
+        section["precision"],
         view and [view.digest, view.index, view.seed],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _batches(
-    split: Split, frozen: Frozen, view: View | None, settings: Settings, report: Report
+    split: Split, frozen: Frozen, view: View | None, section: Section, report: Report
 ) -> Iterator[Array]:
     text = f"features of {split.name}" + (f", view {view.index + 1}" if view else "")
     for start in range(0, len(split), _BATCH):
         indices = np.arange(start, min(start + _BATCH, len(split)))
-        images = resize(split.images.read(indices), frozen.image_size)
-        if view is not None:
-            images = view.render(images, start)
-        yield frozen(images, settings.precision).astype(settings.dtype)
+        yield frozen.read(split, indices, view, section["precision"]).astype(section["dtype"])
         report(text, int(indices[-1]) + 1, len(split))
 
 
@@ -258,30 +188,30 @@ def _crc32(path: Path, offset: int) -> int:
     return checksum
 
 
-def _check_size(split: Split, frozen: Frozen, settings: Settings) -> None:
+def _check_size(split: Split, frozen: Frozen, section: Section) -> None:
     if frozen.model is None:
         return
     width = int(np.prod(frozen.model.output.shape[1:]))
-    needed = len(split) * width * np.dtype(settings.dtype).itemsize / 1e9
-    if needed > settings.max_gb:
+    needed = len(split) * width * np.dtype(section["dtype"]).itemsize / 1e9
+    if needed > section["max_gb"]:
         raise ConfigError(
             "features.max_gb",
             f"at least {needed:.3g}, the size of the features of {split.name}",
-            settings.max_gb,
+            section["max_gb"],
             "Raise it, or make the features smaller with model.pooling=avg, a smaller "
             "model.image_size or features.dtype=float16",
         )
 
 
-def _evict(settings: Settings, *, keep: Path) -> None:
+def _evict(folder: Path, max_gb: float, *, keep: Path) -> None:
     entries = []
-    for note in settings.folder.glob("*.json"):
+    for note in folder.glob("*.json"):
         path = note.with_suffix(".npy")
         if path.exists():
             entries.append((note.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
-        if total <= settings.max_gb * 1e9:
+        if total <= max_gb * 1e9:
             return
         if path != keep:
             # The description goes first: what is left of an interrupted removal is no entry.

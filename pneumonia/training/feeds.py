@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from pneumonia.datasets.base import Split
-from pneumonia.models.classifier import resize
-from pneumonia.seeding import RENDER, VIEW, generator, integer
-from pneumonia.training.augment import render
-from pneumonia.training.feature_cache import Frozen
+from pneumonia.seeding import VIEW, generator
+from pneumonia.training.augment import View
+from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
 
@@ -27,9 +26,7 @@ _PART = 256
 class Feed(Protocol):
     """Inputs (N, ...) of what is trained, for one split."""
 
-    def __len__(self) -> int:
-        """Return N."""
-        ...
+    def __len__(self) -> int: ...
 
     def read(self, epoch: int, indices: Array) -> Array:
         """Return the inputs at `indices` as float32 (n, ...), as they are in an epoch (from 1)."""
@@ -41,6 +38,12 @@ class Feed(Protocol):
         What stays where it is trained need not be gathered and copied in every epoch.
         """
         ...
+
+
+def read_all(feed: Feed) -> Array | tf.Tensor:
+    """Return all the inputs of a feed as one array or tensor."""
+    whole = feed.whole()
+    return feed.read(1, np.arange(len(feed))) if whole is None else whole
 
 
 class StoredFeed:
@@ -57,13 +60,12 @@ class StoredFeed:
         self._whole: tf.Tensor | None = None
 
     def __len__(self) -> int:
-        """Return N."""
         return len(self._views[0])
 
     def read(self, epoch: int, indices: Array) -> Array:
-        """Return features as float32 (n, ...)."""
+        """Return features of the views that are drawn for an epoch."""
         if len(self._views) == 1:
-            return _floats(self._views[0][indices])
+            return np.asarray(self._views[0][indices], np.float32)
         choice = self._choice  # other trials may be in another epoch
         if choice[0] != epoch:
             rng = generator(self._seed, VIEW, epoch)
@@ -77,8 +79,9 @@ class StoredFeed:
 
     def whole(self) -> tf.Tensor | None:
         """Return the features of the only view."""
-        if self._whole is None and len(self._views) == 1:
-            self._whole = _tensor(self._views[0])
+        only = self._views[0]
+        if self._whole is None and len(self._views) == 1 and 4 * only.size <= _WHOLE_BYTES:
+            self._whole = tf.constant(np.asarray(only, np.float32))
         return self._whole
 
 
@@ -95,15 +98,13 @@ class RenderedFeed:
         self._current: tuple[int, Array] | None = None
 
     def __len__(self) -> int:
-        """Return N."""
         return self._size
 
     def read(self, epoch: int, indices: Array) -> Array:
-        """Return features as float32 (n, ...)."""
+        """Return features of the rendering of an epoch."""
         if self._current is None or self._current[0] != epoch:
-            # Numbered apart from the views that are drawn from in every epoch.
             self._current = epoch, self._view(_ONLINE + epoch)
-        return _floats(self._current[1][indices])
+        return np.asarray(self._current[1][indices], np.float32)
 
     def whole(self) -> None:
         """Return nothing: every epoch has features of its own."""
@@ -123,43 +124,33 @@ class ComputedFeed:
         self, split: Split, frozen: Frozen, *, pipeline: keras.Sequential | None, seed: int
     ) -> None:
         self._split, self._frozen, self._pipeline, self._seed = split, frozen, pipeline, seed
-        self._kept: Array | None = None
-        self._whole: tf.Tensor | None = None
+        self._kept: StoredFeed | None = None
 
     def __len__(self) -> int:
-        """Return N."""
         return len(self._split)
 
     def read(self, epoch: int, indices: Array) -> Array:
-        """Return inputs as float32 (n, ...)."""
-        if self._pipeline is None and self._kept is None:
-            self._keep()
-        if self._kept is not None:
-            return _floats(self._kept[indices])
-        parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
-        return np.concatenate([self._compute(epoch, part) for part in parts])
+        """Return the inputs of an epoch."""
+        kept = self._keep()
+        return self._compute(epoch, indices) if kept is None else kept.read(epoch, indices)
 
     def whole(self) -> tf.Tensor | None:
         """Return the inputs where they are not augmented and small enough to be kept."""
-        if self._pipeline is None and self._kept is None:
-            self._keep()
-        if self._whole is None and self._kept is not None:
-            self._whole = _tensor(self._kept)
-        return self._whole
+        kept = self._keep()
+        return None if kept is None else kept.whole()
 
-    def _keep(self) -> None:
-        first = self._compute(1, np.arange(1))
-        if first.nbytes * len(self) <= _KEPT_BYTES:
-            everything = np.arange(len(self))
-            parts = [everything[i : i + _PART] for i in range(0, len(self), _PART)]
-            self._kept = np.concatenate([self._compute(1, part) for part in parts])
+    def _keep(self) -> StoredFeed | None:
+        if self._pipeline is None and self._kept is None:
+            first = self._compute(1, np.arange(1))
+            if first.nbytes * len(self) <= _KEPT_BYTES:
+                self._kept = StoredFeed([self._compute(1, np.arange(len(self)))], self._seed)
+        return self._kept
 
     def _compute(self, epoch: int, indices: Array) -> Array:
-        images = resize(self._split.images.read(indices), self._frozen.image_size)
-        if self._pipeline is not None:
-            seed = integer(self._seed, RENDER, _ONLINE + epoch, int(indices[0]))
-            images = render(self._pipeline, images, seed)
-        return self._frozen(images)
+        pipeline = self._pipeline
+        view = None if pipeline is None else View(pipeline, "", _ONLINE + epoch, self._seed)
+        parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
+        return np.concatenate([self._frozen.read(self._split, part, view) for part in parts])
 
 
 class JoinedFeed:
@@ -169,11 +160,10 @@ class JoinedFeed:
         self._first, self._second = first, second
 
     def __len__(self) -> int:
-        """Return the sum of both."""
         return len(self._first) + len(self._second)
 
     def read(self, epoch: int, indices: Array) -> Array:
-        """Return inputs as float32 (n, ...)."""
+        """Return the inputs of an epoch."""
         early = indices < len(self._first)
         if early.all():
             return self._first.read(epoch, indices)
@@ -187,18 +177,3 @@ class JoinedFeed:
 
     def whole(self) -> None:
         """Return nothing: it is trained on once, and would be in memory twice."""
-
-
-def read_all(feed: Feed) -> Array | tf.Tensor:
-    """Return all the inputs of a feed as one array or tensor."""
-    whole = feed.whole()
-    return feed.read(1, np.arange(len(feed))) if whole is None else whole
-
-
-def _tensor(array: Array) -> tf.Tensor | None:
-    """Return an array as a float32 tensor, unless it is too large to have in memory."""
-    return None if 4 * array.size > _WHOLE_BYTES else tf.constant(_floats(array))
-
-
-def _floats(array: Array) -> Array:
-    return np.asarray(array, dtype=np.float32)

@@ -1,9 +1,10 @@
-"""Run a frozen model as fast as the processor can."""
+"""The part of a model that no trial trains, run as fast as the processor can."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,21 +14,53 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
+from pneumonia.models.classifier import resize
+from pneumonia.training.augment import View
 
 Array = np.ndarray[Any, Any]
 Graph = Callable[[tf.Tensor], tf.Tensor]
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+BFLOAT16 = "bfloat16"
 
 _graphs: WeakKeyDictionary[keras.Model, dict[str, Graph]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The part of a model that no trial trains.
+
+    Attributes:
+        model: From images (n, size, size, 3), 0 to 255, to features; None where all is trained.
+        image_size: The side that images are resized to, in pixels.
+        digest: Of the configuration of the model and its weights.
+    """
+
+    model: keras.Model | None
+    image_size: int
+    digest: str
+
+    def read(
+        self, split: Split, indices: Array, view: View | None = None, precision: str = "float32"
+    ) -> Array:
+        """Return what is made of the images at `indices`: resized, augmented, through the model.
+
+        Which augmentation an image gets depends on the first index and on their number.
+        """
+        images = resize(split.images.read(indices), self.image_size)
+        if view is not None:
+            images = view.render(images, int(indices[0]))
+        if self.model is None:
+            return images
+        return np.asarray(call(self.model, images, precision))
+
+
 def call(model: keras.Model, images: Array, precision: str) -> tf.Tensor:
-    """Return the outputs of a model, in inference mode.
+    """Return the outputs of a model whose weights do not change any more, in inference mode.
 
     Args:
-        model: A model whose weights do not change any more.
+        model: The model.
         images: float32 (n, ...), as the model takes them.
         precision: `float32`, or `bfloat16` for the convolutions and products.
 
@@ -58,18 +91,14 @@ def _build(model: keras.Model, precision: str) -> Graph:
         )
     signature = [tf.TensorSpec([None, *model.input.shape[1:]], tf.float32)]
     function = tf.function(lambda x: model(x, training=False), input_signature=signature)
-    if _has_depthwise(model) and precision == FLOAT32:
+    depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    if precision != BFLOAT16 and any(isinstance(layer, depthwise) for layer in layers):
         # With constants, TensorFlow 2.21 takes half as long again for depthwise convolutions.
         return function  # type: ignore[no-any-return]
     # Constants let batch normalization be folded into the convolutions.
     constant = convert_variables_to_constants_v2(function.get_concrete_function())
     return lambda x: constant(x)[0]
-
-
-def _has_depthwise(model: keras.Model) -> bool:
-    kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    layers = model._flatten_layers(include_self=False, recursive=True)
-    return any(isinstance(layer, kinds) for layer in layers)
 
 
 @contextmanager

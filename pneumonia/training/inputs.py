@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,8 +18,9 @@ from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import backbones
 from pneumonia.training import feature_cache
-from pneumonia.training.feature_cache import Frozen, View
+from pneumonia.training.augment import View
 from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
+from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -110,30 +110,49 @@ def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
         joined: Whether val is trained on too.
     """
     data = load_data(config)
-    train = _train_feed(config, data.train, report)
+    section = {name: value for name, value in config["augment"].items() if name != "views"}
+    with LOCK:  # its layers draw their seeds
+        pipeline = build(section, "augment")
+    train = _feed(config, data.train, pipeline, report)
     labels = data.train.labels
     if joined:
-        train = JoinedFeed(train, _train_feed(config, data.val, report))
+        train = JoinedFeed(train, _feed(config, data.val, pipeline, report))
         labels = np.concatenate([labels, data.val.labels])
-    val = plain_feed(config, data.val, report=report)
+    val = _feed(config, data.val, None, report)
     weights = class_weights(labels, config["training"]["class_weight"])
     return Inputs(train, val, labels, weights, data.val.labels)
 
 
 def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     """Return the inputs of a split without augmentation."""
-    built, settings = parts(config), cache_settings(config)
+    return _feed(config, split, None, report)
+
+
+def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, report: Report) -> Feed:
+    """Return the inputs of a split, kept for the trials that share them."""
+    frozen, seed = parts(config).frozen, config["seed"]
+    features, augment = config["features"], config["augment"]
 
     def make() -> Feed:
-        if built.frozen.model is None:
-            return ComputedFeed(split, built.frozen, pipeline=None, seed=config["seed"])
-        stored = feature_cache.compute(
-            split, built.frozen, view=None, settings=settings, report=report
-        )
-        return StoredFeed([stored], config["seed"])
+        if frozen.model is None:
+            return ComputedFeed(split, frozen, pipeline=pipeline, seed=seed)
+        if pipeline is None:
+            return StoredFeed([compute(None)], seed)
+        about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
 
-    key = [split.digest, built.frozen.digest, config["features"]]
-    return _feeds.get(key, make) if settings.is_kept else make()
+        def view(index: int) -> Array:
+            return compute(View(pipeline, about, index, seed))
+
+        if augment["views"] == ONLINE:
+            return RenderedFeed(len(split), view)
+        return StoredFeed([view(index) for index in range(augment["views"])], seed)
+
+    def compute(view: View | None) -> Array:
+        return feature_cache.compute(split, frozen, view=view, section=features, report=report)
+
+    own = None if pipeline is None else [augment, seed]
+    key = [split.digest, frozen.digest, features, own]
+    return _feeds.get(key, make) if features["cache"] else make()
 
 
 def is_shared(config: Config) -> bool:
@@ -154,46 +173,6 @@ def positive_share(labels: Array, rule: Any) -> float:
     It is the prevalence that trained probabilities are for: a half where classes are balanced.
     """
     return float(np.average(labels, weights=class_weights(labels, rule)))
-
-
-def cache_settings(config: Config) -> feature_cache.Settings:
-    """Return the settings of the feature cache."""
-    section = config["features"]
-    return feature_cache.Settings(
-        folder=Path(section["folder"]),
-        max_gb=section["max_gb"],
-        dtype=section["dtype"],
-        precision=section["precision"],
-        is_kept=section["cache"],
-    )
-
-
-def _train_feed(config: Config, split: Split, report: Report) -> Feed:
-    section = dict(config["augment"])
-    views = section.pop("views")
-    with LOCK:  # its layers draw their seeds
-        pipeline = build(section, "augment")
-    if pipeline is None:
-        return plain_feed(config, split, report=report)
-    built, settings, seed = parts(config), cache_settings(config), config["seed"]
-
-    def make() -> Feed:
-        if built.frozen.model is None:
-            return ComputedFeed(split, built.frozen, pipeline=pipeline, seed=seed)
-        about = feature_cache.digest(None, section)
-
-        def view(index: int) -> Array:
-            chosen = View(pipeline, about, index, seed)
-            return feature_cache.compute(
-                split, built.frozen, view=chosen, settings=settings, report=report
-            )
-
-        if views == ONLINE:
-            return RenderedFeed(len(split), view)
-        return StoredFeed([view(index) for index in range(views)], seed)
-
-    key = [split.digest, built.frozen.digest, config["augment"], config["features"], seed]
-    return _feeds.get(key, make) if settings.is_kept else make()
 
 
 def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Model | None]:

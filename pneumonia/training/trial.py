@@ -20,8 +20,9 @@ from pneumonia import files
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.evaluation.objective import Metrics
-from pneumonia.models import classifier, metadata
+from pneumonia.models import classifier, classifier_file
 from pneumonia.models.classifier_file import Template
+from pneumonia.models.predictor import Predictor
 from pneumonia.training import calibration, checkpoint, compiled_loop, loop
 from pneumonia.training.calibration import Decided
 from pneumonia.training.checkpoint import Checkpoints, Progress
@@ -176,7 +177,7 @@ def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
         return program.predict(read_all(feed))
 
 
-def assemble(config: Config, weights: tuple[Array, ...]) -> keras.Model:
+def assemble(config: Config, weights: tuple[Array, ...]) -> Predictor:
     """Return the classifier with these weights, in memory.
 
     Args:
@@ -184,7 +185,7 @@ def assemble(config: Config, weights: tuple[Array, ...]) -> keras.Model:
         weights: The values of the trained variables.
     """
     model = _model(config, 0)
-    return _assemble(config, model, weights)
+    return Predictor(_assemble(config, model, weights))
 
 
 def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
@@ -239,7 +240,7 @@ def write_classifier(
     path.parent.mkdir(parents=True, exist_ok=True)
     with LOCK:  # Keras notes in the whole process that it writes a file
         classifier.save(_assemble(config, model, weights), path)
-    metadata.write(path, facts)
+    classifier_file.write_facts(path, facts)
 
 
 def _train(

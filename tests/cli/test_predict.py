@@ -22,12 +22,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from samples import NAMES, Project, expected, halves, pixels, write_images
+from samples import NAMES, Project, expected, pixels, write_images
 
 from pneumonia.cli import predict
 from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.models import metadata, predictor
+from pneumonia.models import classifier_file
+from pneumonia.models.predictor import Predictor
 from pneumonia.tracking.mlflow_store import make_ready
 from pneumonia.tracking.tracker import Settings
 
@@ -193,7 +194,7 @@ def test_nothing_readable_needs_no_classifier(
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.png")
-    monkeypatch.setattr(predictor, "load_model", lambda file: pytest.fail("loaded"))
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: pytest.fail("loaded"))
     output = tmp_path / "p.csv"
     arguments = [str(tmp_path), "model=classifier.keras", f"output={output}"]
     assert predict.main(arguments) == 1
@@ -215,10 +216,10 @@ def test_a_probability_that_is_no_number_is_not_a_decision(
 ) -> None:
     path = sorted(write_images(tmp_path))[0]
 
-    def nothing(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return halves(images) * np.float32("nan")
+    def nothing(self: Predictor, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return np.full(len(images), np.nan, np.float32)
 
-    monkeypatch.setattr(predict, "_load", lambda file, has_maps: (nothing, None))
+    monkeypatch.setattr(Predictor, "predict", nothing)
     assert predict.main([str(path), "model=classifier.keras"]) == 2
     assert f"the classifier gives nan for {path}" in capsys.readouterr().err
 
@@ -266,7 +267,7 @@ def told_otherwise(here: Project, folder: Path, facts: dict[str, Any]) -> Path:
     """Return a copy of the classifier whose file says this of it."""
     file = folder / "own.keras"
     shutil.copyfile(here.classifier, file)
-    metadata.write(file, facts)
+    classifier_file.write_facts(file, facts)
     return file
 
 

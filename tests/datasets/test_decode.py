@@ -15,7 +15,7 @@ from samples import Project, pixels, write_images
 from pneumonia.cli import predict
 from pneumonia.datasets import decode
 from pneumonia.errors import UserError
-from pneumonia.models import predictor
+from pneumonia.models.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -77,8 +77,7 @@ def test_a_picture_is_the_same_at_any_depth(here: Project, tmp_path: Path) -> No
     ):
         tifffile.imwrite(tmp_path / name, values, photometric=photometric, metadata=None)
     images = [decode.decode(path) for path in sorted(tmp_path.iterdir())]
-    classify = predictor.classifying(predictor.load_model(here.classifier))
-    found = predictor.classify_all(images, classify)
+    found = Predictor.load(here.classifier).predict(images)
     assert found.tolist() == [found[0]] * 6
 
 

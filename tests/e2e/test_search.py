@@ -32,7 +32,7 @@ from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
-from pneumonia.models import classifier, metadata
+from pneumonia.models import classifier, classifier_file
 from pneumonia.storage import journal
 from pneumonia.storage.journal import NAME, Event
 from pneumonia.tracking import tracker
@@ -329,7 +329,7 @@ def test_predictions_of_the_winner(ran: Ran) -> None:
 
 
 def test_the_threshold_is_in_the_file_the_journal_and_the_registry(ran: Ran) -> None:
-    facts = metadata.read(ran.folder / ran.end["classifier"])
+    facts = classifier_file.read_facts(ran.folder / ran.end["classifier"])
     assert facts["class_names"] == ["normal", "pneumonia"]
     assert (facts["rule"], facts["threshold"], facts["temperature"]) == ("fixed", 0.5, 1.0)
     metrics = ran.end["metrics"]
@@ -860,7 +860,8 @@ def test_retraining_gives_another_classifier_which_is_the_champion(
     assert roc_auc(split.labels, given) == pytest.approx(metrics["test_auc"], abs=1e-6)
     # Temperature and threshold are those of the trial, which val was held out from.
     facts, known = (
-        metadata.read(Path(path.removeprefix("file://")) / "data" / "model.keras") for path in paths
+        classifier_file.read_facts(Path(path.removeprefix("file://")) / "data" / "model.keras")
+        for path in paths
     )
     assert facts == known
     assert facts["temperature"] == metrics["temperature"] != 1

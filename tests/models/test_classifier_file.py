@@ -1,4 +1,4 @@
-"""Classifiers written from a template are what Keras would have written."""
+"""Classifiers written from a template are what Keras would have written; what files say of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from pneumonia.models import backbones, classifier, heads
+from pneumonia.models import backbones, classifier, classifier_file, heads
 from pneumonia.models.classifier_file import Template
 
+FACTS = {"class_names": ["normal", "pneumonia"], "threshold": 0.3125, "temperature": 1.5}
 IMAGES = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 1)).astype(np.uint8)
 
 
@@ -90,3 +91,47 @@ def test_refuses_variables_that_are_not_in_the_file() -> None:
     _, head, whole = parts()
     with pytest.raises(LookupError):
         Template(whole, [*head.weights, keras.Variable(np.zeros((2, 2), np.float32))])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    image = keras.Input((3,))
+    keras.Model(image, keras.layers.Dense(1)(image)).save(tmp_path / "a.keras")
+    return tmp_path / "a.keras"
+
+
+def test_facts_go_in_and_come_out(file: Path) -> None:
+    assert classifier_file.read_facts(file) == {}
+    x = np.ones((2, 3), np.float32)
+    before = keras.saving.load_model(file, safe_mode=True).predict(x, verbose=0)
+    with zipfile.ZipFile(file) as archive:
+        usual = json.loads(archive.read("metadata.json"))
+    classifier_file.write_facts(file, FACTS)
+    assert classifier_file.read_facts(file) == FACTS
+    again = {**FACTS, "threshold": 0.75}
+    classifier_file.write_facts(file, again)
+    assert classifier_file.read_facts(file) == again
+    with zipfile.ZipFile(file) as archive:
+        assert json.loads(archive.read("metadata.json")) == {**usual, "pneumonia": again}
+        assert archive.testzip() is None
+    after = keras.saving.load_model(file, safe_mode=True).predict(x, verbose=0)
+    np.testing.assert_array_equal(before, after)
+    assert [path.name for path in file.parent.iterdir()] == ["a.keras"]
+
+
+def test_files_without_facts(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "text.keras").write_text("no archive")
+    with zipfile.ZipFile(tmp_path / "empty.keras", "w"):
+        pass
+    with zipfile.ZipFile(tmp_path / "list.keras", "w") as archive:
+        archive.writestr("metadata.json", "[1]")
+    for name in ("text.keras", "empty.keras", "list.keras", "none.keras"):
+        assert classifier_file.read_facts(tmp_path / name) == {}
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(TypeError):
+        classifier_file.write_facts(file, {"threshold": object()})
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["a.keras"]

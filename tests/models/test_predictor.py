@@ -1,7 +1,8 @@
-"""A classifier at work."""
+"""A classifier at work, with its decision."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from samples import Project, pixels
 
 from pneumonia.errors import UserError
-from pneumonia.models import predictor
+from pneumonia.models import classifier_file, gradcam
+from pneumonia.models.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -21,16 +23,42 @@ def test_a_classifier_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
     x = keras.layers.Lambda(lambda x: x * 0.0, output_shape=(None, None, None))(image)
     keras.Model(image, x).save(tmp_path / "lambda.keras")
     with pytest.raises(UserError, match="lambda"):
-        predictor.load_model(tmp_path / "lambda.keras")
+        Predictor.load(tmp_path / "lambda.keras")
 
 
 def test_many_sizes_are_traced_once(here: Project, model: keras.Model) -> None:
-    classify = predictor.classifying(predictor.load_model(here.classifier))
+    predictor = Predictor.load(here.classifier)
     images = [pixels(20 + seed, 30, seed=seed)[..., np.newaxis] for seed in range(40)]
-    classify(images[0][np.newaxis])
+    predictor.predict(images[:1])
     start = time.perf_counter()
-    found = predictor.classify_all(images, classify)
+    found = predictor.predict(images)
     assert time.perf_counter() - start < 2
     for index in (0, 17, 39):
         alone = model.predict(images[index][np.newaxis], verbose=0)[0, 0]
         assert found[index] == pytest.approx(alone, abs=1e-6)
+
+
+def test_it_decides_as_it_is_told_and_tells_what_its_file_says(
+    here: Project, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.keras"
+    shutil.copyfile(here.classifier, file)
+    classifier_file.write_facts(file, {"temperature": 1.5, "trained_on": "phantom"})
+    predictor = Predictor.load(file, class_names=("well", "ill"), threshold=0.25)
+    assert (predictor.temperature, predictor.trained_on) == (1.5, "phantom")
+    assert [predictor.decide(p) for p in (0.1, 0.25, 0.2501)] == ["well", "well", "ill"]
+    assert Predictor.load(here.classifier).decide(0.5001) == "positive"
+
+
+def test_what_takes_other_inputs_is_refused(tmp_path: Path) -> None:
+    image = keras.Input((3,))
+    keras.Model(image, keras.layers.Dense(1)(image)).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="expected a classifier, from uint8 images"):
+        Predictor.load(tmp_path / "other.keras")
+
+
+def test_it_explains_as_gradcam_does(here: Project, model: keras.Model) -> None:
+    images = [pixels(30, 40)[..., np.newaxis], pixels(20, 30)[..., np.newaxis]]
+    heats = Predictor.load(here.classifier).explain(images)
+    for heat, expected in zip(heats, gradcam.explain(model, images), strict=True):
+        np.testing.assert_allclose(heat, expected, atol=1e-3)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pneumonia.errors import DataError
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.models.predictor import Predictor
 from pneumonia.reporting import worst_errors
 from pneumonia.storage import search_record
 
@@ -41,7 +42,7 @@ def decode(uri: str) -> np.ndarray:
 
 def test_the_worst_of_each_kind_come_first(folder: Path, model: keras.Model) -> None:
     search = search_record.read(folder)
-    found = worst_errors.draw(search, 0.5, load=lambda: model)
+    found = worst_errors.draw(search, 0.5, load=lambda: Predictor(model))
     test = search.predictions["test"]
     wrong = (test.probabilities > 0.5) != test.labels
     for label, sign in ((1, 1), (0, -1)):

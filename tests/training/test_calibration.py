@@ -14,7 +14,7 @@ from test_trial import config
 from pneumonia.datasets import cache
 from pneumonia.evaluation.metrics import balanced_accuracy
 from pneumonia.evaluation.thresholds import logit, sigmoid
-from pneumonia.models import classifier, heads, metadata
+from pneumonia.models import classifier, classifier_file, heads
 from pneumonia.training import calibration, inputs, trial
 from pneumonia.training.trial import Task
 
@@ -37,7 +37,7 @@ def trained(folder: Path, model: str, **changes: Any) -> tuple[Config, Path]:
 @pytest.mark.parametrize("model", ["features", "cnn"])
 def test_a_calibrated_classifier_is_served_so(model: str, tmp_path: Path) -> None:
     cfg, path = trained(tmp_path, model, **YOUDEN)
-    facts = metadata.read(path)
+    facts = classifier_file.read_facts(path)
     assert facts["class_names"] == ["normal", "pneumonia"]
     assert facts["rule"] == "youden"
     assert facts["temperature"] != 1
@@ -59,7 +59,7 @@ def test_a_classifier_written_without_a_template_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = trained(tmp_path, "features", **YOUDEN)
-    facts = metadata.read(path)
+    facts = classifier_file.read_facts(path)
 
     def refuse(*_: object) -> None:
         raise LookupError
@@ -67,7 +67,7 @@ def test_a_classifier_written_without_a_template_says_the_same(
     monkeypatch.setattr(trial, "Template", refuse)
     monkeypatch.setattr(trial, "_templates", cache.Kept(1))
     _, again = trained(tmp_path, "features", **YOUDEN)
-    assert metadata.read(again) == facts
+    assert classifier_file.read_facts(again) == facts
     image = np.random.default_rng(0).integers(0, 255, (1, 30, 30, 1), dtype=np.uint8)
     one, other = (classifier.load(file).predict(image, verbose=0) for file in (path, again))
     np.testing.assert_allclose(one, other, atol=1e-6)
@@ -102,7 +102,7 @@ def test_a_head_that_cannot_be_calibrated_is_told(
 ) -> None:
     monkeypatch.setattr(calibration, "is_foldable", lambda model: False)
     _, path = trained(tmp_path, "cnn", **YOUDEN)
-    facts = metadata.read(path)
+    facts = classifier_file.read_facts(path)
     assert facts["temperature"] == 1
     assert "not calibrated" in facts["statement"]
 

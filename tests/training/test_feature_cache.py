@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import pytest
 from pneumonia import files as storage
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.errors import ConfigError
+from pneumonia.models import classifier
 from pneumonia.training import feature_cache
-from pneumonia.training.augment import geometric
-from pneumonia.training.feature_cache import Frozen, Settings, View
+from pneumonia.training.augment import View, geometric
+from pneumonia.training.frozen_graph import Frozen
 
 SIZE = 16
 DATA = phantom(train=100, val=20, test=20, image_size=32, seed=1)
@@ -47,19 +47,20 @@ class Counter:
         self.images += done == total
 
 
-def settings(folder: Path, **changes: Any) -> Settings:
-    return replace(Settings(folder, 1.0, "float32"), **changes)
+def section(folder: Path, **changes: Any) -> dict[str, Any]:
+    usual = {"max_gb": 1.0, "dtype": "float32", "precision": "float32", "cache": True}
+    return {"folder": str(folder), **usual, **changes}
 
 
 def test_computes_once_and_what_the_backbone_gives(tmp_path: Path) -> None:
     count, part = Counter(), frozen()
-    options = {"view": None, "settings": settings(tmp_path), "report": count}
+    options = {"view": None, "section": section(tmp_path), "report": count}
     first = feature_cache.compute(DATA.train, part, **options)
     second = feature_cache.compute(DATA.train, frozen(), **options)
     assert count.images == 1
     assert isinstance(second, np.memmap)
     assert first.shape == (100, 8)
-    images = feature_cache.resize(DATA.train.images.read(np.arange(100)), SIZE)
+    images = classifier.resize(DATA.train.images.read(np.arange(100)), SIZE)
     np.testing.assert_allclose(second, part.model.predict(images, verbose=0), atol=1e-4)
 
 
@@ -68,15 +69,15 @@ def test_every_difference_has_its_own_entry(tmp_path: Path) -> None:
     pipeline = geometric(flip=True, rotation=10, zoom=0.1)
     views = [View(pipeline, "a", 0, 1), View(pipeline, "a", 1, 1), View(pipeline, "b", 0, 1)]
     cases = [
-        (DATA.train, frozen(), None, settings(tmp_path)),
-        (DATA.val, frozen(), None, settings(tmp_path)),
-        (DATA.train, frozen(seed=2), None, settings(tmp_path)),
-        (DATA.train, frozen(), None, settings(tmp_path, dtype="float16")),
-        *((DATA.train, frozen(), view, settings(tmp_path)) for view in views),
-        (DATA.train, frozen(), View(pipeline, "a", 0, 2), settings(tmp_path)),
+        (DATA.train, frozen(), None, section(tmp_path)),
+        (DATA.val, frozen(), None, section(tmp_path)),
+        (DATA.train, frozen(seed=2), None, section(tmp_path)),
+        (DATA.train, frozen(), None, section(tmp_path, dtype="float16")),
+        *((DATA.train, frozen(), view, section(tmp_path)) for view in views),
+        (DATA.train, frozen(), View(pipeline, "a", 0, 2), section(tmp_path)),
     ]
     for split, part, view, where in cases:
-        feature_cache.compute(split, part, view=view, settings=where, report=count)
+        feature_cache.compute(split, part, view=view, section=where, report=count)
     assert count.images == len(cases)
     assert len(list(tmp_path.glob("*.npy"))) == len(cases)
 
@@ -84,9 +85,9 @@ def test_every_difference_has_its_own_entry(tmp_path: Path) -> None:
 def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
     def render(folder: str, index: int) -> Any:
         view = View(geometric(flip=True, rotation=10, zoom=0.1), "a", index, 1)
-        where = settings(tmp_path / folder)
+        where = section(tmp_path / folder)
         return feature_cache.compute(
-            DATA.train, frozen(), view=view, settings=where, report=Counter()
+            DATA.train, frozen(), view=view, section=where, report=Counter()
         )
 
     np.testing.assert_array_equal(render("one", 0), render("two", 0))
@@ -96,7 +97,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "no note", "no data", "bad note"])
 def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
     count = Counter()
-    options = {"view": None, "settings": settings(tmp_path), "report": count}
+    options = {"view": None, "section": section(tmp_path), "report": count}
     expected = np.array(feature_cache.compute(DATA.val, frozen(), **options))
     path = next(tmp_path.glob("*.npy"))
     content = bytearray(path.read_bytes())
@@ -120,20 +121,20 @@ def test_an_interrupted_computation_leaves_no_entry(tmp_path: Path) -> None:
     def stop(text: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    where = settings(tmp_path)
+    where = section(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        feature_cache.compute(DATA.train, frozen(), view=None, settings=where, report=stop)
+        feature_cache.compute(DATA.train, frozen(), view=None, section=where, report=stop)
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     size = 100 * 8 * 4
-    where = settings(tmp_path, max_gb=2.5 * size / 1e9)
+    where = section(tmp_path, max_gb=2.5 * size / 1e9)
     count = Counter()
 
     def compute(seed: int) -> None:
-        feature_cache.compute(DATA.train, frozen(seed), view=None, settings=where, report=count)
+        feature_cache.compute(DATA.train, frozen(seed), view=None, section=where, report=count)
 
     for seed in (1, 2, 1, 3):
         compute(seed)
@@ -146,15 +147,15 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 
 def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
-    where = settings(tmp_path, max_gb=1e-6)
+    where = section(tmp_path, max_gb=1e-6)
     with pytest.raises(ConfigError, match=r"features\.max_gb"):
-        feature_cache.compute(DATA.train, frozen(), view=None, settings=where, report=Counter())
+        feature_cache.compute(DATA.train, frozen(), view=None, section=where, report=Counter())
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
 def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    options = {"view": None, "settings": settings(tmp_path / place), "report": Counter()}
+    options = {"view": None, "section": section(tmp_path / place), "report": Counter()}
     with pytest.raises(ConfigError, match=r"`features\.folder`: expected a folder"):
         feature_cache.compute(DATA.train, frozen(), **options)
 
@@ -164,9 +165,9 @@ def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
 import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
 from test_feature_cache import *
 count = Counter()
-where = settings(Path({str(tmp_path)!r}))
+where = section(Path({str(tmp_path)!r}))
 for split in (DATA.train, DATA.val):
-    feature_cache.compute(split, frozen(), view=None, settings=where, report=count)
+    feature_cache.compute(split, frozen(), view=None, section=where, report=count)
 print(json.dumps(count.images))
 """
     processes = [
@@ -184,15 +185,15 @@ def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
     left.mkdir()
     (left / "features.npy").write_bytes(b"half")
     count, part = Counter(), frozen()
-    once = settings(tmp_path, is_kept=False)
-    feature_cache.compute(DATA.val, part, view=None, settings=once, report=count)
+    once = section(tmp_path, cache=False)
+    feature_cache.compute(DATA.val, part, view=None, section=once, report=count)
     assert list(tmp_path.iterdir()) == []
-    feature_cache.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    feature_cache.compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
     entry = next(tmp_path.glob("*.npy"))
     files = sorted(tmp_path.iterdir())
     entry.with_suffix(".json").unlink()
     entry.with_suffix(".part").write_bytes(b"half")
-    feature_cache.compute(DATA.val, part, view=None, settings=settings(tmp_path), report=count)
+    feature_cache.compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
     assert sorted(tmp_path.iterdir()) == files
 
 
@@ -233,7 +234,7 @@ def turned(array: Path, note: Path) -> None:
     ],
 )
 def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_path: Path) -> None:
-    count, options = Counter(), {"view": None, "settings": settings(tmp_path)}
+    count, options = Counter(), {"view": None, "section": section(tmp_path)}
     first = np.array(feature_cache.compute(DATA.train, frozen(), report=count, **options))
     [array], [note] = tmp_path.glob("*.npy"), tmp_path.glob("*.json")
     damage(array, note)
@@ -244,7 +245,7 @@ def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_p
 
 @pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".part"])
 def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
-    options = {"view": None, "settings": settings(tmp_path), "report": Counter()}
+    options = {"view": None, "section": section(tmp_path), "report": Counter()}
     feature_cache.compute(DATA.val, frozen(), **options)
     [array] = tmp_path.glob("*.npy")
     place = array.with_suffix(suffix)
@@ -263,6 +264,6 @@ def test_a_name_like_that_of_features_used_once_is_left_alone(tmp_path: Path) ->
     for name in others:
         (tmp_path / name).touch()
     (tmp_path / "once-0999999999-a").mkdir()
-    where = settings(tmp_path, is_kept=False)
-    feature_cache.compute(DATA.val, frozen(), view=None, settings=where, report=Counter())
+    where = section(tmp_path, cache=False)
+    feature_cache.compute(DATA.val, frozen(), view=None, section=where, report=Counter())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -12,8 +12,8 @@ import pytest
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.training import feeds
 from pneumonia.training.augment import geometric
-from pneumonia.training.feature_cache import Frozen
 from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
+from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
 DATA = phantom(train=60, val=20, test=20, image_size=32, seed=1)

@@ -150,10 +150,9 @@ def test_joined_is_train_and_then_val_both_augmented(
     assert not np.allclose(late, read_all(alone.val))
 
 
-def test_settings_of_the_cache(tmp_path: Path) -> None:
+def test_features_that_do_not_fit_are_a_mistake(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     cfg["features"] |= {"folder": str(tmp_path / "f"), "max_gb": 1e-7, "dtype": "float16"}
-    found = inputs.cache_settings(cfg)
-    assert (found.folder, found.max_gb, found.dtype) == (tmp_path / "f", 1e-7, "float16")
     with pytest.raises(ConfigError, match=r"features\.max_gb"):
         inputs.prepare(cfg, report=Reports())
+    assert (tmp_path / "f").is_dir()

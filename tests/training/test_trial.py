@@ -288,7 +288,9 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
             """Give nothing: every reading goes through the backbone."""
 
         def read(self, epoch: int, indices: Any) -> Any:
-            from pneumonia.training.feature_cache import View, digest, resize
+            from pneumonia.models.classifier import resize
+            from pneumonia.training.augment import View
+            from pneumonia.training.feature_cache import digest
 
             about = digest(None, {k: v for k, v in cached["augment"].items() if k != "views"})
             pipeline = inputs.build(dict(BLOG), "augment")
