@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia import terminal
+from pneumonia import files, terminal
 from pneumonia.cli import common
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
@@ -125,22 +125,19 @@ def _run(options: Options) -> str:
         install = f"{commands()[0]}{litert.EXTRA}"
         raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
     images = [decode.decode(path) for path in paths] or _phantoms()
-    part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
-        part.write_bytes(litert.convert(classifier))
-        measured = measure(decode.classifying(classifier), litert.load(part), images)
-        if not measured["largest_difference"] <= TOLERANCE:
-            raise UserError(
-                f"{model.uri}: the export's probabilities differ by up to "
-                f"{measured['largest_difference']:.2g} from the classifier's, more than "
-                f"{TOLERANCE:g}; nothing is written."
-            )
-        facts = _describe(model, part, options.output) | measured
-        part.replace(options.output)
+        with files.atomic(options.output, suffix=f".{os.getpid()}.tflite") as part:
+            part.write_bytes(litert.convert(classifier))
+            measured = measure(decode.classifying(classifier), litert.load(part), images)
+            if not measured["largest_difference"] <= TOLERANCE:
+                raise UserError(
+                    f"{model.uri}: the export's probabilities differ by up to "
+                    f"{measured['largest_difference']:.2g} from the classifier's, more than "
+                    f"{TOLERANCE:g}; nothing is written."
+                )
+            facts = _describe(model, part, options.output) | measured
     except OSError as error:
         raise UserError(f"{options.output}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
     beside = options.output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
     beside.write_text(text, encoding="utf-8")

@@ -86,8 +86,7 @@ class Template:
         described = keras.saving.serialize_keras_object(head)
         config = json.dumps(_with_head(self._config, described))
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.part")
-        try:
+        with files.atomic(path) as part:
             # The system copies what is the same in its cache, faster than a program writes it.
             with self._lock:
                 self._shared.seek(0)
@@ -97,9 +96,6 @@ class Template:
                 archive.writestr(_CONFIG, config)
                 told = self._metadata if facts is None else metadata.merge(self._metadata, facts)
                 archive.writestr(metadata.NAME, told)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         for written in (path, self._latest):
             if written is not None:
                 files.let_go(written)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pneumonia import files
+
 NAME = "metadata.json"
 KEY = "pneumonia"
 
@@ -30,16 +32,14 @@ def write(path: Path, facts: Facts) -> None:
         path: The file.
         facts: Plain values by name.
     """
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f".{path.stem}.part")
-    try:
-        with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
-            for name in source.namelist():
-                content = source.read(name)
-                target.writestr(name, merge(content, facts) if name == NAME else content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        files.atomic(path) as part,
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(part, "w") as target,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, merge(content, facts) if name == NAME else content)
 
 
 def read(path: Path) -> dict[str, Any]:

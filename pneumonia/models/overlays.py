@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from pneumonia import files
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -62,12 +63,9 @@ def write(image: Pixels, heat: Heat, path: Path) -> None:
         overlay,  # TensorFlow is there already, where there is a heat map
     )
 
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(overlay(image, heat)).save(part, "PNG", compress_level=3)
-        part.replace(path)
+        with files.atomic(path, suffix=f".{os.getpid()}") as part:
+            Image.fromarray(overlay(image, heat)).save(part, "PNG", compress_level=3)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)

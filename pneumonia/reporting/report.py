@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pneumonia import terminal
+from pneumonia import files, terminal
 from pneumonia.cli.common import run
 from pneumonia.config import presets
 from pneumonia.errors import ConfigError, UserError
@@ -196,13 +196,8 @@ def _default(folders: Sequence[Path]) -> Path:
 
 def save(text: str, path: Path) -> Path:
     """Write a page, whole or not at all."""
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors="replace")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
