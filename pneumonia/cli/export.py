@@ -35,7 +35,6 @@ TOLERANCE = 1e-4
 _KEYS = ("model", "format", "output", "tracking.uri")
 _REPEATS = 30
 _PHANTOMS = 16
-_OUTPUTS = Path("outputs")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
@@ -147,12 +146,13 @@ def _run(options: Options) -> str:
 def _report(model: FoundModel, text: str) -> str:
     """Put what was measured into the report of the model's search; return what to say of it."""
     from pneumonia.reporting import report
-    from pneumonia.storage import search_record
+    from pneumonia.storage.search_folder import SearchFolder, find
 
-    folder = report.find_search(model.search_id, _OUTPUTS) if model.search_id else None
-    if folder is None:
+    try:
+        folder = find(model.search_id)
+    except (FileNotFoundError, UserError):
         return ""
-    (folder / search_record.EXPORT).write_text(text, encoding="utf-8")
+    SearchFolder(folder).export.write_text(text, encoding="utf-8")
     try:
         return f"The report: {shown(report.write(folder))}\n"
     except UserError as error:
