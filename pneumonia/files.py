@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pneumonia.errors import UserError
@@ -63,6 +63,22 @@ def _has_current_folder() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def atomic(path: Path, *, suffix: str = ".part") -> Iterator[Path]:
+    """Give a path beside a file to write to; at the end it takes the file's place, or is removed.
+
+    Its name is the same every time: what a killed process has left of it is written over. Where
+    several processes may write one file, or the writer looks at its name, another suffix helps.
+    """
+    part = path.with_name(f".{path.name}{suffix}")
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def let_go(path: Path) -> None:

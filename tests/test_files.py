@@ -33,6 +33,32 @@ def test_other_errors_are_no_error_of_the_disk(error: Exception) -> None:
     assert files.explain(error) is None
 
 
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    (tmp_path / ".a.txt.part").write_text("left by a process that was killed")
+    with files.atomic(path) as part:
+        assert not part.exists()
+        part.write_text("one")
+        assert not path.exists()
+    with pytest.raises(FileNotFoundError), files.atomic(path) as part:
+        part.with_name("missing").rename(part)
+    with pytest.raises(UnicodeEncodeError), files.atomic(path) as part:
+        part.write_text("half \ud800", encoding="utf-8")
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_be_linked_into_its_place_twice(tmp_path: Path) -> None:
+    # Renaming a link onto another link of the same file does nothing: both names would stay.
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("one")
+    for _ in range(2):
+        with files.atomic(target, suffix=".own") as part:
+            assert part.name == ".b.own"
+            part.hardlink_to(source)
+    assert sorted(tmp_path.iterdir()) == [source, target]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_the_error_of_a_full_device() -> None:
     with pytest.raises(OSError, match="No space left") as caught:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia import terminal
+from pneumonia import files, terminal
 from pneumonia.cli import common
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
@@ -36,7 +36,6 @@ TOLERANCE = 1e-4
 _KEYS = ("model", "format", "output", "tracking.uri")
 _REPEATS = 30
 _PHANTOMS = 16
-_OUTPUTS = Path("outputs")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
@@ -127,22 +126,19 @@ def _run(options: Options) -> str:
         install = f"{commands()[0]}{litert.EXTRA}"
         raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
     images = [decode.decode(path) for path in paths] or _phantoms()
-    part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
     try:
-        part.write_bytes(litert.convert(predictor.model))
-        measured = measure(predictor.classify, litert.load(part), images)
-        if not measured["largest_difference"] <= TOLERANCE:
-            raise UserError(
-                f"{model.uri}: the export's probabilities differ by up to "
-                f"{measured['largest_difference']:.2g} from the classifier's, more than "
-                f"{TOLERANCE:g}; nothing is written."
-            )
-        facts = _describe(model, part, options.output) | measured
-        part.replace(options.output)
+        with files.atomic(options.output, suffix=f".{os.getpid()}.tflite") as part:
+            part.write_bytes(litert.convert(predictor.model))
+            measured = measure(predictor.classify, litert.load(part), images)
+            if not measured["largest_difference"] <= TOLERANCE:
+                raise UserError(
+                    f"{model.uri}: the export's probabilities differ by up to "
+                    f"{measured['largest_difference']:.2g} from the classifier's, more than "
+                    f"{TOLERANCE:g}; nothing is written."
+                )
+            facts = _describe(model, part, options.output) | measured
     except OSError as error:
         raise UserError(f"{options.output}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
     beside = options.output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
     beside.write_text(text, encoding="utf-8")
@@ -152,12 +148,13 @@ def _run(options: Options) -> str:
 def _report(model: FoundModel, text: str) -> str:
     """Put what was measured into the report of the model's search; return what to say of it."""
     from pneumonia.reporting import report
-    from pneumonia.storage import search_record
+    from pneumonia.storage.search_folder import SearchFolder, find
 
-    folder = report.find_search(model.search_id, _OUTPUTS) if model.search_id else None
-    if folder is None:
+    try:
+        folder = find(model.search_id)
+    except (FileNotFoundError, UserError):
         return ""
-    (folder / search_record.EXPORT).write_text(text, encoding="utf-8")
+    SearchFolder(folder).export.write_text(text, encoding="utf-8")
     try:
         return f"The report: {shown(report.write(folder))}\n"
     except UserError as error:

@@ -42,14 +42,14 @@ def attempt(run: Callable[[], float]) -> float:
     except (Exception, SystemExit) as error:  # a user's function may call `sys.exit`
         status, reason = FAULT, without_passwords(f"{type(error).__name__}: {error}")
         terminal.write(without_passwords(traceback.format_exc()), sys.stderr)
-    from pneumonia.storage import search_record
+    from pneumonia.storage import jobs
 
     hydra = HydraConfig.get()
     text = without_passwords(" ".join(hydra.overrides.task))
-    job = search_record.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
+    job = jobs.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
     if status:
         terminal.write(f"{job.name} failed: {reason}\n", sys.stderr)
-    search_record.note(job, Path(hydra.sweep.dir))
+    jobs.note(job, Path(hydra.sweep.dir))
     return score
 
 
@@ -68,20 +68,20 @@ class Compare(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the searches that have left a journal."""
         from pneumonia.reporting import report
-        from pneumonia.storage import search_record
+        from pneumonia.storage import jobs, search_folder
 
         folder = Path(config.hydra.sweep.dir)
-        jobs = search_record.jobs(folder)
-        failed = [job for job in jobs if job.status]
+        ran = jobs.read(folder)
+        failed = [job for job in ran if job.status]
         faults = [job for job in failed if job.status == FAULT]
         Compare.status = FAULT if faults else MISTAKE if failed else 0
         try:
-            if report.find_searches(folder):
+            if search_folder.find_all(folder):
                 path = report.write_overview([folder], folder / report.NAME)
                 terminal.write(f"\nThe searches compared: {shell.shown(path)}\n", sys.stdout)
         except UserError as error:
             terminal.say(f"warning: the searches are not compared. {error}")
         if failed:
-            lines = [f"{len(failed)} of {len(jobs)} failed:"]
+            lines = [f"{len(failed)} of {len(ran)} failed:"]
             lines += [f"  {job.name}: {job.reason.splitlines()[0]}" for job in failed]
             terminal.write("\n".join(lines) + "\n", sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.cells import cell_len
 
+from pneumonia import files
 from pneumonia.errors import UserError
 from pneumonia.files import as_csv
 from pneumonia.formatting import printable
@@ -76,15 +77,12 @@ def write(text: str, output: Path) -> None:
         UserError: Where it cannot be written.
     """
     file = output.resolve()
-    part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        # File names that are not UTF-8 keep their bytes.
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        part.replace(file)
+        with files.atomic(file, suffix=f".{os.getpid()}") as part:
+            # File names that are not UTF-8 keep their bytes.
+            part.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _table(predictions: Sequence[Prediction]) -> str:

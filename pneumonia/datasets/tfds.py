@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from filelock import FileLock
 
-from pneumonia import startup
+from pneumonia import files, startup
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
 
@@ -139,14 +139,16 @@ def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
     """
     _reach(url, seconds)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
     opener = urllib.request.build_opener()
-    with opener.open(url, timeout=READ_SECONDS) as response, part.open("wb") as file:
+    with (
+        opener.open(url, timeout=READ_SECONDS) as response,
+        files.atomic(target) as part,
+        part.open("wb") as file,
+    ):
         shutil.copyfileobj(response, file)
         expected = response.headers.get("Content-Length")
         if expected is not None and file.tell() != int(expected):
             raise OSError(f"{file.tell()} of {expected} bytes came")
-    part.replace(target)
 
 
 def _reach(url: str, seconds: float) -> None:

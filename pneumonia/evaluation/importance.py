@@ -14,7 +14,7 @@ anything to believe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.config.ranges import Range, same
-from pneumonia.storage.search_record import Trial
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -78,26 +77,37 @@ class _Tree(Protocol):
     value: FloatArray
 
 
-def measure(trials: Sequence[Trial], ranges: Sequence[Range], *, seed: int = 0) -> Importances:
+def measure(
+    ranges: Sequence[Range],
+    values: Sequence[Mapping[str, Any]],
+    *,
+    keys: Sequence[str],
+    epochs: Sequence[int],
+    scores: Sequence[float],
+    seed: int = 0,
+) -> Importances:
     """Return the importance of every hyperparameter that varies.
 
     Args:
-        trials: All the trials; those without a score do not count.
         ranges: What was searched.
+        values: The hyperparameters of each trial that came to a score, by path.
+        keys: One for each trial, the same for those with the same values.
+        epochs: Up to which each trial was to be trained.
+        scores: What each came to.
         seed: Of the resampling.
     """
-    scored = [trial for trial in trials if trial.score is not None][:_MOST]
-    keys = [repr(sorted(trial.values.items())) for trial in scored]
-    groups = np.unique(keys, return_inverse=True)[1] if keys else np.zeros(0, np.int64)
+    values, y = values[:_MOST], np.array(scores[:_MOST], np.float64)
+    groups = np.unique(keys[:_MOST], return_inverse=True)[1] if keys else np.zeros(0, np.int64)
     settings = int(groups.max()) + 1 if len(groups) else 0
-    scores = np.array([trial.score or 0.0 for trial in scored])
-    if settings < LEAST or np.ptp(scores) == 0:
+    if settings < LEAST or np.ptp(y) == 0:
         return Importances((), float("nan"), settings)
-    epochs = np.array([float(trial.epochs) for trial in scored])
-    columns = [_column(scored, item) for item in ranges]
-    x = np.stack([*columns, epochs], axis=1)
-    axes = [*map(_axis, ranges, columns), np.unique(epochs)]
-    shares, explained = _resample(x, scores, groups, axes, seed)
+    given = np.array(epochs[:_MOST], np.float64)
+    columns = [
+        np.array([position(item, one.get(item.path, ...)) for one in values]) for item in ranges
+    ]
+    x = np.stack([*columns, given], axis=1)
+    axes = [*map(_axis, ranges, columns), np.unique(given)]
+    shares, explained = _resample(x, y, groups, axes, seed)
     low, high = np.percentile(shares, [2.5, 97.5], axis=0)
     parts = [
         Importance(path, float(mean), float(start), float(end))
@@ -182,11 +192,6 @@ def _leaves(tree: _Tree, axes: Sequence[FloatArray]) -> tuple[list[NDArray[np.bo
             )
     inside = [np.stack([box[column] for box in boxes]) for column in range(len(axes))]
     return inside, np.array(values)
-
-
-def _column(trials: Sequence[Trial], item: Range) -> FloatArray:
-    """Return the values of a hyperparameter as numbers: of a choice, which one it is."""
-    return np.array([position(item, trial.values.get(item.path, ...)) for trial in trials])
 
 
 def position(item: Range, value: Any) -> float:

@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from pneumonia import files
 from pneumonia.evaluation.metrics import (
     BINS,
     Estimate,
@@ -200,13 +201,8 @@ def error_sheet(
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure as a PNG file, whole or not at all, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with files.atomic(path) as part:
         figure.savefig(part, format="png", dpi=_DPI)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

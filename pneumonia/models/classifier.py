@@ -17,6 +17,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pneumonia import files
+
 # Values that `resize` handles at a time, in or out: 64 MB as floats.
 _CHUNK_VALUES = 16_000_000
 
@@ -72,13 +74,8 @@ def save(model: keras.Model, path: str | Path) -> None:
         path: The file, ending in `.keras`.
     """
     file = Path(path)
-    # The same name every time: what a killed process has left of it is written over.
-    part = file.with_name(f".{file.stem}.part.keras")
-    try:
+    with files.atomic(file, suffix=".part.keras") as part:
         _uncompiled(model).save(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> keras.Model:

@@ -97,8 +97,7 @@ class Template:
         described = keras.saving.serialize_keras_object(head)
         config = json.dumps(_with_head(self._config, described))
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.part")
-        try:
+        with files.atomic(path) as part:
             # The system copies what is the same in its cache, faster than a program writes it.
             with self._lock:
                 self._shared.seek(0)
@@ -108,9 +107,6 @@ class Template:
                 archive.writestr(_CONFIG, config)
                 told = self._metadata if facts is None else _merge(self._metadata, facts)
                 archive.writestr(_METADATA, told)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         for written in (path, self._latest):
             if written is not None:
                 files.let_go(written)
@@ -119,16 +115,14 @@ class Template:
 
 def write_facts(path: Path, facts: Facts) -> None:
     """Put facts, plain values by name, into a `.keras` file, at once or not at all."""
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f".{path.stem}.part")
-    try:
-        with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
-            for name in source.namelist():
-                content = source.read(name)
-                target.writestr(name, _merge(content, facts) if name == _METADATA else content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        files.atomic(path) as part,
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(part, "w") as target,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, _merge(content, facts) if name == _METADATA else content)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

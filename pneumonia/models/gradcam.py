@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumonia import files
 from pneumonia.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -169,15 +170,12 @@ def write(image: Pixels, heat: Heat, path: Path) -> None:
     Raises:
         UserError: Where it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(overlay(image, heat)).save(part, "PNG", compress_level=3)
-        part.replace(path)
+        with files.atomic(path, suffix=f".{os.getpid()}") as part:
+            Image.fromarray(overlay(image, heat)).save(part, "PNG", compress_level=3)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _finish(heat: Heat, shape: tuple[int, ...]) -> Heat:

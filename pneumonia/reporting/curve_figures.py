@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pneumonia.reporting.figures import CURVES, MOST_TRIALS, Figure, Json, escape, focus, rounded
-from pneumonia.storage.search_record import Chronicle, Trial
+from pneumonia.evaluation.objective import Metrics, Objective
+from pneumonia.reporting import figures
+from pneumonia.reporting.figures import CURVES, MOST_TRIALS, Figure, Json, axis, lines
+from pneumonia.storage.search_record import SearchRecord, TrialRecord
+
+AXES = {"epochs": "epochs trained", "seconds": "seconds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +25,20 @@ class Step:
     number: int
 
 
-def best_steps(search: Chronicle) -> list[Step]:
+def best_steps(search: SearchRecord) -> list[Step]:
     """Return each time the best objective so far grew, and at last where it stands at the end."""
     points = _points(search)
-    sign = 1 if search.direction == "max" else -1
-    best, steps = -math.inf, []
+    best, steps = search.objective.worst, []
     for count, (seconds, value, number) in enumerate(points, start=1):
-        if sign * value > best:
-            best = sign * value
+        if search.objective.better(value, best):
+            best = value
             steps.append(Step(count, seconds, value, number))
     if steps:
         steps.append(replace(steps[-1], epochs=len(points), seconds=points[-1][0]))
     return steps
 
 
-def best_so_far(search: Chronicle) -> list[Figure]:
+def best_so_far(search: SearchRecord) -> list[Figure]:
     """Draw the best objective so far against epochs trained, and against seconds."""
     steps = best_steps(search)
     if not steps:
@@ -45,27 +48,26 @@ def best_so_far(search: Chronicle) -> list[Figure]:
         last[number] = (count, seconds)
     ends = [
         Step(*last[trial.number], trial.score, trial.number)
-        for trial in search.trials
+        for trial in search.trials.values()
         if trial.score is not None and trial.number in last
     ][:MOST_TRIALS]
-    return [_best(search, steps, ends, kind) for kind in ("epochs", "seconds")]
+    return [_best(search, steps, ends, kind) for kind in AXES]
 
 
-def _points(search: Chronicle) -> list[tuple[float, float, int]]:
+def _points(search: SearchRecord) -> list[tuple[float, float, int]]:
     """Return the objective after every epoch of all trials: seconds, value, trial.
 
     Where a trial is trained several times, its score is the mean over them, known at its end: no
     epoch before that has a value that could be the best.
     """
-    params = search.started.get("params") or {}
-    is_mean = params.get("training.executions_per_trial", 1) != 1
-    none = -math.inf if search.direction == "max" else math.inf
+    is_mean = search.params.get("training.executions_per_trial", 1) != 1
+    name, none = search.objective.name, search.objective.worst
     found: list[tuple[float, float, int]] = []
-    for trial in search.trials:
+    for trial in search.trials.values():
         known = [
-            (seconds, float(metrics[search.objective]), trial.number)
+            (seconds, float(metrics[name]), trial.number)
             for seconds, metrics in trial.points
-            if math.isfinite(metrics.get(search.objective, math.nan))
+            if math.isfinite(metrics.get(name, math.nan))
         ]
         if is_mean and known:
             last = none if trial.score is None else trial.score
@@ -75,122 +77,133 @@ def _points(search: Chronicle) -> list[tuple[float, float, int]]:
     return sorted(found)
 
 
-def _best(search: Chronicle, steps: Sequence[Step], ends: Sequence[Step], kind: str) -> Figure:
-    axis = "epochs trained" if kind == "epochs" else "seconds"
-    line = {
-        "type": "scatter", "mode": "lines", "name": "best so far",
-        "x": rounded(getattr(step, kind) for step in steps), "y": rounded(s.best for s in steps),
-        "line": {"shape": "hv", "color": "@blue", "width": 2.5},
-        "text": [f"trial {step.number}" for step in steps],
-        "hovertemplate": "%{y:.4f}, %{text}<extra>best so far</extra>",
-    }  # fmt: skip
-    dots = {
-        "type": "scatter", "mode": "markers", "name": "trials, at their end",
-        "x": rounded(getattr(end, kind) for end in ends), "y": rounded(e.best for e in ends),
-        "marker": {"color": "@grey", "size": 6, "opacity": 0.75},
-        "text": [f"trial {end.number}" for end in ends],
-        "hovertemplate": "%{y:.4f}<extra>%{text}</extra>",
-    }  # fmt: skip
-    sign, last = 1 if search.direction == "max" else -1, steps[-1]
+def _best(search: SearchRecord, steps: Sequence[Step], ends: Sequence[Step], kind: str) -> Figure:
+    marks = figures.dots(
+        (getattr(end, kind) for end in ends), (end.best for end in ends), "trials, at their end",
+        marker={"color": "@grey", "size": 6, "opacity": 0.75},
+        text=[f"trial {end.number}" for end in ends],
+        hovertemplate="%{y:.4f}<extra>%{text}</extra>",
+    )  # fmt: skip
+    text = [f"trial {step.number}" for step in steps]
+    hover = "%{y:.4f}, %{text}<extra>best so far</extra>"
+    look = {"color": "@blue", "width": 2.5}
+    line = stairs(steps, kind, "best so far", line=look, text=text, hovertemplate=hover)
+    last, values = steps[-1], [one.best for one in (*ends, steps[-1])]
+    told = f"{last.best:.4f} by trial {last.number} after {getattr(last, kind):.0f} {AXES[kind]}"
+    return best_figure(search.objective, kind, [marks, line], values, told)
+
+
+def stairs(steps: Sequence[Step], kind: str, name: str, *, line: Json, **properties: Any) -> Json:
+    """Return the trace of the best so far, by `epochs` or `seconds`."""
+    x = (getattr(step, kind) for step in steps)
+    return lines(x, (s.best for s in steps), name, line={"shape": "hv", **line}, **properties)
+
+
+def best_figure(
+    objective: Objective,
+    kind: str,
+    traces: list[Json],
+    values: Sequence[float],
+    told: str,
+    *,
+    whose: str = "",
+    height: int = 340,
+) -> Figure:
+    """Return a figure of the best so far, by `epochs` or `seconds`."""
     return Figure(
         f"best-{kind}",
-        f"Best so far, by {axis}",
-        f"The best {search.objective} so far against {axis}: {last.best:.4f} by trial "
-        f"{last.number} after {getattr(last, kind):.0f} {axis}.",
-        [dots, line],
+        f"Best so far, by {AXES[kind]}",
+        f"The best {objective.name} so far{whose} against {AXES[kind]}: {told}.",
+        traces,
         {
-            "xaxis": {"title": {"text": axis}, "rangemode": "tozero"},
-            "yaxis": {
-                "title": {"text": escape(search.objective)},
-                "range": focus([one.best for one in (*ends, last)], sign),
-            },
+            "xaxis": axis(AXES[kind], rangemode="tozero"),
+            "yaxis": axis(objective.name, range=figures.focus(values, objective.sign)),
         },
+        height=height,
     )
 
 
-def learning(search: Chronicle, *, most: int = 5) -> list[Figure]:
+def learning(search: SearchRecord, *, most: int = 5) -> list[Figure]:
     """Draw the objective and the loss of the best trials over epochs, training dashed."""
-    best: dict[str, Trial] = {}
+    best: dict[str, tuple[TrialRecord, tuple[Metrics, ...]]] = {}
     for trial in search.ranked():
-        if trial.curve:
-            best.setdefault(repr(sorted(trial.values.items())), trial)
-    shown = list(best.values())[:most]
-    names = [
-        name
-        for name in dict.fromkeys([search.objective, "val_loss"])
-        if any(name in metrics for trial in shown for metrics in trial.curve)
+        if curve := search.curve(trial.trial_id):
+            best.setdefault(trial.key, (trial, curve))
+    shown, objective = list(best.values())[:most], search.objective
+    names = dict.fromkeys([objective.name, "val_loss"])
+    signs = {name: objective.sign if name == objective.name else -1 for name in names}
+    return [
+        _learning(shown, name, sign)
+        for name, sign in signs.items()
+        if any(name in metrics for _, curve in shown for metrics in curve)
     ]
-    signs = {search.objective: 1 if search.direction == "max" else -1}
-    return [_learning(shown, name, signs.get(name, -1)) for name in names]
 
 
-def _learning(trials: Sequence[Trial], name: str, sign: int) -> Figure:
+def _learning(
+    shown: Sequence[tuple[TrialRecord, Sequence[Metrics]]], name: str, sign: float
+) -> Figure:
     traces = []
-    reached = [m[name] for t in trials for m in t.curve if math.isfinite(m.get(name, math.nan))]
-    for rank, trial in enumerate(trials):
+    reached = [m[name] for _, curve in shown for m in curve if math.isfinite(m.get(name, math.nan))]
+    for rank, (trial, curve) in enumerate(shown):
         for metric, dash in {name.removeprefix("val_"): "dash", name: "solid"}.items():
-            values = [metrics.get(metric) for metrics in trial.curve]
+            values = [metrics.get(metric) for metrics in curve]
             if any(value is not None for value in values):
                 traces.append(_curve(trial, metric, values, rank, dash))
+    told = (f"trial {t.number} reaches {t.score:.4f} by epoch {t.best_epoch}" for t, _ in shown)
     return Figure(
         "learning-loss" if name == "val_loss" else "learning-objective",
         name,
-        f"{name} over epochs of the best {len(trials)} trials: "
-        + ", ".join(f"trial {t.number} reaches {t.score:.4f} by epoch {t.best_epoch}"
-                    for t in trials) + ".",
+        f"{name} over epochs of the best {len(shown)} trials: {', '.join(told)}.",
         traces,
-        {"xaxis": {"title": {"text": "epoch"}},
-         "yaxis": {"title": {"text": escape(name)}, "range": focus(reached, sign)}},
+        {"xaxis": axis("epoch"), "yaxis": axis(name, range=figures.focus(reached, sign))},
         height=360,
+    )
+
+
+def _curve(trial: TrialRecord, metric: str, values: Sequence[Any], rank: int, dash: str) -> Json:
+    is_solid = dash == "solid"
+    width = 2.6 if rank == 0 and is_solid else 1.5
+    return lines(
+        range(1, len(values) + 1), values, f"trial {trial.number}",
+        mode="lines+markers" if is_solid else "lines",
+        line={"color": CURVES[rank % len(CURVES)], "dash": dash, "width": width},
+        legendgroup=trial.trial_id, showlegend=is_solid,
+        opacity=1 if is_solid else 0.7, marker={"size": 5},
+        hovertemplate=f"epoch %{{x}}: %{{y:.4f}}<extra>trial {trial.number}, "
+                      f"{figures.escape(metric)}</extra>",
     )  # fmt: skip
 
 
-def _curve(trial: Trial, metric: str, values: Sequence[Any], rank: int, dash: str) -> Json:
-    is_solid = dash == "solid"
-    return {
-        "type": "scatter", "mode": "lines+markers" if is_solid else "lines",
-        "name": f"trial {trial.number}", "legendgroup": trial.trial_id, "showlegend": is_solid,
-        "x": list(range(1, len(values) + 1)), "y": rounded(values),
-        "opacity": 1 if is_solid else 0.7, "marker": {"size": 5},
-        "line": {"color": CURVES[rank % len(CURVES)], "dash": dash,
-                 "width": 2.6 if rank == 0 and is_solid else 1.5},
-        "hovertemplate": f"epoch %{{x}}: %{{y:.4f}}<extra>trial {trial.number}, "
-                         f"{escape(metric)}</extra>",
-    }  # fmt: skip
-
-
-def times(search: Chronicle) -> Figure | None:
+def times(search: SearchRecord) -> Figure | None:
     """Draw how long each trial took, and what for."""
-    shown = [trial for trial in search.trials if trial.seconds > 0][:MOST_TRIALS]
+    shown = [trial for trial in search.trials.values() if trial.seconds > 0][:MOST_TRIALS]
     if not shown:
         return None
     first = [min(trial.waited, trial.seconds) for trial in shown]
     spans = [(t.points[-1][0] - t.points[0][0]) if t.points else 0.0 for t in shown]
     middle = [max(0.0, min(s, t.seconds - w)) for s, t, w in zip(spans, shown, first, strict=True)]
     rest = [max(0.0, t.seconds - w - m) for t, w, m in zip(shown, first, middle, strict=True)]
-    parts = {
+    parts: Mapping[str, tuple[str, list[float]]] = {
         "up to the end of its first epoch": ("@orange", first),
         "further epochs": ("@blue", middle),
         "keeping its classifier": ("@green", rest),
     }
-    traces = [
-        {"type": "bar", "name": name, "x": [trial.number for trial in shown],
-         "y": rounded(values), "marker": {"color": colour},
-         "hovertemplate": f"trial %{{x}}: %{{y:.2f}} s<extra>{name}</extra>"}
-        for name, (colour, values) in parts.items()
-    ]  # fmt: skip
+    numbers = [trial.number for trial in shown]
     longest = max(shown, key=lambda trial: trial.seconds)
     return Figure(
         "times",
         "Seconds of each trial",
         f"Bars of the seconds of each of {len(shown)} trials; the longest is trial "
         f"{longest.number} with {longest.seconds:.1f} s.",
-        traces,
+        [
+            figures.bars(numbers, values, name, colour, "trial %{x}: %{y:.2f} s")
+            for name, (colour, values) in parts.items()
+        ],
         {
-            "barmode": "stack", "bargap": 0.15,
-            "xaxis": {"title": {"text": "trial"}, "dtick": max(1, len(shown) // 10)},
-            "yaxis": {"title": {"text": "seconds"}, "rangemode": "tozero"},
+            **{"barmode": "stack", "bargap": 0.15},
+            "xaxis": axis("trial", dtick=max(1, len(shown) // 10)),
+            "yaxis": axis("seconds", rangemode="tozero"),
         },
         note="The first epoch brings with it the features that no trial before needed, building "
         "and tracing.",
-    )  # fmt: skip
+    )

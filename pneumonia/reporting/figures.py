@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia.formatting import short
-from pneumonia.storage.search_record import Trial
-
 Json = dict[str, Any]
+Numbers = Iterable[Any]
 
 CURVES = ("@blue", "@orange", "@green", "@purple", "@yellow", "@sky")
 MOST_TRIALS = 2000  # in a figure: the best or the first ones where there are more
@@ -53,15 +51,41 @@ def escape(text: object) -> str:
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def hover(trial: Trial) -> str:
-    """Return what is told of a trial that the pointer is on."""
-    score = "" if trial.score is None else f": {trial.score:.4f}"
-    lines = [f"trial {trial.number}{score}"]
-    lines += [f"{escape(name)} {escape(short(value))}" for name, value in trial.values.items()]
-    return "<br>".join(lines)
+def lines(x: Numbers, y: Numbers, name: str, *, line: Json, **properties: Any) -> Json:
+    """Return a trace of points that a line joins."""
+    own = {"type": "scatter", "mode": "lines", "name": name, "x": rounded(x), "y": rounded(y)}
+    return {**own, "line": line, **properties}
 
 
-def focus(values: Sequence[float], sign: int) -> list[float]:
+def dots(x: Numbers, y: Numbers, name: str, *, marker: Json, **properties: Any) -> Json:
+    """Return a trace of points."""
+    own = {"type": "scatter", "mode": "markers", "name": name, "x": rounded(x), "y": rounded(y)}
+    return {**own, "marker": marker, **properties}
+
+
+def bars(x: Sequence[Any], y: Numbers, name: str, colour: str, hover: str) -> Json:
+    """Return a trace of upright bars."""
+    return {
+        "type": "bar", "name": name, "x": list(x), "y": rounded(y), "marker": {"color": colour},
+        "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
+    }  # fmt: skip
+
+
+def intervals(ends: Sequence[tuple[Any, Any, Any]], colour: str, *, width: int = 4) -> Json:
+    """Return error bars for values, each with the two ends of its interval: value, low, high."""
+    return {
+        "type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": width,
+        "array": rounded(max(0.0, high - value) for value, _, high in ends),
+        "arrayminus": rounded(max(0.0, value - low) for value, low, _ in ends),
+    }  # fmt: skip
+
+
+def axis(title: str, **properties: Any) -> Json:
+    """Return an axis."""
+    return {"title": {"text": escape(title)}, **properties}
+
+
+def focus(values: Sequence[float], sign: float) -> list[float]:
     """Return the part of the axis to begin with: all but what lies far on the bad side."""
     bad, median = np.percentile(values, [25 if sign > 0 else 75, 50])
     best = max(values, key=lambda value: sign * value)
@@ -72,7 +96,7 @@ def focus(values: Sequence[float], sign: int) -> list[float]:
     return [number(low - pad), number(high + pad)]  # type: ignore[list-item]
 
 
-def rounded(values: Iterable[Any]) -> list[float | int | None]:
+def rounded(values: Numbers) -> list[float | int | None]:
     """Return numbers with the digits that a picture can show."""
     return [number(value) for value in values]
 

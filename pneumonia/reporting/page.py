@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pneumonia.reporting.figures import Figure
-from pneumonia.reporting.worst_errors import Picture
+from pneumonia.reporting.worst_errors import WrongImage
 from pneumonia.tables import Table
 
 MOST_BYTES = 9_000_000
@@ -63,7 +63,7 @@ class Section:
         title: Its heading.
         texts: Paragraphs at its beginning.
         tiles: Numbers in large print.
-        tables: Tables.
+        tables: Tables; one without rows is left out.
         commands: Commands to copy, each with what it does.
         figures: Interactive figures.
         matrices: Confusion matrices.
@@ -75,16 +75,16 @@ class Section:
 
     key: str
     title: str
-    texts: tuple[str, ...] = ()
-    tiles: tuple[Tile, ...] = ()
-    tables: tuple[Table, ...] = ()
-    commands: tuple[tuple[str, str], ...] = ()
-    figures: tuple[Figure, ...] = ()
-    matrices: tuple[Matrix, ...] = ()
-    pictures: tuple[Picture, ...] = ()
-    notes: tuple[str, ...] = ()
-    details: tuple[tuple[str, str], ...] = ()
-    links: tuple[tuple[str, str], ...] = ()
+    texts: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
+    tables: Sequence[Table] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    figures: Sequence[Figure] = ()
+    matrices: Sequence[Matrix] = ()
+    pictures: Sequence[WrongImage] = ()
+    notes: Sequence[str] = ()
+    details: Sequence[tuple[str, str]] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(
@@ -98,20 +98,19 @@ def render(
         sections: Its parts.
         class_names: The negative class, the positive class.
     """
-    scripts = [_plotly(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            subtitle=subtitle,
-            sections=sections,
-            class_names=class_names,
-            hashes=[_hash(script) for script in scripts],
-            # Our own files and plotly.js, which hold no closing tag.
-            scripts=[Markup(script) for script in scripts],
-            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        )
+    from plotly.offline import get_plotlyjs
+
+    scripts = [get_plotlyjs(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
+    template = _environment().get_template("page.html")
+    return template.render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        class_names=class_names,
+        hashes=[_hash(script) for script in scripts],
+        # Our own files and plotly.js, which hold no closing tag.
+        scripts=[Markup(script) for script in scripts],
+        style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
     )
 
 
@@ -132,13 +131,6 @@ def _environment() -> Environment:
 def _dotted(path: str) -> Markup:
     """Return a dotted path that a line can break in."""
     return Markup(str(escape(path)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    text: str = get_plotlyjs()
-    return text
 
 
 def _hash(script: str) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.evaluation import metrics
 from pneumonia.evaluation.metrics import BINS, Reliability
-from pneumonia.reporting.figures import Figure, Json, escape, rounded
-from pneumonia.storage.search_record import Predictions
-
-FloatArray = NDArray[np.float64]
+from pneumonia.reporting import figures
+from pneumonia.reporting.figures import Figure, Json, axis, escape
+from pneumonia.storage.predictions import Predictions
 
 _MOST_POINTS = 400  # of a curve: more than a screen can show apart
-_LOOKS = {"test": ("@blue", "solid", 2.4), "val": ("@orange", "dash", 1.6)}
+_LOOKS: Mapping[str, Json] = {
+    "test": {"color": "@blue", "dash": "solid", "width": 2.4},
+    "val": {"color": "@orange", "dash": "dash", "width": 1.6},
+}
+_CHANCE = {"color": "@grey", "dash": "dot", "width": 1.0}
 
 
 def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]) -> Figure:
@@ -25,35 +28,25 @@ def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float])
         predictions: By split, at least one.
         thresholds: What to mark, by what it is called.
     """
-    traces = [_line([0, 1], [0, 1], "chance", "@grey", "dot", 1.0)]
+    traces = [_line([0, 1], [0, 1], "chance", _CHANCE)]
     told = []
     for name, one in _splits(predictions):
         false, true, _ = metrics.operating_points(one.labels, one.probabilities)
         kept = _thin(len(false))
         x, y = false[kept] / max(1, false[-1]), true[kept] / max(1, true[-1])
         auc = metrics.roc_auc(one.labels, one.probabilities)
-        traces.append(_line(x, y, f"{name}, AUC {auc:.3f}", *_LOOKS.get(name, _LOOKS["val"])))
+        traces.append(_line(x, y, f"{name}, AUC {auc:.3f}", _LOOKS[name]))
         told.append(f"AUC {auc:.3f} on {name}")
     traces += _marks(predictions, thresholds, is_roc=True)
-    return Figure(
-        "roc",
-        "ROC curve",
-        f"True positive rate against false positive rate: {', '.join(told)}.",
-        traces,
-        _unit("false positive rate (1 - specificity)", "sensitivity"),
-        height=420,
-    )
+    text = f"True positive rate against false positive rate: {', '.join(told)}."
+    axes = ("false positive rate (1 - specificity)", "sensitivity")
+    return _square("roc", "ROC curve", text, traces, *axes)
 
 
 def precision_recall(
     predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]
 ) -> Figure:
-    """Draw precision over recall of each split, and the thresholds on that of the test split.
-
-    Args:
-        predictions: By split, at least one.
-        thresholds: What to mark, by what it is called.
-    """
+    """Draw precision over recall of each split, and the thresholds on it; arguments as of `roc`."""
     traces, told = [], []
     for name, one in _splits(predictions):
         false, true, _ = metrics.operating_points(one.labels, one.probabilities)
@@ -61,70 +54,57 @@ def precision_recall(
         kept = _thin(len(false))
         recall, precision = true / max(1, true[-1]), true / np.maximum(1, true + false)
         mean = metrics.average_precision(one.labels, one.probabilities)
-        look = _LOOKS.get(name, _LOOKS["val"])
-        traces.append(_line(recall[kept], precision[kept], f"{name}, AP {mean:.3f}", *look))
+        traces.append(_line(recall[kept], precision[kept], f"{name}, AP {mean:.3f}", _LOOKS[name]))
         share = float(one.labels.mean())
-        chance = _line([0, 1], [share, share], f"chance on {name}", "@grey", "dot", 1.0)
+        chance = _line([0, 1], [share, share], f"chance on {name}", _CHANCE)
         traces.append(chance | {"showlegend": False, "hoverinfo": "name"})
         told.append(f"average precision {mean:.3f} on {name}")
     traces += _marks(predictions, thresholds, is_roc=False)
-    return Figure(
-        "precision-recall",
-        "Precision and recall",
-        f"Precision against recall: {', '.join(told)}.",
-        traces,
-        _unit("recall (sensitivity)", "precision"),
-        height=420,
-    )
+    text = f"Precision against recall: {', '.join(told)}."
+    axes = ("recall (sensitivity)", "precision")
+    return _square("precision-recall", "Precision and recall", text, traces, *axes)
 
 
 def reliability(measured: Mapping[str, Reliability]) -> Figure:
     """Draw how often images are positive at each probability given."""
-    traces = [_line([0, 1], [0, 1], "ideal", "@grey", "dot", 1.0)]
+    traces = [_line([0, 1], [0, 1], "ideal", _CHANCE)]
     for name in sorted(measured, key=list(_LOOKS).index):
-        one, (colour, dash, width) = measured[name], _LOOKS[name]
-        error = {
-            "type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3,
-            "array": rounded(one.high - one.share), "arrayminus": rounded(one.share - one.low),
-        }  # fmt: skip
-        line = _line(one.mean, one.share, f"{name}, ECE {one.ece:.3f}", colour, dash, width)
-        texts = [f"{count:,} images" for count in one.counts]
+        one = measured[name]
+        ends = list(zip(one.share, one.low, one.high, strict=True))
+        line = _line(one.mean, one.share, f"{name}, ECE {one.ece:.3f}", _LOOKS[name])
         line |= {
-            "mode": "lines+markers", "error_y": error, "text": texts,
+            "mode": "lines+markers", "text": [f"{count:,} images" for count in one.counts],
+            "error_y": figures.intervals(ends, _LOOKS[name]["color"], width=3),
             "hovertemplate": "%{y:.1%} positive at %{x:.1%}, %{text}<extra></extra>",
         }  # fmt: skip
         traces.append(line)
     told = ", ".join(f"{one.ece:.3f} on {name}" for name, one in measured.items())
-    return Figure(
-        "reliability",
-        "Reliability",
-        "Share of positive images against the probability given; expected calibration error "
-        f"{told}.",
-        traces,
-        _unit("probability given", "share of positive images"),
-        height=420,
-    )
+    text = "Share of positive images against the probability given; expected calibration error"
+    axes = ("probability given", "share of positive images")
+    return _square("reliability", "Reliability", f"{text} {told}.", traces, *axes)
 
 
 def histogram(predictions: Predictions, class_names: tuple[str, str], split: str) -> Figure:
     """Draw how many images of each class were given which probability."""
     edges = np.linspace(0, 1, 2 * BINS + 1)
-    traces = [
-        {"type": "bar", "name": escape(class_names[label]), "x": rounded(edges[:-1] + 0.025),
-         "y": np.histogram(predictions.probabilities[predictions.labels == label], edges)[0]
-         .tolist(), "width": 0.046, "marker": {"color": colour},
-         "hovertemplate": "%{y} images at about %{x:.2f}<extra>%{fullData.name}</extra>"}
-        for label, colour in ((0, "@blue"), (1, "@orange"))
-    ]  # fmt: skip
+    traces = []
+    for label, colour in ((0, "@blue"), (1, "@orange")):
+        counts, _ = np.histogram(predictions.probabilities[predictions.labels == label], edges)
+        x, hover = figures.rounded(edges[:-1] + 0.025), "%{y} images at about %{x:.2f}"
+        bars = figures.bars(x, counts, escape(class_names[label]), colour, hover)
+        traces.append(bars | {"width": 0.046})
     return Figure(
         "histogram",
         f"Probabilities on {split}",
         f"Numbers of images of each class by the probability given, on the {split} split.",
         traces,
-        {"barmode": "stack", "xaxis": {"title": {"text": "probability given"}, "range": [0, 1]},
-         "yaxis": {"title": {"text": "images"}}},
+        {
+            "barmode": "stack",
+            "xaxis": axis("probability given", range=[0, 1]),
+            "yaxis": axis("images"),
+        },
         height=420,
-    )  # fmt: skip
+    )
 
 
 def _splits(predictions: Mapping[str, Predictions]) -> list[tuple[str, Predictions]]:
@@ -132,19 +112,9 @@ def _splits(predictions: Mapping[str, Predictions]) -> list[tuple[str, Predictio
     return [(name, predictions[name]) for name in _LOOKS if name in predictions]
 
 
-def _line(
-    x: Sequence[float] | FloatArray,
-    y: Sequence[float] | FloatArray,
-    name: str,
-    colour: str,
-    dash: str,
-    width: float,
-) -> Json:
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": rounded(x), "y": rounded(y),
-        "line": {"color": colour, "dash": dash, "width": width},
-        "hovertemplate": "%{y:.3f} at %{x:.3f}<extra>%{fullData.name}</extra>",
-    }  # fmt: skip
+def _line(x: figures.Numbers, y: figures.Numbers, name: str, line: Json) -> Json:
+    hover = "%{y:.3f} at %{x:.3f}<extra>%{fullData.name}</extra>"
+    return figures.lines(x, y, name, line=line, hovertemplate=hover)
 
 
 def _marks(
@@ -162,19 +132,18 @@ def _marks(
         precision = counts.true_positives / max(1, called)
         false = counts.false_positives / max(1, counts.negatives)
         x, y = (false, recall) if is_roc else (recall, precision)
-        point = _line([x], [y], name, "@ink", "solid", 1.0)
-        traces.append(point | {"mode": "markers", "marker":
-                      {"color": "@purple", "size": 11, "symbol": symbol,
-                       "line": {"color": "@page", "width": 1.5}}})  # fmt: skip
+        edge = {"color": "@page", "width": 1.5}
+        look = {"color": "@purple", "size": 11, "symbol": symbol, "line": edge}
+        point = _line([x], [y], name, {})
+        traces.append(point | {"mode": "markers", "marker": look})
     return traces
 
 
-def _unit(x_title: str, y_title: str) -> Json:
-    axis = {"range": [-0.02, 1.02], "zeroline": False}
-    return {
-        "xaxis": axis | {"title": {"text": x_title}},
-        "yaxis": axis | {"title": {"text": y_title}},
-    }
+def _square(key: str, title: str, alt: str, traces: list[Json], x: str, y: str) -> Figure:
+    """Return a figure of which both axes go from 0 to 1."""
+    unit = {"range": [-0.02, 1.02], "zeroline": False}
+    axes = {"xaxis": axis(x, **unit), "yaxis": axis(y, **unit)}
+    return Figure(key, title, alt, traces, axes, height=420)
 
 
 def _thin(count: int) -> NDArray[np.int64]:

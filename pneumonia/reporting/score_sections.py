@@ -13,8 +13,8 @@ from pneumonia.models import classifier_file
 from pneumonia.reporting import score_figures, worst_errors
 from pneumonia.reporting.page import Matrix, Section
 from pneumonia.seeding import BOOTSTRAP, integer
-from pneumonia.storage.history import PREDICTIONS
-from pneumonia.storage.search_record import Chronicle, Predictions
+from pneumonia.storage.search_folder import SearchFolder
+from pneumonia.storage.search_record import SearchRecord
 from pneumonia.tables import Table
 
 SPLITS = ("val", "test")
@@ -25,39 +25,34 @@ _DRAWS = 20_000_000
 Evaluated = Mapping[str, Mapping[float, Scores]]
 
 
-def thresholds(search: Chronicle) -> dict[str, float]:
+def thresholds(search: SearchRecord) -> dict[str, float]:
     """Return the thresholds to look at by what they are called: 0.5, and the classifier's own."""
     found = {f"at {STANDARD:g}": STANDARD}
     chosen = search.metrics.get("threshold")
     if chosen is not None and chosen != STANDARD:
-        rule = (search.started.get("params") or {}).get("threshold.rule", "")
-        origin = "chosen on val" if isinstance(rule, str) else "as configured"
+        is_rule = isinstance(search.params.get("threshold.rule", ""), str)
+        origin = "chosen on val" if is_rule else "as configured"
         found[f"at {chosen:.3g}, {origin}"] = float(chosen)
     return found
 
 
-def evaluate(search: Chronicle) -> Evaluated:
+def evaluate(search: SearchRecord) -> Evaluated:
     """Return the scores of each split at each threshold, with their intervals."""
-    seed = integer(int((search.started.get("params") or {}).get("seed") or 0), BOOTSTRAP)
+    seed = integer(int(search.params.get("seed") or 0), BOOTSTRAP)
     found: dict[str, dict[float, Scores]] = {}
     for split in SPLITS:
-        one = search.predictions.get(split)
-        if one is not None:
+        if (one := search.predictions.get(split)) is not None:
+            resamples = max(200, min(1000, _DRAWS // max(1, len(one.labels))))
             found[split] = {
-                threshold: _evaluate(one, threshold, seed)
+                threshold: metrics.evaluate(one.labels, one.probabilities, seed=seed,
+                                            threshold=threshold, resamples=resamples)
                 for threshold in thresholds(search).values()
-            }
+            }  # fmt: skip
     return found
 
 
-def _evaluate(predictions: Predictions, threshold: float, seed: int) -> Scores:
-    resamples = max(200, min(1000, _DRAWS // max(1, len(predictions.labels))))
-    labels, p = predictions.labels, predictions.probabilities
-    return metrics.evaluate(labels, p, seed=seed, threshold=threshold, resamples=resamples)
-
-
 def build(
-    search: Chronicle, evaluated: Evaluated, *, load: worst_errors.Load | None = None
+    search: SearchRecord, evaluated: Evaluated, *, load: worst_errors.Load | None = None
 ) -> list[Section]:
     """Return the parts on scores, calibration, confusion and errors.
 
@@ -74,23 +69,24 @@ def build(
     return sections
 
 
-def _without_predictions(search: Chronicle) -> Section:
+def _without_predictions(search: SearchRecord) -> Section:
     """Return the scores that the journal has, where the predictions are not at hand."""
+    file = SearchFolder(search.folder).predictions
     text = (
-        f"Without {PREDICTIONS} in the search's folder there are no curves, no calibration, no "
+        f"Without {file.name} in the search's folder there are no curves, no calibration, no "
         "confusion matrix and no errors to show: the search was broken off, or is of an older "
         "version."
     )
-    rows = [
+    rows = tuple(
         (score_name(name), f"{e.value:.3f}", f"{e.low:.3f} to {e.high:.3f}")
         for name, e in recorded(search).items()
-    ]
-    table = Table("Scores on the test split", ("score", "value", "95 % interval"), tuple(rows),
-                  (False, True, True))  # fmt: skip
-    return Section("scores", "Scores", (text,), tables=(table,) if rows else ())
+    )
+    header, is_number = ("score", "value", "95 % interval"), (False, True, True)
+    tables = [Table("Scores on the test split", header, rows, is_number)]
+    return Section("scores", "Scores", [text], tables=tables)
 
 
-def recorded(search: Chronicle) -> dict[str, Estimate]:
+def recorded(search: SearchRecord) -> dict[str, Estimate]:
     """Return the scores on test, at 0.5, that the end of the search has recorded, by name."""
     known = search.metrics
     return {
@@ -101,7 +97,7 @@ def recorded(search: Chronicle) -> dict[str, Estimate]:
     }  # fmt: skip
 
 
-def _scores(search: Chronicle, evaluated: Evaluated) -> Section:
+def _scores(search: SearchRecord, evaluated: Evaluated) -> Section:
     named = thresholds(search)
     predictions = {split: search.predictions[split] for split in evaluated}
     first = next(iter(evaluated.values()))[STANDARD]
@@ -116,13 +112,13 @@ def _scores(search: Chronicle, evaluated: Evaluated) -> Section:
     return Section(
         "scores",
         "Scores",
-        (text,),
-        figures=(
+        [text],
+        figures=[
             score_figures.roc(predictions, named),
             score_figures.precision_recall(predictions, named),
-        ),
-        tables=(_scores_table(evaluated, named),),
-        notes=(note,),
+        ],
+        tables=[_scores_table(evaluated, named)],
+        notes=[note],
     )
 
 
@@ -132,20 +128,17 @@ def _scores_table(evaluated: Evaluated, named: Mapping[str, float]) -> Table:
         for label, threshold in named.items():
             if name in DECIDED or threshold == STANDARD:
                 title = score_name(name) + (f" {label}" if name in DECIDED else "")
-                cells = [
-                    _cell(scores[threshold].estimates()[name]) for scores in evaluated.values()
-                ]
-                rows.append((title, *cells))
-    columns = tuple(evaluated)
-    return Table("Scores with 95 % intervals", ("score", *columns), tuple(rows),
-                 (False, *(True for _ in columns)))  # fmt: skip
+                found = [scores[threshold].estimates()[name] for scores in evaluated.values()]
+                rows.append((title, *map(_cell, found)))
+    is_number = (False, *(True for _ in evaluated))
+    return Table("Scores with 95 % intervals", ("score", *evaluated), tuple(rows), is_number)
 
 
 def _cell(estimate: Estimate) -> str:
     return "undefined" if estimate.value != estimate.value else str(estimate)
 
 
-def _calibration(search: Chronicle, evaluated: Evaluated) -> Section:
+def _calibration(search: SearchRecord, evaluated: Evaluated) -> Section:
     measured = {
         split: metrics.measure_reliability(one.labels, one.probabilities)
         for split, one in ((split, search.predictions[split]) for split in evaluated)
@@ -158,25 +151,21 @@ def _calibration(search: Chronicle, evaluated: Evaluated) -> Section:
     texts = [f"{told[:1].upper()}{told[1:]}."]
     temperature = search.metrics.get("temperature")
     if temperature is not None and temperature != 1:
-        texts.append(f"The probabilities are scaled by a temperature of {temperature:.3g}, "
-                     "fitted on val.")  # fmt: skip
+        scaled = f"The probabilities are scaled by a temperature of {temperature:.3g}"
+        texts.append(f"{scaled}, fitted on val.")
     last = list(evaluated)[-1]
-    return Section(
-        "calibration",
-        "Calibration",
-        tuple(texts),
-        figures=(
-            score_figures.reliability(measured),
-            score_figures.histogram(search.predictions[last], search.class_names, last),
-        ),
-        notes=(
-            "ECE: the expected calibration error over ten bins of equal width. Bars are 95 % "
-            "Wilson intervals of the share.",
-        ),
+    figures = [
+        score_figures.reliability(measured),
+        score_figures.histogram(search.predictions[last], search.class_names, last),
+    ]
+    note = (
+        "ECE: the expected calibration error over ten bins of equal width. Bars are 95 % Wilson "
+        "intervals of the share."
     )
+    return Section("calibration", "Calibration", texts, figures=figures, notes=[note])
 
 
-def _confusion(search: Chronicle, scores: Mapping[float, Scores]) -> Section:
+def _confusion(search: SearchRecord, scores: Mapping[float, Scores]) -> Section:
     matrices = []
     for label, threshold in thresholds(search).items():
         counts = scores[threshold].confusion
@@ -186,18 +175,18 @@ def _confusion(search: Chronicle, scores: Mapping[float, Scores]) -> Section:
         )
         matrices.append(Matrix(f"Test split, {label}", search.class_names, cells))
     text = "Positive is a probability above the threshold; shares are of the true class."
-    texts = (text, *_decided(search, scores))
-    return Section("confusion", "Confusion", texts, matrices=tuple(matrices))
+    texts = [text, *_decided(search, scores)]
+    return Section("confusion", "Confusion", texts, matrices=matrices)
 
 
-def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
+def _decided(search: SearchRecord, scores: Mapping[float, Scores]) -> list[str]:
     """Return how the final classifier decides, as its file says it; nothing without the file."""
     facts = classifier_file.read_facts(search.folder / str(search.ended.get("classifier") or ""))
     names = ("threshold", "rule", "temperature", "statement")
     if not all(name in facts for name in names):
         return []
     decision = Decision(**{name: facts[name] for name in names})
-    params = search.started.get("params") or {}
+    params = search.params
     chosen = list(thresholds(search).values())[-1]
     told = decided(decision, scores[chosen], prevalence=params.get("threshold.prevalence"))
     if params.get("training.retrain"):
@@ -208,26 +197,31 @@ def _decided(search: Chronicle, scores: Mapping[float, Scores]) -> list[str]:
     return told
 
 
-def _errors(search: Chronicle, load: worst_errors.Load | None) -> Section:
+def _errors(search: SearchRecord, load: worst_errors.Load | None) -> Section:
     name, threshold = list(thresholds(search).items())[-1]
-    title = "Worst errors"
+    pictures: list[worst_errors.WrongImage] = []
     try:
         pictures = worst_errors.draw(search, threshold, load=load)
     except (UserError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Section("errors", title, (f"The images are not at hand: {reason}",))
+        texts = [f"The images are not at hand: {reason}"]
+    else:
+        texts = _told(pictures, name)
+    return Section("errors", "Worst errors", texts, pictures=pictures)
+
+
+def _told(pictures: list[worst_errors.WrongImage], threshold: str) -> list[str]:
     if not pictures:
-        return Section("errors", title, (f"No image of the test split was wrong {name}.",))
-    texts = [
-        f"The images of the test split that were most confidently wrong {name}: at most "
-        f"{worst_errors.MOST} that were missed and {worst_errors.MOST} false alarms."
-    ]
+        return [f"No image of the test split was wrong {threshold}."]
+    heat = "There is no classifier at hand that heat maps could be made with."
     if any(picture.heat for picture in pictures):
-        texts.append(
+        heat = (
             "Beside each image is its Grad-CAM heat map (Selvaraju et al. 2017): what moved the "
             "probability up, as coarse as the backbone's last layer. It does not show where a "
             "disease is."
         )
-    else:
-        texts.append("There is no classifier at hand that heat maps could be made with.")
-    return Section("errors", title, tuple(texts), pictures=tuple(pictures))
+    first = (
+        f"The images of the test split that were most confidently wrong {threshold}: at most "
+        f"{worst_errors.MOST} that were missed and {worst_errors.MOST} false alarms."
+    )
+    return [first, heat]

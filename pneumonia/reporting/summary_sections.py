@@ -10,7 +10,7 @@ from pneumonia.evaluation.metrics import Estimate, score_name
 from pneumonia.formatting import clock_time, short
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.reporting.score_sections import STANDARD, Evaluated, recorded, thresholds
-from pneumonia.storage.search_record import Chronicle
+from pneumonia.storage.search_record import SearchRecord
 from pneumonia.tables import Table
 
 _STATES = {
@@ -22,7 +22,7 @@ _STATES = {
 
 
 def summary(
-    search: Chronicle, evaluated: Evaluated, commands: Sequence[tuple[str, str]]
+    search: SearchRecord, evaluated: Evaluated, commands: Sequence[tuple[str, str]]
 ) -> Section:
     """Return the part that tells the outcome.
 
@@ -37,49 +37,42 @@ def summary(
         texts.append(reason)
     if winner is None:
         texts.append("No trial came to a score, so there is no winner.")
-        return Section("summary", "Summary", tuple(texts), tiles=_counts(search))
+        return Section("summary", "Summary", texts, tiles=_counts(search))
     verb = "won" if search.status == "completed" else "leads"
     texts.append(
-        f"Trial {winner.number} {verb} with {search.objective} {winner.score:.4f} at epoch "
+        f"Trial {winner.number} {verb} with {search.objective.name} {winner.score:.4f} at epoch "
         f"{winner.best_epoch}. Positive is the class {search.class_names[1]!r}."
     )
-    rows = tuple((name, short(value)) for name, value in winner.values.items())
+    rows = tuple((name, short(value)) for name, value in winner.hyperparameters.items())
     table = Table("The winner's hyperparameters", ("hyperparameter", "value"), rows, (False, False))
     return Section(
         "summary",
         "Summary",
-        tuple(texts),
-        tiles=(*_score_tiles(search, evaluated), *_counts(search)),
-        tables=(table,) if rows else (),
-        commands=tuple(commands),
+        texts,
+        tiles=[*_score_tiles(search, evaluated), *_counts(search)],
+        tables=[table],
+        commands=commands,
     )
 
 
-def _score_tiles(search: Chronicle, evaluated: Evaluated) -> tuple[Tile, ...]:
-    label, threshold = list(thresholds(search).items())[-1]
-    test = evaluated.get("test")
-    known: Mapping[str, Estimate]
-    known = test[threshold].estimates() if test else recorded(search)
-    if not test:
-        label = f"at {STANDARD:g}"
-    names = ("auc", "sensitivity", "specificity", "balanced_accuracy", "brier")
-    return tuple(
-        Tile(
-            f"{score_name(name)} on test",
-            f"{known[name].value:.3f}",
-            f"{known[name].low:.3f} to {known[name].high:.3f}"
-            + ("" if name in ("auc", "brier") else f", {label}"),
-        )
-        for name in names
-        if name in known
-    )
+def _score_tiles(search: SearchRecord, evaluated: Evaluated) -> list[Tile]:
+    known: Mapping[str, Estimate] = recorded(search)
+    label = f"at {STANDARD:g}"
+    if test := evaluated.get("test"):
+        label, threshold = list(thresholds(search).items())[-1]
+        known = test[threshold].estimates()
+    tiles = []
+    for name in ("auc", "sensitivity", "specificity", "balanced_accuracy", "brier"):
+        if one := known.get(name):
+            note = "" if name in ("auc", "brier") else f", {label}"
+            interval = f"{one.low:.3f} to {one.high:.3f}{note}"
+            tiles.append(Tile(f"{score_name(name)} on test", f"{one.value:.3f}", interval))
+    return tiles
 
 
-def _counts(search: Chronicle) -> tuple[Tile, ...]:
-    scored = len(search.ranked())
-    failed = sum(trial.status == "failed" for trial in search.trials)
-    epochs = sum(len(trial.points) for trial in search.trials)
-    seconds = search.metrics.get("seconds") or search.seconds
+def _counts(search: SearchRecord) -> tuple[Tile, ...]:
+    scored, failed = len(search.ranked()), len(search.with_status("failed"))
+    epochs, seconds = sum(len(one.points) for one in search.trials.values()), search.seconds
     return (
         Tile("trials", f"{len(search.trials):,}", f"{scored:,} with a score, {failed:,} failed"),
         Tile("epochs", f"{epochs:,}", "in all the trials"),
@@ -87,11 +80,11 @@ def _counts(search: Chronicle) -> tuple[Tile, ...]:
     )
 
 
-def data_card(search: Chronicle) -> Section:
+def data_card(search: SearchRecord) -> Section:
     """Return the part on the data: numbers, digests, duplicates, sizes, source."""
-    datasets: list[Mapping[str, Any]] = search.started.get("datasets") or []
+    datasets: list[Mapping[str, Any]] = search.first.get("datasets") or []
     if not datasets:
-        return Section("data", "Data", ("The journal does not tell of the data.",))
+        return Section("data", "Data", ["The journal does not tell of the data."])
     negative, positive = search.class_names
     rows = [
         (
@@ -110,16 +103,10 @@ def data_card(search: Chronicle) -> Section:
     name = datasets[0].get("name")
     sources = sorted({str(row.get("source")) for row in datasets})
     note = "Pixels: height, width and channels of some images across the split."
-    return Section(
-        "data",
-        "Data",
-        (
-            f"{name}: {'; '.join(sources)}",
-            _duplicates(search.started.get("duplicates")),
-            *(f"Note: {note}." for note in search.started.get("notes") or ()),
-        ),
-        tables=(Table("Splits", header, tuple(rows), is_number, (note,)),),
-    )
+    texts = [f"{name}: {'; '.join(sources)}", _duplicates(search.first.get("duplicates"))]
+    texts += [f"Note: {note}." for note in search.first.get("notes") or ()]
+    tables = [Table("Splits", header, tuple(rows), is_number, (note,))]
+    return Section("data", "Data", texts, tables=tables)
 
 
 def _duplicates(found: Mapping[str, int] | None) -> str:
@@ -139,16 +126,16 @@ def _shapes(shapes: Sequence[Sequence[int]] | None) -> str:
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
-def export(search: Chronicle) -> tuple[Section, ...]:
+def export(search: SearchRecord) -> list[Section]:
     """Return the part on what `pneumonia-export` has written, if it has."""
     facts = search.export
     try:
         height, width = facts["timed_shape"][1:3]
-        latency, size = facts["latency_ms"], {"classifier": facts["classifier_bytes"],
-                                              "export": facts["bytes"]}  # fmt: skip
+        sizes = {"classifier": facts["classifier_bytes"], "export": facts["bytes"]}
+        names = {"classifier": facts["model"], "export": facts["file"]}
         rows = tuple(
-            (name, f"{size[key] / 1e6:.1f}", f"{latency[key]:.1f}")
-            for name, key in ((f"{facts['model']}", "classifier"), (str(facts["file"]), "export"))
+            (str(name), f"{sizes[key] / 1e6:.1f}", f"{facts['latency_ms'][key]:.1f}")
+            for key, name in names.items()
         )
         text = (
             f"As {facts['format']}: on {facts['images']:,} images its probabilities differ from "
@@ -156,34 +143,30 @@ def export(search: Chronicle) -> tuple[Section, ...]:
         )
         note = f"Median of one image of {width} by {height} pixels at a time, on {facts['machine']}"
     except (KeyError, TypeError, ValueError):  # there is none, or another version's
-        return ()
+        return []
     header, is_number = ("file", "megabytes", "milliseconds per image"), (False, True, True)
-    table = Table("Sizes and latencies", header, rows, is_number, (f"{note}.",))
-    return (Section("export", "Export", (text,), tables=(table,)),)
+    tables = [Table("Sizes and latencies", header, rows, is_number, (f"{note}.",))]
+    return [Section("export", "Export", [text], tables=tables)]
 
 
-def provenance(search: Chronicle) -> Section:
+def provenance(search: SearchRecord) -> Section:
     """Return the part on the configuration, the versions and the machine."""
-    ranges = tuple((item.path, str(item)) for item in search.ranges)
+    began = datetime.fromtimestamp(search.first["time"] / 1000).astimezone()
     known = {
-        "search": search.started.get("search_id"),
-        "began": datetime.fromtimestamp(search.started["time"] / 1000).astimezone(),
+        "search": search.first.get("search_id"),
+        "began": f"{began:%Y-%m-%d %H:%M %Z}",
         "folder": search.folder,
         **{name: value for name, value in search.tags.items() if name != "class_names"},
     }
-    facts = tuple((name.removeprefix("version."), _fact(value)) for name, value in known.items())
-    tables = [Table("Where it comes from", ("what", "value"), facts, (False, False))]
-    if ranges:
-        tables.insert(0, Table("What was searched", ("hyperparameter", "range"), ranges,
-                               (False, False)))  # fmt: skip
-    details = (("The configuration, with its ranges: config.yaml", search.config),)
+    ranges = tuple((item.path, str(item)) for item in search.ranges)
+    facts = tuple((name.removeprefix("version."), str(value)) for name, value in known.items())
+    details = [("The configuration, with its ranges: config.yaml", search.config)]
     return Section(
         "provenance",
         "Configuration and versions",
-        tables=tuple(tables),
-        details=details if search.config else (),
+        tables=[
+            Table("What was searched", ("hyperparameter", "range"), ranges, (False, False)),
+            Table("Where it comes from", ("what", "value"), facts, (False, False)),
+        ],
+        details=details if search.config else [],
     )
-
-
-def _fact(value: object) -> str:
-    return f"{value:%Y-%m-%d %H:%M %Z}" if isinstance(value, datetime) else str(value)

@@ -10,24 +10,16 @@ import numpy as np
 from pneumonia.config.ranges import Range
 from pneumonia.evaluation.importance import EPOCHS, Importance, position
 from pneumonia.formatting import short
-from pneumonia.reporting.figures import (
-    MOST_TRIALS,
-    Figure,
-    Json,
-    escape,
-    focus,
-    hover,
-    number,
-    rounded,
-)
-from pneumonia.storage.search_record import Chronicle, Trial
+from pneumonia.reporting import figures
+from pneumonia.reporting.figures import MOST_TRIALS, Figure, Json, axis, escape, number, rounded
+from pneumonia.storage.search_record import SearchRecord, TrialRecord
 
 _TICKS = 6
 
 
-def parallel(search: Chronicle) -> Figure | None:
+def parallel(search: SearchRecord) -> Figure | None:
     """Draw every trial as a line through its hyperparameters to its score."""
-    ranked = search.ranked()[:MOST_TRIALS]
+    ranked, objective = search.ranked()[:MOST_TRIALS], search.objective
     if len(ranked) < 2 or not search.ranges:
         return None
     dimensions = [_dimension(item, ranked) for item in search.ranges]
@@ -35,19 +27,19 @@ def parallel(search: Chronicle) -> Figure | None:
     if len(set(epochs)) > 1:
         dimensions.append(_numbers(EPOCHS, [float(one) for one in epochs]))
     scores = [trial.score or 0.0 for trial in ranked]
-    dimensions.append(_numbers(search.objective, scores))
-    low, high = np.percentile(scores, [10, 100] if search.direction == "max" else [0, 90])
-    bar = {"title": {"text": escape(search.objective), "side": "right"}, "thickness": 12}
+    dimensions.append(_numbers(objective.name, scores))
+    low, high = np.percentile(scores, [10, 100] if objective.sign > 0 else [0, 90])
+    bar = {"title": {"text": escape(objective.name), "side": "right"}, "thickness": 12}
     line = {
         "color": rounded(scores), "colorscale": "@scale", "showscale": True, "colorbar": bar,
-        "cmin": number(low), "cmax": number(high), "reversescale": search.direction == "min",
+        "cmin": number(low), "cmax": number(high), "reversescale": objective.sign < 0,
     }  # fmt: skip
     paths = ", ".join(item.path for item in search.ranges)
     return Figure(
         "parallel",
         "Trials as lines",
         f"Parallel coordinates of {len(ranked)} trials over {paths}, coloured by "
-        f"{search.objective}. The table of trials below has the same values.",
+        f"{objective.name}. The table of trials below has the same values.",
         [{"type": "parcoords", "dimensions": dimensions, "line": line,
           "unselected": {"line": {"color": "@grey", "opacity": 0.12}}}],
         {"margin": {"l": 70, "r": 30, "t": 64, "b": 28}},
@@ -61,94 +53,94 @@ def parallel(search: Chronicle) -> Figure | None:
 def importances(parts: Sequence[Importance]) -> Figure:
     """Draw the importance of each hyperparameter with its interval."""
     shown = list(reversed(parts))
-    values = [part.value for part in shown]
-    error = {
-        "type": "data", "symmetric": False, "color": "@ink", "thickness": 1.2, "width": 4,
-        "array": rounded([max(0.0, part.high - part.value) for part in shown]),
-        "arrayminus": rounded([max(0.0, part.value - part.low) for part in shown]),
-    }  # fmt: skip
     bars = {
-        "type": "bar", "orientation": "h", "x": rounded(values), "error_x": error,
+        "type": "bar", "orientation": "h", "x": rounded(part.value for part in shown),
+        "error_x": figures.intervals([(p.value, p.low, p.high) for p in shown], "@ink"),
         "y": [escape(part.path) for part in shown],
         "marker": {"color": ["@grey" if p.path == EPOCHS else "@blue" for p in shown]},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }  # fmt: skip
     told = ", ".join(f"{part.path} {part.value:.0%}" for part in parts)
-    axis = {"tickformat": ".0%", "range": [0, 1.02], "title": {"text": "share of the variance"}}
     return Figure(
         "importance",
         "Importance of each hyperparameter",
         f"Bars of the share of the variance that each explains alone: {told}.",
         [bars],
-        {"xaxis": axis, "yaxis": {"automargin": True, "type": "category"}},
+        {
+            "xaxis": axis("share of the variance", tickformat=".0%", range=[0, 1.02]),
+            "yaxis": {"automargin": True, "type": "category"},
+        },
         height=110 + 34 * len(parts),
     )
 
 
-def brackets(search: Chronicle) -> list[Figure]:
+def brackets(search: SearchRecord) -> list[Figure]:
     """Draw each Hyperband bracket: the score of each trial at the end of each round."""
-    scored = (t.bracket for t in search.trials if t.score is not None)
+    scored = (t.bracket for t in search.trials.values() if t.score is not None)
     names = sorted({name for name in scored if name is not None}, reverse=True)
     return [_bracket(search, name) for name in names]
 
 
-def _bracket(search: Chronicle, bracket: int) -> Figure:
-    members = [t for t in search.trials if t.bracket == bracket and t.score is not None]
-    members = members[:MOST_TRIALS]
-    by_id = {trial.trial_id: trial for trial in members}
-    promoted = {trial.parent for trial in members}
-    winner = search.winner()
-    lines: Json = {"x": [], "y": []}
-    for child in members:
-        if child.parent in by_id:
-            parent = by_id[child.parent]
-            lines["x"] += [parent.epochs, child.epochs, None]
-            lines["y"] += [*rounded([parent.score, child.score]), None]
+def _bracket(search: SearchRecord, bracket: int) -> Figure:
+    own = (t for t in search.trials.values() if t.bracket == bracket and t.score is not None)
+    members = list(own)[:MOST_TRIALS]
+    promoted, winner = {trial.parent for trial in members}, search.winner()
     kinds = {
         "stopped": ("circle-open", "@grey", [t for t in members if t.trial_id not in promoted]),
         "promoted": ("circle", "@blue", [t for t in members if t.trial_id in promoted]),
         "winner": ("star", "@orange", [t for t in members if t is winner]),
     }
-    traces = [
-        {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False,
-         "line": {"color": "@blue", "width": 1.5}, **lines},
-        *(_nodes(name, *kind) for name, kind in kinds.items() if kind[2]),
-    ]  # fmt: skip
     epochs = sorted({trial.epochs for trial in members})
     sizes = [sum(trial.epochs == one for trial in members) for one in epochs]
     text = ", then ".join(f"{n} trials to epoch {e}" for n, e in zip(sizes, epochs, strict=True))
-    sign = 1 if search.direction == "max" else -1
-    ticks = {"tickvals": epochs, "ticktext": [str(one) for one in epochs]}
+    ticks = {"tickvals": epochs, "ticktext": [str(one) for one in epochs], "zeroline": False}
+    scores = [trial.score or 0.0 for trial in members]
+    name, sign = search.objective.name, search.objective.sign
     return Figure(
         f"bracket-{bracket}",
         f"Bracket {bracket}",
         f"Hyperband bracket {bracket}: {text}. Lines lead from a trial to what it was promoted to.",
-        traces,
+        [_promotions(members), *(_nodes(name, *kind) for name, kind in kinds.items() if kind[2])],
         {
-            "xaxis": {"title": {"text": "trained to epoch"}, **ticks, "zeroline": False},
-            "yaxis": {
-                "title": {"text": escape(search.objective)},
-                "range": focus([trial.score or 0.0 for trial in members], sign),
-            },
+            "xaxis": axis("trained to epoch", **ticks),
+            "yaxis": axis(name, range=figures.focus(scores, sign)),
         },
         note=f"{text[:1].upper()}{text[1:]}.",
     )
 
 
-def _nodes(name: str, symbol: str, colour: str, trials: Sequence[Trial]) -> Json:
-    return {
-        "type": "scatter", "mode": "markers", "name": name,
-        "x": [trial.epochs for trial in trials],
-        "y": rounded([trial.score for trial in trials]),
-        "marker": {"symbol": symbol, "color": colour, "size": 13 if symbol == "star" else 8},
-        "text": [hover(trial) for trial in trials],
-        "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+def _promotions(members: Sequence[TrialRecord]) -> Json:
+    """Return lines from trials to what they were promoted to."""
+    by_id = {trial.trial_id: trial for trial in members}
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for child in members:
+        if child.parent in by_id:
+            parent = by_id[child.parent]
+            x += [parent.epochs, child.epochs, None]
+            y += [parent.score, child.score, None]
+    look = {"color": "@blue", "width": 1.5}
+    return figures.lines(x, y, "promotions", line=look, hoverinfo="skip", showlegend=False)
 
 
-def _dimension(item: Range, trials: Sequence[Trial]) -> Json:
+def _nodes(name: str, symbol: str, colour: str, trials: Sequence[TrialRecord]) -> Json:
+    return figures.dots(
+        [trial.epochs for trial in trials], [trial.score for trial in trials], name,
+        marker={"symbol": symbol, "color": colour, "size": 13 if symbol == "star" else 8},
+        text=[_hover(trial) for trial in trials], hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+
+
+def _hover(trial: TrialRecord) -> str:
+    """Return what is told of a trial that the pointer is on."""
+    values = trial.hyperparameters.items()
+    told = [f"{escape(name)} {escape(short(value))}" for name, value in values]
+    return "<br>".join([f"trial {trial.number}: {trial.score:.4f}", *told])
+
+
+def _dimension(item: Range, trials: Sequence[TrialRecord]) -> Json:
     """Return the axis of one hyperparameter: logarithmic or of names where it is."""
-    values = [position(item, trial.values.get(item.path, ...)) for trial in trials]
+    values = [position(item, trial.hyperparameters.get(item.path, ...)) for trial in trials]
     if item.kind != "choice" and not item.log:
         return _numbers(item.path, values)
     if item.kind == "choice":
@@ -163,10 +155,7 @@ def _dimension(item: Range, trials: Sequence[Trial]) -> Json:
         ticks[absent] = "-"
         ends[0] = absent - 0.2
     texts = [text if len(text) <= 18 else f"{text[:17]}…" for text in ticks.values()]
-    return {
-        "label": _label(item.path), "values": rounded(values), "range": ends,
-        "tickvals": list(ticks), "ticktext": texts,
-    }  # fmt: skip
+    return {**_numbers(item.path, values), "range": ends, "tickvals": [*ticks], "ticktext": texts}
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -180,11 +169,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [low, high]
 
 
-def _numbers(name: str, values: Sequence[float]) -> Json:
-    return {"label": _label(name), "values": rounded(values)}
-
-
-def _label(path: str) -> str:
-    """Return a dotted path on two lines: the axes stand close to each other."""
+def _numbers(path: str, values: Sequence[float]) -> Json:
+    """Return an axis; its path has two lines, for the axes stand close to each other."""
     group, _, name = path.rpartition(".")
-    return f"{escape(group)}.<br>{escape(name)}" if group else escape(name)
+    label = f"{escape(group)}.<br>{escape(name)}" if group else escape(name)
+    return {"label": label, "values": rounded(values)}

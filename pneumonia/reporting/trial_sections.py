@@ -10,7 +10,7 @@ from pneumonia.formatting import clock_time, short
 from pneumonia.reporting import curve_figures, trial_figures
 from pneumonia.reporting.figures import MOST_TRIALS
 from pneumonia.reporting.page import Section
-from pneumonia.storage.search_record import Chronicle, Trial
+from pneumonia.storage.search_record import SearchRecord, TrialRecord
 from pneumonia.tables import Table
 
 MOST_ROWS = 300  # of a table
@@ -25,7 +25,7 @@ _PHASES = {
 }
 
 
-def build(search: Chronicle) -> list[Section]:
+def build(search: SearchRecord) -> list[Section]:
     """Return the parts on the trials, in their order."""
     return [
         _trials(search),
@@ -36,39 +36,38 @@ def build(search: Chronicle) -> list[Section]:
     ]
 
 
-def _trials(search: Chronicle) -> Section:
+def _trials(search: SearchRecord) -> Section:
     figure = trial_figures.parallel(search)
     texts = [] if figure else ["Parallel coordinates need two trials with scores."]
     ranked = search.ranked()
     hidden = len(ranked) - MOST_TRIALS
     if hidden > 0:
         texts.append(f"The plot shows the best {MOST_TRIALS:,}, {hidden:,} are left out.")
-    figures = (figure,) if figure else ()
-    return Section(
-        "trials", "Trials", tuple(texts), figures=figures, tables=(_table(search, ranked),)
-    )
+    figures, tables = [figure] if figure else [], [_table(search, ranked)]
+    return Section("trials", "Trials", texts, figures=figures, tables=tables)
 
 
-def _table(search: Chronicle, ranked: list[Trial]) -> Table:
+def _table(search: SearchRecord, ranked: list[TrialRecord]) -> Table:
     names = [item.path for item in search.ranges]
-    has_brackets = any(trial.bracket is not None for trial in ranked)
+    where = ["bracket/round"] if any(trial.bracket is not None for trial in ranked) else []
     rows = []
     for rank, trial in enumerate(ranked[:MOST_ROWS], start=1):
-        where = (f"{trial.bracket}/{trial.round}",) if has_brackets else ()
-        values = (short(trial.values[name]) if name in trial.values else "-" for name in names)
+        given = trial.hyperparameters
         seconds = "-" if math.isnan(trial.seconds) else f"{trial.seconds:.1f}"
         of = f"{trial.best_epoch}/{trial.epochs}"
-        rows.append((str(rank), str(trial.number), f"{trial.score:.4f}", of, seconds,
-                     *where, *values))  # fmt: skip
-    where = ("bracket/round",) if has_brackets else ()
-    header = ("rank", "trial", search.objective, "best epoch", "seconds", *where, *names)
+        rows.append((
+            str(rank), str(trial.number), f"{trial.score:.4f}", of, seconds,
+            *(f"{trial.bracket}/{trial.round}" for _ in where),
+            *(short(given[name]) if name in given else "-" for name in names),
+        ))  # fmt: skip
     of_numbers = [item.kind != "choice" or _are_numbers(item.values) for item in search.ranges]
     hidden = len(ranked) - len(rows)
+    objective = search.objective.name
     return Table(
-        title=f"Trials by {search.objective}, the best first",
-        header=header,
+        title=f"Trials by {objective}, the best first",
+        header=("rank", "trial", objective, "best epoch", "seconds", *where, *names),
         rows=tuple(rows),
-        is_number=(True, True, True, True, True, *(True for _ in where), *of_numbers),
+        is_number=(*(True for _ in range(5 + len(where))), *of_numbers),
         notes=(f"{hidden:,} more trials are not shown.",) if hidden else (),
     )
 
@@ -77,8 +76,15 @@ def _are_numbers(values: tuple[object, ...]) -> bool:
     return all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
 
 
-def _importance(search: Chronicle) -> Section:
-    found = importance.measure(search.trials, search.ranges)
+def _importance(search: SearchRecord) -> Section:
+    scored = [trial for trial in search.trials.values() if trial.score is not None]
+    found = importance.measure(
+        search.ranges,
+        [trial.hyperparameters for trial in scored],
+        keys=[trial.key for trial in scored],
+        epochs=[trial.epochs for trial in scored],
+        scores=[trial.score or 0.0 for trial in scored],
+    )
     method = (
         "Method: functional ANOVA of a random forest that learns the objective from the "
         "hyperparameters (Hutter, Hoos and Leyton-Brown 2014). A bar is the share of the forest's "
@@ -86,10 +92,9 @@ def _importance(search: Chronicle) -> Section:
         "to 100 % is explained by several together. The lines are 95 % intervals over bootstrap "
         "resamples of the trials. The epochs that a trial was given are an input as well."
     )
-    figures = (trial_figures.importances(found.parts),) if found.parts else ()
-    return Section(
-        "importance", "What mattered", (_verdict(found),), figures=figures, notes=(method,)
-    )
+    figures = [trial_figures.importances(found.parts)] if found.parts else []
+    texts = [_verdict(found)]
+    return Section("importance", "What mattered", texts, figures=figures, notes=[method])
 
 
 def _verdict(found: Importances) -> str:
@@ -107,79 +112,64 @@ def _verdict(found: Importances) -> str:
     return f"{told} (R² out of bag)."
 
 
-def _course(search: Chronicle) -> Section:
-    figures = tuple(curve_figures.best_so_far(search))
-    texts = () if figures else ("No epoch was trained.",)
+def _course(search: SearchRecord) -> Section:
+    figures = curve_figures.best_so_far(search)
+    texts = [] if figures else ["No epoch was trained."]
     note = (
         "Seconds count from the beginning of the search, with its features and its overhead; "
         "pauses before it was resumed are left out."
     )
-    return Section("course", "Best so far", texts, figures=figures, notes=(note,))
+    return Section("course", "Best so far", texts, figures=figures, notes=[note])
 
 
-def _brackets(search: Chronicle) -> list[Section]:
+def _brackets(search: SearchRecord) -> list[Section]:
     figures = trial_figures.brackets(search)
-    if not figures:
-        return []
     text = (
         "Each bracket begins with trials of few epochs; the best of a round are promoted and go "
         "on (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html). A point is a trial at the "
         "end of its round, a line leads to what it was promoted to."
     )
-    return [Section("hyperband", "Hyperband", (text,), figures=tuple(figures))]
+    return [Section("hyperband", "Hyperband", [text], figures=figures)] if figures else []
 
 
-def _learning(search: Chronicle) -> Section:
-    figures = tuple(curve_figures.learning(search))
+def _learning(search: SearchRecord) -> Section:
+    figures = curve_figures.learning(search)
     text = "The best trials with different hyperparameters: validation solid, training dashed."
-    texts = (text,) if figures else ("No trial came to a score.",)
+    texts = [text if figures else "No trial came to a score."]
     return Section("learning", "Learning curves", texts, figures=figures)
 
 
-def times(search: Chronicle) -> Section:
+def times(search: SearchRecord) -> Section:
     """Return the part on where time went."""
     figure = curve_figures.times(search)
-    phases = {
-        name.removeprefix("seconds_"): value
-        for name, value in search.metrics.items()
-        if name.startswith("seconds_")
-    }
-    total = search.metrics.get("seconds") or search.seconds
-    rows = [
-        (_PHASES.get(name, name), f"{value:,.1f}", f"{value / max(total, 1e-9):.0%}")
-        for name, value in phases.items()
-    ]
-    table = Table(
-        f"{clock_time(total)} in all", ("phase", "seconds", "share"), tuple(rows),
-        (False, True, True),
-    )  # fmt: skip
-    tables = (table,) if rows else ()
-    texts = () if rows else ("The search has not come to its end: only trials are known.",)
-    return Section("time", "Where time went", texts, figures=(figure,) if figure else (),
-                   tables=tables)  # fmt: skip
+    rows = tuple(
+        (_PHASES.get(name, name), f"{value:,.1f}", f"{value / max(search.seconds, 1e-9):.0%}")
+        for key, value in search.metrics.items()
+        if (name := key.removeprefix("seconds_")) != key
+    )
+    title, header = f"{clock_time(search.seconds)} in all", ("phase", "seconds", "share")
+    tables = [Table(title, header, rows, (False, True, True))]
+    texts = [] if rows else ["The search has not come to its end: only trials are known."]
+    figures = [figure] if figure else []
+    return Section("time", "Where time went", texts, figures=figures, tables=tables)
 
 
-def failures(search: Chronicle) -> Section:
+def failures(search: SearchRecord) -> Section:
     """Return the part on trials that came to no score."""
-    failed = [trial for trial in search.trials if trial.status == "failed"]
-    unfinished = [trial for trial in search.trials if trial.status == "unfinished"]
-    texts = []
-    if not failed:
-        texts.append("No trial failed.")
+    failed, unfinished = search.with_status("failed"), search.with_status("unfinished")
+    texts = [] if failed else ["No trial failed."]
     if unfinished:
         numbers = ", ".join(str(trial.number) for trial in unfinished[:_MOST_FAILURES])
         texts.append(f"Without an end in the journal: trial {numbers}.")
-    rows = tuple(
-        (str(t.number), t.reason, " ".join(f"{n}={short(v)}" for n, v in t.values.items()))
-        for t in failed[:MOST_ROWS]
-    )
-    table = Table(
-        f"{len(failed)} failed", ("trial", "reason", "hyperparameters"), rows, (True, False, False)
-    )
-    details = tuple(
+    rows = []
+    for trial in failed[:MOST_ROWS]:
+        values = " ".join(f"{name}={short(v)}" for name, v in trial.hyperparameters.items())
+        rows.append((str(trial.number), trial.reason, values))
+    header, is_number = ("trial", "reason", "hyperparameters"), (True, False, False)
+    tables = [Table(f"{len(failed)} failed", header, tuple(rows), is_number)]
+    details = [
         (f"Traceback of trial {trial.number}", trial.traceback[-_MOST_TEXT:])
         for trial in failed[:_MOST_FAILURES]
         if trial.traceback
-    )
-    tables = (table,) if rows else ()
-    return Section("failures", "Failed trials", tuple(texts), tables=tables, details=details)
+    ]
+    return Section("failures", "Failed trials", texts, tables=tables, details=details)

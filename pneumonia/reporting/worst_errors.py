@@ -18,7 +18,8 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.errors import DataError, UserError
 from pneumonia.models import gradcam
 from pneumonia.models.predictor import Predictor
-from pneumonia.storage.search_record import Chronicle, Predictions
+from pneumonia.storage.predictions import Predictions
+from pneumonia.storage.search_record import SearchRecord
 
 Pixels = NDArray[np.uint8]
 Load: TypeAlias = Callable[[], Predictor]
@@ -29,7 +30,7 @@ _QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class WrongImage:
     """An image that was wrong.
 
     Attributes:
@@ -47,7 +48,7 @@ class Picture:
     heat: str = ""
 
 
-def draw(search: Chronicle, threshold: float, *, load: Load | None = None) -> list[Picture]:
+def draw(search: SearchRecord, threshold: float, *, load: Load | None = None) -> list[WrongImage]:
     """Return the images of the test split that were most confidently wrong, missed ones first.
 
     Args:
@@ -64,15 +65,10 @@ def draw(search: Chronicle, threshold: float, *, load: Load | None = None) -> li
         return []
     images = _read(search, [test.names[index] for index in worst])
     heats = _heats(images, load or _loader(search))
+    labels, probabilities = test.labels.tolist(), test.probabilities.tolist()
     return [
-        Picture(
-            test.names[index],
-            int(test.labels[index]),
-            float(test.probabilities[index]),
-            _uri(_resize(image)),
-            heat,
-        )
-        for index, image, heat in zip(worst, images, heats, strict=True)
+        WrongImage(test.names[n], labels[n], probabilities[n], _uri(_resize(image)), heat)
+        for n, image, heat in zip(worst, images, heats, strict=True)
     ]
 
 
@@ -84,14 +80,14 @@ def _worst(test: Predictions, threshold: float, *, label: int) -> list[int]:
     return [int(index) for index in wrong[order][:MOST]]
 
 
-def _read(search: Chronicle, names: Sequence[str]) -> list[Pixels]:
+def _read(search: SearchRecord, names: Sequence[str]) -> list[Pixels]:
     """Read images of the test split by their names, if they are those that the search had."""
     winner = search.winner()
     if search.cfg is None or "dataset" not in search.cfg:
         raise DataError("The configuration of the search does not tell of the data.")
-    config = search_space.collapse(search.cfg, dict(winner.values) if winner else {})
+    config = search_space.collapse(search.cfg, winner.hyperparameters if winner else {})
     split = load_data(config).test
-    known = {row["split"]: row["digest"] for row in search.started.get("datasets", [])}
+    known = {row["split"]: row["digest"] for row in search.first.get("datasets", [])}
     if known.get("test", split.digest) != split.digest:
         raise DataError("The images of the test split have changed since the search.")
     places = {name: index for index, name in enumerate(split.names)}
@@ -101,7 +97,7 @@ def _read(search: Chronicle, names: Sequence[str]) -> list[Pixels]:
     return [np.asarray(one) for one in split.images.read(np.array([places[n] for n in names]))]
 
 
-def _loader(search: Chronicle) -> Load | None:
+def _loader(search: SearchRecord) -> Load | None:
     """Return what reads the final classifier from its file, None where there is none."""
     path = search.folder / str(search.ended.get("classifier") or "")
     if not path.is_file():
@@ -129,8 +125,7 @@ def _heats(images: Sequence[Pixels], load: Load | None) -> list[str]:
 
 def _resize(image: Pixels) -> Pixels:
     """Bring an image to the size of a picture, as uint8 (H, W, C)."""
-    drawn = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    resized = np.asarray(drawn.resize(_size(image), Image.Resampling.BICUBIC))
+    resized = np.asarray(_drawn(image).resize(_size(image), Image.Resampling.BICUBIC))
     return resized if resized.ndim == 3 else resized[..., np.newaxis]
 
 
@@ -138,6 +133,10 @@ def _resize_heat(heat: NDArray[np.float32], image: Pixels) -> NDArray[np.float32
     drawn = Image.fromarray(heat.astype(np.float32))
     resized = np.asarray(drawn.resize(_size(image), Image.Resampling.BILINEAR), np.float32)
     return resized.clip(0.0, 1.0)
+
+
+def _drawn(image: Pixels) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _size(image: Pixels) -> tuple[int, int]:
@@ -148,6 +147,5 @@ def _size(image: Pixels) -> tuple[int, int]:
 
 def _uri(image: Pixels) -> str:
     file = io.BytesIO()
-    drawn = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    drawn.save(file, "JPEG", quality=_QUALITY)
+    _drawn(image).save(file, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -219,10 +219,8 @@ def _forked_from(past: History, folder: Path) -> dict[str, str] | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with files.atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _compared(folder: Path, search_id: str, *, job: Job) -> Origin:

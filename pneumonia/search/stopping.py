@@ -34,7 +34,7 @@ class Bounds:
         self._most_failures, self._past = most_failures, past
         self._folder = journal.path.parent
         own = [trial for trial in past.trials.values() if trial.source is None]
-        epochs = sum(len(curve) for trial in own for curve in trial.epochs.values())
+        epochs = sum(len(curve) for trial in own for curve in trial.curves.values())
         self._budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
         self._note = ""
 

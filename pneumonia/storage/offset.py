@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pneumonia import files
 from pneumonia.storage.journal import Place
 
 NAME = "tracking.json"
@@ -98,9 +99,8 @@ class Cursor:
 
     def save(self, path: Path) -> None:
         """Write the cursor to a file, whole or not at all."""
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
+        with files.atomic(path) as part:
+            part.write_text(json.dumps(asdict(self)))
 
 
 def _is_sound(record: Cursor | TrialRun) -> bool:

@@ -28,8 +28,10 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
+DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
+"""The parts of this package that decide what a trial comes to, and which trials are proposed."""
 MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
-"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
+"""The libraries whose versions do."""
 
 
 def provenance() -> dict[str, str]:
@@ -64,15 +66,16 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def code() -> str:
-    """Return a digest of this package's sources, 12 hexadecimal digits.
+    """Return a digest of the sources that decide results, 12 hexadecimal digits.
 
     A commit says less: one that changes a text changes no result, and what is not committed may.
     """
     state = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        state.update(
-            path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
-        )
+    places = [PACKAGE / name for name in DECIDING]
+    found = [path for place in places for path in (place, *place.rglob("*.py")) if path.is_file()]
+    for path in sorted(found):
+        name = path.relative_to(PACKAGE).as_posix()
+        state.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:12]
 
 

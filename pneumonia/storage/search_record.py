@@ -1,132 +1,246 @@
-"""What the folder of a search tells of it: the trials with their times, the end, the predictions.
+"""What a search's journal says of it and of its trials, while it runs and afterwards.
 
-The journal is the record; this reads it as a report needs it. A search may still run, may have been
-broken off or may come from an older version: what is not there is None or empty.
+`from_journal` reads what the search itself needs to go on, `read` all that is in its folder. A
+search may still run, may have been broken off or may come from an older version: what is not there
+is None or empty.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import files
 from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
-from pneumonia.evaluation.objective import Metrics
-from pneumonia.storage import history, journal
+from pneumonia.evaluation.objective import Metrics, Objective
+from pneumonia.storage import journal, predictions
+from pneumonia.storage.journal import Event
+from pneumonia.storage.predictions import Predictions
+from pneumonia.storage.search_folder import SearchFolder
 
-Array = np.ndarray[Any, Any]
-
-EXPORT = "export.json"
-JOBS = "jobs.jsonl"
 _MILLISECONDS = 1000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One trial.
+def identity(values: Mapping[str, Any]) -> str:
+    """Return what hyperparameters with the same values have in common, in whatever order."""
+    return repr(sorted(values.items()))
+
+
+def varying(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names whose values differ between rows; not to be there is a value too."""
+    given = list(rows)
+    names = dict.fromkeys(name for row in given for name in row)
+    return [name for name in names if len({repr(row.get(name, ...)) for row in given}) > 1]
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """What is known of one trial.
 
     Attributes:
         trial_id: Its name within the search.
+        values: Its arguments, as they were recorded.
+        hyperparameters: Those of them that were searched; with `from_journal` all but `epochs`.
         number: Its number within the search, from 1.
-        values: Its hyperparameters, by dotted path: what was searched, not what was fixed.
-        epochs: The epoch up to which it was to be trained.
-        status: `completed`, `failed`, or `unfinished` where the journal does not tell its end.
+        parent: The trial that it goes on from, or None.
+        source: The trial of another search that it was taken over from, or None.
         bracket: Hyperband's bracket, or None.
         round: Hyperband's round within the bracket, or None.
-        parent: The trial that it goes on from, or None.
-        score: Its objective, or None.
-        best_epoch: The epoch at which it had that score; 0 if unknown.
-        reason: Why it failed.
-        traceback: Where it failed.
-        began: Seconds from the beginning of the search.
-        seconds: How long it took; nan if unknown.
-        waited: Of those, the seconds before its first epoch ended.
+        curves: The metrics of its own epochs, by execution.
+        reached: The epoch that an execution has come to, counted from the very beginning; of a
+            promoted trial at first that of the trial it goes on from.
         points: What it measured itself, in the order of time: seconds from the beginning of the
             search, and metrics; all the executions.
-        curve: The metrics of all the epochs of its first execution, its parents' first.
+        began: Seconds from the beginning of the search.
+        score: Its objective, or None.
+        best_epoch: The epoch at which it had that score; 0 if unknown.
+        ended: The event that ended it, or None.
     """
 
     trial_id: str
-    number: int
-    values: Mapping[str, Any]
-    epochs: int
-    status: str
+    values: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    number: int = 0
+    parent: str | None = None
+    source: str | None = None
     bracket: int | None = None
     round: int | None = None
-    parent: str | None = None
+    curves: dict[int, list[Metrics]] = field(default_factory=dict)
+    reached: dict[int, int] = field(default_factory=dict)
+    points: list[tuple[float, Metrics]] = field(default_factory=list)
+    began: float = 0.0
     score: float | None = None
     best_epoch: int = 0
-    reason: str = ""
-    traceback: str = ""
-    began: float = 0.0
-    seconds: float = float("nan")
-    waited: float = 0.0
-    points: tuple[tuple[float, Metrics], ...] = ()
-    curve: tuple[Metrics, ...] = ()
+    ended: Event | None = None
+
+    @property
+    def key(self) -> str:
+        """What trials with the same hyperparameters have in common."""
+        return identity(self.hyperparameters)
+
+    @property
+    def epochs(self) -> int:
+        """The epoch up to which it was to be trained."""
+        return int(self.values.get("epochs", 0))
+
+    @property
+    def status(self) -> str:
+        """`completed`, `failed`, or `unfinished` where the journal does not tell its end."""
+        return str((self.ended or {}).get("status", "unfinished")).lower()
+
+    @property
+    def reason(self) -> str:
+        """Why it failed."""
+        return str((self.ended or {}).get("reason", ""))
+
+    @property
+    def traceback(self) -> str:
+        """Where it failed."""
+        return str((self.ended or {}).get("traceback", ""))
+
+    @property
+    def waited(self) -> float:
+        """The seconds before its first epoch ended; 0 if unknown."""
+        return self.points[0][0] - self.began if self.points else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; nan if unknown."""
+        last = self.points[-1][0] - self.began if self.points else math.nan
+        return float((self.ended or {}).get("seconds") or last)
+
+    def count(self, execution: int) -> int:
+        """Return how many epochs of an execution are recorded."""
+        return len(self.curves.get(execution, ()))
+
+    def lacks(self, execution: int, epoch: int) -> bool:
+        """Tell whether an epoch is the trial's own and not recorded yet."""
+        return epoch > self.reached.get(execution, 0)
+
+    def add(self, execution: int, epoch: int, metrics: Metrics) -> None:
+        """Add an epoch; one that a crash made the trial repeat counts once."""
+        if self.lacks(execution, epoch):
+            self.reached[execution] = epoch
+            self.curves.setdefault(execution, []).append(metrics)
+
+    def end(self, event: Event) -> None:
+        """Take in the event that ended it."""
+        score = event.get("score")
+        self.ended = event
+        self.score = float(score) if score is not None and math.isfinite(score) else None
+        self.best_epoch = int((event.get("metrics") or {}).get("best_epoch", 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What the final classifier gave for the images of one split.
-
-    Attributes:
-        names: What the images are called.
-        labels: int64 (N,), 0 or 1.
-        probabilities: float64 (N,), of the positive class.
-    """
-
-    names: tuple[str, ...]
-    labels: Array
-    probabilities: Array
-
-
-@dataclass(frozen=True, slots=True)
-class Chronicle:
-    """One search.
+@dataclass(slots=True)
+class SearchRecord:
+    """What is known of a search.
 
     Attributes:
         folder: Where it is.
-        started: The event that began it; empty where there is no journal.
+        ranges: What was searched, in the order of the config; empty where that is not known.
+        started: The first event, or None where there is none yet.
         ended: The event that ended it; empty where it runs, or was broken off without a word.
-        objective: Name of the metric that ranks the trials.
-        direction: `max` or `min`.
-        ranges: What was searched, in the order of the config.
-        trials: All the trials, in the order in which they started.
-        config: The text of the composed config, with its ranges; empty where it is missing.
-        predictions: By split, where the file is there.
-        seconds: How long it took, pauses before it was resumed left out.
+        params: Its configuration by dotted path, with the budget that it was given last.
+        trials: The trials by their id, in the order in which they started.
+        is_completed: Whether the search has come to its end, and was given no more budget since.
+        completions: How often it has come to its end.
+        elapsed: The seconds it took so far, pauses before it was resumed left out.
+        config: The text of the composed config, with its ranges; empty where it was not read.
+        predictions: By split, where they were read.
         export: What `pneumonia-export` measured last of a classifier of this search, if anything.
     """
 
     folder: Path
-    started: Mapping[str, Any]
-    ended: Mapping[str, Any]
-    objective: str
-    direction: str
-    ranges: tuple[Range, ...]
-    trials: tuple[Trial, ...]
+    ranges: tuple[Range, ...] = ()
+    started: Event | None = None
+    ended: Event = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    is_completed: bool = False
+    completions: int = 0
+    elapsed: float = 0.0
     config: str = ""
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
-    seconds: float = 0.0
     export: Mapping[str, Any] = field(default_factory=dict)
+    _time: int = 0
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event of the journal."""
+        if self.started is not None and not self.ended:  # a pause after an end does not count
+            self.elapsed += max(0, event["time"] - self._time) / _MILLISECONDS
+        self._time, self.ended = event["time"], {}
+        match event["kind"]:
+            case "search_started":
+                self.started = self.started or event
+                self.params = {**event.get("params", {}), **self.params}
+            case "search_extended":
+                self.params |= event["params"]
+                self.is_completed = False
+            case "trial_started":
+                self.trials.setdefault(event["trial_id"], self._begun(event))
+            case "epoch_ended":
+                trial, metrics = self.trials[event["trial_id"]], event["metrics"]
+                trial.add(event["execution"], event["epoch"], metrics)
+                trial.points.append((self.elapsed, metrics))
+            case "trial_ended":
+                self.trials[event["trial_id"]].end(event)
+            case "search_ended":
+                self.is_completed = event["status"] == "completed"
+                self.completions += self.is_completed
+                self.ended = event
+
+    def curve(self, trial_id: str, execution: int = 0) -> tuple[Metrics, ...]:
+        """Return the metrics of all the epochs of a trial, those before its promotions first."""
+        trial = self.trials[trial_id]
+        before = self.curve(trial.parent, execution) if trial.parent else ()
+        return (*before, *trial.curves.get(execution, ()))
+
+    def _begun(self, event: Event) -> TrialRecord:
+        tags, values = event["tags"], event["values"]
+        parent = tags.get("promoted_from")
+        return TrialRecord(
+            event["trial_id"],
+            values,
+            {path: value for path, value in values.items() if path != "epochs"},
+            number=int(event.get("number", 0)),
+            parent=parent,
+            source=tags.get("taken_over_from"),
+            bracket=_integer(tags.get("bracket")),
+            round=_integer(tags.get("round")),
+            reached=dict(self.trials[parent].reached) if parent in self.trials else {},
+            began=self.elapsed,
+        )
+
+    @property
+    def first(self) -> Event:
+        """The event that began it; empty where there is none yet."""
+        return self.started or {}
+
+    @property
+    def objective(self) -> Objective:
+        """What ranks its trials."""
+        name = str(self.params.get("objective.name", "val_auc"))
+        return Objective(name, str(self.first.get("direction", "max")))
+
+    @property
+    def score(self) -> float:
+        """What it has reached by its objective; nan where it has no winner."""
+        return float(self.metrics.get(self.objective.name, math.nan))
 
     @property
     def name(self) -> str:
         """What it is called: tuner, model and dataset."""
-        return str(self.started.get("name", self.folder.name))
+        return str(self.first.get("name", self.folder.name))
 
     @property
     def status(self) -> str:
@@ -136,13 +250,26 @@ class Chronicle:
     @property
     def cfg(self) -> DictConfig | None:
         """The composed config, None where it is missing or cannot be read."""
-        return _parse(self.config)
+        try:
+            cfg = OmegaConf.create(self.config)
+        except (OmegaConfBaseException, ValueError, yaml.YAMLError):
+            return None
+        return cfg if self.config and isinstance(cfg, DictConfig) else None
 
     @property
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What the end says was measured: scores, counts, seconds by phase."""
-        found: Mapping[str, float] = self.ended.get("metrics") or {}
-        return found
+        return self.ended.get("metrics") or {}
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, by its own account where it has come to its end."""
+        return float(self.metrics.get("seconds") or self.elapsed)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the search says of where it ran and of what it is made."""
+        return self.first.get("tags") or {}
 
     @property
     def class_names(self) -> tuple[str, str]:
@@ -153,67 +280,38 @@ class Chronicle:
             return "negative", "positive"
         return str(negative), str(positive)
 
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """What the search says of where it ran and of what it is made."""
-        found: Mapping[str, str] = self.started.get("tags") or {}
-        return found
+    def with_status(self, status: str) -> list[TrialRecord]:
+        """Return the trials of a status, in the order in which they started."""
+        return [trial for trial in self.trials.values() if trial.status == status]
 
-    def ranked(self) -> list[Trial]:
+    def ranked(self) -> list[TrialRecord]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
-        sign = -1.0 if self.direction == "max" else 1.0
-        scored = [trial for trial in self.trials if trial.score is not None]
-        return sorted(scored, key=lambda trial: sign * (trial.score or 0.0))
+        return self.objective.rank(self.trials.values(), lambda trial: trial.score)
 
-    def winner(self) -> Trial | None:
+    def winner(self) -> TrialRecord | None:
         """Return the trial that won, or leads where the search has not come to its end."""
-        named = [one for one in self.trials if one.trial_id == self.ended.get("winner")]
-        return next(iter(named or self.ranked()), None)
+        named = self.trials.get(str(self.ended.get("winner")))
+        return named or next(iter(self.ranked()), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What came of a job of a multirun.
+def from_journal(folder: Path) -> SearchRecord:
+    """Return what the journal in a search's folder says, however little that is.
 
-    Attributes:
-        number: Hydra's, from 0.
-        overrides: What it was run with.
-        folder: The name of its folder within that of the multirun.
-        status: The exit status that it would have alone: 0 where a search came to its end.
-        reason: Why it failed.
+    Raises:
+        UserError: Where it is damaged.
     """
-
-    number: int
-    overrides: str
-    folder: str
-    status: int
-    reason: str
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-        return f"job {self.number} ({self.overrides})"
+    search = SearchRecord(folder)
+    for event in journal.read(folder):
+        try:
+            search.apply(event)
+        except LookupError as error:
+            line = event["n"] + 1
+            text = f"{folder / journal.NAME}: damaged in line {line}: {error} did not begin before."
+            raise UserError(text) from error
+    return search
 
 
-def note(job: Job, folder: Path) -> None:
-    """Add a job to those noted in the folder of its multirun; several processes may."""
-    folder.mkdir(
-        parents=True, exist_ok=True
-    )  # a sweeper need not make it; a failed job leaves none
-    with (folder / JOBS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(job)) + "\n")
-
-
-def jobs(folder: Path) -> list[Job]:
-    """Return the jobs noted in the folder of a multirun, by their numbers."""
-    found = []
-    for line in _text(folder / JOBS).splitlines():
-        with contextlib.suppress(ValueError, TypeError):  # one that is damaged
-            found.append(Job(**json.loads(line)))
-    return sorted(found, key=lambda job: job.number)
-
-
-def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
+def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> SearchRecord:
     """Read the folder of a search.
 
     Args:
@@ -221,170 +319,52 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> Chronicle:
         ending: The event that is about to end the search, where the journal does not have it yet.
 
     Raises:
-        UserError: Where the folder holds no journal, or one that does not begin with the search;
-            where it or the predictions are damaged.
+        UserError: Where no search has begun in it; where the journal or the predictions are
+            damaged.
     """
-    past = history.read(folder)
-    if past.started is None:
+    own, search = SearchFolder(folder), from_journal(folder)
+    if search.started is None:
         raise UserError(f"{folder}: expected the folder of a search, with a {journal.NAME} in it.")
-    clock = _Clock(past.started["time"])
-    for event in journal.read(folder):
-        clock.see(event)
-    params = past.started.get("params", {})
-    file = folder / history.PREDICTIONS
-    predictions = read_predictions(file)
-    _check_sizes(predictions, past.started.get("datasets"), file)
-    text, end = _text(folder / history.CONFIG), clock.ended if ending is None else ending
-    ranges = _ranges(text, [one.values for one in past.trials.values()])
-    search = Chronicle(
-        folder=folder,
-        started=past.started,
-        ended=end,
-        objective=str(params.get("objective.name", "val_auc")),
-        direction=str(past.started.get("direction", "max")),
-        ranges=ranges,
-        trials=tuple(_trial(name, past, clock, ranges) for name in past.trials),
-        config=text,
-        predictions=predictions,
-        seconds=clock.now,
-        export=_object(folder / EXPORT),
-    )
-    return replace(search, trials=tuple(_so_far(trial, search) for trial in search.trials))
+    if ending is not None:
+        search.ended = dict(ending)
+    search.config, search.export = _text(own.config), _object(own.export)
+    sizes = {row.get("split"): row.get("size") for row in search.started.get("datasets") or ()}
+    search.predictions = predictions.read(own.predictions, sizes=sizes)
+    search.ranges = _ranges(search)
+    for trial in search.trials.values():
+        given = trial.values
+        trial.hyperparameters = {r.path: given[r.path] for r in search.ranges if r.path in given}
+    _score_stopped(search)
+    return search
 
 
-def _so_far(trial: Trial, search: Chronicle) -> Trial:
+def _score_stopped(search: SearchRecord) -> None:
     """Give a winner that the budget has stopped before its end the score that it won with."""
-    score = search.metrics.get(search.objective)
-    if trial.trial_id != search.ended.get("winner") or trial.score is not None or score is None:
-        return trial
-    sign = 1 if search.direction == "max" else -1
-    values = [sign * metrics.get(search.objective, -math.inf * sign) for metrics in trial.curve]
-    return replace(trial, score=float(score), best_epoch=values.index(max(values)) + 1)
+    trial, score = search.trials.get(str(search.ended.get("winner"))), search.score
+    if trial is not None and trial.score is None and not math.isnan(score):
+        trial.score = score
+        trial.best_epoch = search.objective.best_epoch(search.curve(trial.trial_id))
 
 
-def read_predictions(path: Path) -> dict[str, Predictions]:
-    """Read what the final classifier gave: columns `split,name,label,probability`.
-
-    Returns:
-        Predictions by split; none where the file is missing.
-
-    Raises:
-        UserError: Where it is damaged, with the line.
-    """
-    rows: dict[str, list[tuple[str, int, float]]] = {}
-    if not path.exists():
-        return {}
-    # Names of files may be no text: Python keeps their bytes as surrogates.
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                name = files.csv_text(row["name"])
-                values = (name, int(row["label"]), float(row["probability"]))
-                if values[1] not in (0, 1) or not 0 <= values[2] <= 1 or None in row:
-                    raise ValueError
-                rows.setdefault(row["split"], []).append(values)
-            if not rows:
-                raise ValueError
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise _damaged(path, f"in line {max(1, reader.line_num)}") from error
-    found = {}
-    for split, members in rows.items():
-        names, labels, probabilities = zip(*members, strict=True)
-        found[split] = Predictions(names, np.array(labels), np.array(probabilities))
-    return found
-
-
-def _damaged(path: Path, where: str) -> UserError:
-    text = "Without the file, a report of this search leaves out what depends on it."
-    return UserError(f"{path}: damaged {where}. {text}")
-
-
-def _check_sizes(predictions: Mapping[str, Predictions], datasets: Any, path: Path) -> None:
-    """Notice rows that are missing: the search says how many images each split has."""
-    sizes = {row.get("split"): row.get("size") for row in datasets or ()}
-    for split, one in predictions.items():
-        if sizes.get(split, len(one.names)) != len(one.names):
-            raise _damaged(path, f"({len(one.names)} rows of {split} instead of {sizes[split]})")
-
-
-class _Clock:
-    """Follows the times of a journal; a pause between an end and going on does not count."""
-
-    def __init__(self, began: int) -> None:
-        self._last, self.now = began, 0.0
-        self.ended: dict[str, Any] = {}
-        self.started: dict[str, tuple[dict[str, Any], float]] = {}
-        self.points: dict[str, list[tuple[float, Metrics]]] = {}
-
-    def see(self, event: Mapping[str, Any]) -> None:
-        """Take an event, the next of the journal."""
-        kind, trial_id = event["kind"], event.get("trial_id", "")
-        if not self.ended:
-            self.now += max(0, event["time"] - self._last) / _MILLISECONDS
-        self._last = event["time"]
-        self.ended = dict(event) if kind == "search_ended" else {}
-        if kind == "trial_started":
-            self.started.setdefault(trial_id, (dict(event), self.now))
-        elif kind == "epoch_ended":
-            self.points.setdefault(trial_id, []).append((self.now, event["metrics"]))
-
-
-def _trial(trial_id: str, past: history.History, clock: _Clock, ranges: Sequence[Range]) -> Trial:
-    known, (event, began) = past.trials[trial_id], clock.started[trial_id]
-    ended, points = known.ended or {}, clock.points.get(trial_id, [])
-    tags, score = event.get("tags") or {}, ended.get("score")
-    last = points[-1][0] - began if points else float("nan")
-    return Trial(
-        trial_id=trial_id,
-        number=int(event["number"]),
-        values={one.path: known.values[one.path] for one in ranges if one.path in known.values},
-        epochs=int(known.values.get("epochs", 0)),
-        status=str(ended.get("status", "unfinished")).lower(),
-        bracket=_integer(tags.get("bracket")),
-        round=_integer(tags.get("round")),
-        parent=known.parent,
-        score=float(score) if score is not None and np.isfinite(score) else None,
-        best_epoch=int((ended.get("metrics") or {}).get("best_epoch", 0)),
-        reason=str(ended.get("reason", "")),
-        traceback=str(ended.get("traceback", "")),
-        began=began,
-        seconds=float(ended.get("seconds") or last),
-        waited=points[0][0] - began if points else 0.0,
-        points=tuple(points),
-        curve=past.curve(trial_id),
-    )
-
-
-def _ranges(text: str, values: Sequence[Mapping[str, Any]]) -> tuple[Range, ...]:
+def _ranges(search: SearchRecord) -> tuple[Range, ...]:
     """Return what was searched by the config, or else whatever differs between the trials."""
     # Of a config that cannot be read, such as another version's, the trials tell what differs.
-    if (cfg := _parse(text)) is not None:
+    if (cfg := search.cfg) is not None:
         with contextlib.suppress(UserError):
             return search_space.find(cfg).ranges
+    rows = [trial.hyperparameters for trial in search.trials.values()]
     found = []
-    for path in dict.fromkeys(path for one in values for path in one if path != "epochs"):
-        given = list({repr(one[path]): one[path] for one in values if path in one}.values())
-        if len(given) > 1:
-            found.append(Range(path, "choice", values=tuple(given)))
+    for path in varying(rows):
+        given = {repr(row[path]): row[path] for row in rows if path in row}
+        found.append(Range(path, "choice", values=tuple(given.values())))
     return tuple(found)
 
 
-def _parse(text: str) -> DictConfig | None:
-    try:
-        cfg = OmegaConf.create(text)
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError):
-        return None
-    return cfg if text and isinstance(cfg, DictConfig) else None
-
-
 def _object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one where there is none."""
-    try:
-        found = json.loads(_text(path) or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    with contextlib.suppress(ValueError):
+        found = json.loads(_text(path))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _text(path: Path) -> str:

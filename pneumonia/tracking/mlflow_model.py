@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pneumonia import files
 from pneumonia.models.classifier_file import KEY, read_facts
 
 CODE = "code"
@@ -56,17 +57,13 @@ def write_model(folder: Path, classifier: Path, *, model_id: str, run_id: str) -
 
 def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where links cannot reach."""
-    partial = target.with_name(target.name + ".part")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, partial)
-    # Renaming a link onto another link of the same file does nothing: both names stay.
-    partial.replace(target)
-    partial.unlink(missing_ok=True)
+    with files.atomic(target) as part:
+        try:
+            os.link(source, part)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 def requirements() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pneumonia import files
 from pneumonia.evaluation.objective import Metrics
 
 Array = np.ndarray[Any, Any]
@@ -89,21 +90,15 @@ class Checkpoints:
 def save(path: Path, executions: Sequence[Progress]) -> None:
     """Write the executions of a trial to one file, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with zipfile.ZipFile(part, "w") as archive:
-            archive.writestr("history.json", json.dumps([_about(e) for e in executions]))
-            for number, execution in enumerate(executions):
-                for kind in _KINDS:
-                    for position, array in enumerate(getattr(execution, kind)):
-                        buffer = io.BytesIO()
-                        np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-                        name = f"{number}/{kind}/{position:04d}.npy"
-                        archive.writestr(name, buffer.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.atomic(path) as part, zipfile.ZipFile(part, "w") as archive:
+        archive.writestr("history.json", json.dumps([_about(e) for e in executions]))
+        for number, execution in enumerate(executions):
+            for kind in _KINDS:
+                for position, array in enumerate(getattr(execution, kind)):
+                    buffer = io.BytesIO()
+                    np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+                    name = f"{number}/{kind}/{position:04d}.npy"
+                    archive.writestr(name, buffer.getbuffer())
 
 
 def find(path: Path) -> tuple[Progress, ...]:

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from filelock import FileLock
 
+from pneumonia import files
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.process import process_start
@@ -135,27 +136,21 @@ def _batches(
 
 
 def _write(path: Path, split: Split, batches: Iterator[Array]) -> None:
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_suffix(".part")
     checksum, shape, dtype = 0, (), ""
-    try:
-        with part.open("wb") as file:
-            for batch in batches:
-                if not shape:
-                    shape, dtype = (len(split), *batch.shape[1:]), batch.dtype.str
-                    header = {"descr": dtype, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                data = np.ascontiguousarray(batch).tobytes()
-                checksum = zlib.crc32(data, checksum)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.atomic(path) as part, part.open("wb") as file:
+        for batch in batches:
+            if not shape:
+                shape, dtype = (len(split), *batch.shape[1:]), batch.dtype.str
+                header = {"descr": dtype, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            data = np.ascontiguousarray(batch).tobytes()
+            checksum = zlib.crc32(data, checksum)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     about = {"shape": shape, "dtype": dtype, "crc32": checksum, "split": split.name}
-    part.write_text(json.dumps(about))
-    part.replace(path.with_suffix(".json"))
+    with files.atomic(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps(about))
 
 
 def _open(path: Path, *, trusted: bool = False) -> Array | None:

@@ -317,7 +317,7 @@ def without_safe_path() -> dict[str, str]:
         (["-P", "-c", "from pneumonia.cli.main import main; raise SystemExit(main())"], 2),
         (["-m", "pneumonia.cli.predict", "nothing.png"], 2),
         (["-m", "pneumonia.cli.compare"], 2),
-        (["-m", "pneumonia.reporting.report"], 2),
+        (["-m", "pneumonia.cli.report"], 2),
         (["-m", "pneumonia.cli.export"], 2),
         (["-m", "pneumonia.cli.ui"], 2),
     ],

@@ -12,7 +12,6 @@ from sklearn.tree import DecisionTreeRegressor
 
 from pneumonia.config.ranges import Range, parse
 from pneumonia.evaluation import importance
-from pneumonia.storage.search_record import Trial
 
 RANGES = (
     parse("a", "interval(0, 1)"),
@@ -21,13 +20,22 @@ RANGES = (
 )
 
 
+Trial = tuple[dict[str, Any], int, float]  # values, epochs, score
+
+
 def trials(score: Callable[[dict[str, Any], Any], float], count: int) -> list[Trial]:
     rng = np.random.default_rng(1)
     found = []
-    for number in range(count):
+    for _ in range(count):
         values = {"a": rng.uniform(), "b": 10 ** rng.uniform(-4, -2), "c": "xyz"[rng.integers(3)]}
-        found.append(Trial(f"{number}", number, values, 5, "completed", score=score(values, rng)))
+        found.append((values, 5, score(values, rng)))
     return found
+
+
+def measured(some: list[Trial], ranges: tuple[Range, ...]) -> importance.Importances:
+    values, epochs, scores = zip(*some, strict=True) if some else ((), (), ())
+    keys = [repr(sorted(one.items())) for one in values]
+    return importance.measure(ranges, values, keys=keys, epochs=epochs, scores=scores)
 
 
 def test_what_matters_is_found_on_each_kind_of_axis() -> None:
@@ -36,7 +44,7 @@ def test_what_matters_is_found_on_each_kind_of_axis() -> None:
         "b": lambda v, rng: np.log10(v["b"]) + 0.05 * rng.normal(),
         "c": lambda v, rng: "xyz".index(v["c"]) + 0.05 * rng.normal(),
     }.items():
-        found = importance.measure(trials(score, 60), RANGES)
+        found = measured(trials(score, 60), RANGES)
         first, *others = found.parts
         assert first.path == name
         assert first.low <= first.value <= first.high
@@ -46,23 +54,23 @@ def test_what_matters_is_found_on_each_kind_of_axis() -> None:
 
 
 def test_noise_is_not_foretold() -> None:
-    found = importance.measure(trials(lambda v, rng: rng.normal(), 40), RANGES)
+    found = measured(trials(lambda v, rng: rng.normal(), 40), RANGES)
     assert found.explained < 0.2
     assert {part.path for part in found.parts} == {"a", "b", "c"}  # all had the same epochs
 
 
 def test_too_few_trials_or_no_differences_tell_nothing() -> None:
-    few = importance.measure(trials(lambda v, rng: v["a"], importance.LEAST - 1), RANGES)
-    same = importance.measure(trials(lambda v, rng: 0.5, 40), RANGES)
+    few = measured(trials(lambda v, rng: v["a"], importance.LEAST - 1), RANGES)
+    same = measured(trials(lambda v, rng: 0.5, 40), RANGES)
     assert few.parts == same.parts == ()
     assert few.settings == importance.LEAST - 1
-    assert importance.measure([], RANGES).settings == 0
+    assert measured([], RANGES).settings == 0
 
 
 def test_epochs_take_the_blame_for_what_they_did() -> None:
     short = trials(lambda v, rng: 0.5 + 0.01 * rng.normal(), 40)
-    long = [Trial(t.trial_id, t.number, t.values, 20, t.status, score=0.9) for t in short[:20]]
-    found = importance.measure([*short[20:], *long], RANGES)
+    long = [(values, 20, 0.9) for values, _, _ in short[:20]]
+    found = measured([*short[20:], *long], RANGES)
     assert found.parts[0].path == "epochs"
     assert found.parts[0].value > 0.6
 
@@ -86,13 +94,12 @@ def test_a_value_that_does_not_exist_has_a_place_of_its_own() -> None:
     assert importance.position(RANGES[2], ...) == -1
     assert importance.position(RANGES[1], 1e-3) == pytest.approx(-3)
     some = trials(lambda v, rng: v["a"], 40)
-    some = [Trial(t.trial_id, t.number, {"a": t.values["a"]}, 5, "completed", score=t.score)
-            for t in some]  # fmt: skip
-    found = importance.measure(some, RANGES)
+    some = [({"a": values["a"]}, epochs, score) for values, epochs, score in some]
+    found = measured(some, RANGES)
     assert found.parts[0].path == "a"
 
 
 def test_single_values_are_left_out() -> None:
     single: tuple[Range, ...] = (RANGES[0], parse("d", "choice(1)"))
-    found = importance.measure(trials(lambda v, rng: v["a"], 40), single)
+    found = measured(trials(lambda v, rng: v["a"], 40), single)
     assert [part.path for part in found.parts] == ["a"]

@@ -16,25 +16,26 @@ from pneumonia.evaluation.metrics import measure_reliability, roc_auc
 from pneumonia.reporting import curve_figures, score_figures, trial_figures
 from pneumonia.reporting.figures import Figure, escape, focus, number
 from pneumonia.storage import search_record
-from pneumonia.storage.search_record import Chronicle, Predictions
+from pneumonia.storage.predictions import Predictions
+from pneumonia.storage.search_record import SearchRecord
 
 THRESHOLDS = {"at 0.5": 0.5, "at 0.62": 0.62}
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory) -> Chronicle:
+def search(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     return search_record.read(finished(tmp_path_factory.mktemp("search")))
 
 
 @pytest.fixture(scope="module")
-def figures(search: Chronicle) -> dict[str, Figure]:
+def figures(search: SearchRecord) -> dict[str, Figure]:
     predictions = search.predictions
     measured = {
         name: measure_reliability(p.labels, p.probabilities) for name, p in predictions.items()
     }
     found = [
         trial_figures.parallel(search),
-        trial_figures.importances(importance.measure(search.trials, search.ranges).parts),
+        trial_figures.importances([importance.Importance("dense.units", 0.5, 0.4, 0.6)]),
         *curve_figures.best_so_far(search),
         *trial_figures.brackets(search),
         *curve_figures.learning(search),
@@ -69,7 +70,7 @@ def test_plotly_knows_every_property(figures: dict[str, Figure]) -> None:
 
 
 def test_parallel_coordinates_have_every_hyperparameter(
-    search: Chronicle, figures: dict[str, Figure]
+    search: SearchRecord, figures: dict[str, Figure]
 ) -> None:
     (trace,) = figures["parallel"].data
     axes = {axis["label"].replace("<br>", ""): axis for axis in trace["dimensions"]}
@@ -83,7 +84,7 @@ def test_parallel_coordinates_have_every_hyperparameter(
 
 
 def test_the_best_so_far_never_falls_and_ends_with_the_winner(
-    search: Chronicle, figures: dict[str, Figure]
+    search: SearchRecord, figures: dict[str, Figure]
 ) -> None:
     for kind in ("epochs", "seconds"):
         _, line = figures[f"best-{kind}"].data
@@ -94,19 +95,21 @@ def test_the_best_so_far_never_falls_and_ends_with_the_winner(
     winner = search.winner()
     assert winner is not None
     assert steps[-1].best == max(
-        metrics["val_auc"] for t in search.trials for _, metrics in t.points
+        metrics["val_auc"] for t in search.trials.values() for _, metrics in t.points
     )
 
 
-def test_of_several_executions_the_mean_counts_at_the_end_of_a_trial(search: Chronicle) -> None:
-    params = {**search.started["params"], "training.executions_per_trial": 2}
+def test_of_several_executions_the_mean_counts_at_the_end_of_a_trial(search: SearchRecord) -> None:
     several = dataclasses.replace(
         search,
-        started={**search.started, "params": params},
-        trials=tuple(dataclasses.replace(t, score=(t.score or 0.0) - 0.1) for t in search.trials),
+        params={**search.params, "training.executions_per_trial": 2},
+        trials={
+            name: dataclasses.replace(trial, score=(trial.score or 0.0) - 0.1)
+            for name, trial in search.trials.items()
+        },
     )
     steps = curve_figures.best_steps(several)
-    assert steps[-1].best == max(trial.score or 0.0 for trial in several.trials)
+    assert steps[-1].best == max(trial.score or 0.0 for trial in several.trials.values())
     assert steps[0].epochs == 3
     assert steps[-1].epochs == curve_figures.best_steps(search)[-1].epochs
 
@@ -121,14 +124,17 @@ def test_brackets_show_who_was_promoted(figures: dict[str, Figure]) -> None:
     assert figures["bracket-0"].data[0]["x"] == []
 
 
-def test_a_bracket_without_a_score_is_not_drawn(search: Chronicle) -> None:
-    trials = [t if t.bracket == 0 else dataclasses.replace(t, score=None) for t in search.trials]
-    found = trial_figures.brackets(dataclasses.replace(search, trials=tuple(trials)))
+def test_a_bracket_without_a_score_is_not_drawn(search: SearchRecord) -> None:
+    trials = {
+        name: trial if trial.bracket == 0 else dataclasses.replace(trial, score=None)
+        for name, trial in search.trials.items()
+    }
+    found = trial_figures.brackets(dataclasses.replace(search, trials=trials))
     assert [figure.key for figure in found] == ["bracket-0"]
 
 
 def test_the_area_under_the_curve_that_is_drawn_is_the_auc(
-    search: Chronicle, figures: dict[str, Figure]
+    search: SearchRecord, figures: dict[str, Figure]
 ) -> None:
     curve = figures["roc"].data[1]
     test = search.predictions["test"]
@@ -153,8 +159,8 @@ def test_the_expected_calibration_error() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
     found = measure_reliability(labels, p)
     assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
-    assert found.share.tolist() == [0, 0.5]
-    assert ((found.low <= found.share) & (found.share <= found.high)).all()
+    assert [share for share, _, _ in found.ends] == [0, 0.5]
+    assert all(low <= share <= high for share, low, high in found.ends)
 
 
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:

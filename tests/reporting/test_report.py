@@ -152,7 +152,7 @@ def test_a_name_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rule", "origin"), [(0.62, "as configured"), ("youden", "chosen on val")])
 def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_path: Path) -> None:
     search = search_record.read(finished(tmp_path))
-    search.started["params"]["threshold.rule"] = rule
+    search.params["threshold.rule"] = rule
     assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
 
 
@@ -301,52 +301,6 @@ def test_a_multirun_ends_with_the_comparison(
 def test_a_multirun_that_left_no_search_leaves_no_page(tmp_path: Path) -> None:
     Compare().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_writes_a_report_again(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / report.NAME).unlink(missing_ok=True)
-    assert report.main([str(folder)]) == 0
-    assert Path(capsys.readouterr().out.strip()) == folder / report.NAME
-    assert report.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
-    assert (tmp_path / "other.html").exists()
-
-
-def test_the_command_compares(
-    two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(two.parent)
-    assert report.main(["sweep"]) == 0
-    assert report.main(["sweep/0", "sweep/1"]) == 0
-    assert capsys.readouterr().out == "sweep/report.html\ncomparison.html\n"
-    assert "sweep/0/report.html" in {a["href"] for a in Page(Path("comparison.html")).all("a")}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "No folder is named"),
-        (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
-        (["."], "expected a search in it, a folder with a journal.jsonl"),
-        ([".", "out=x"], "`out`: expected the key `output` with a file. Received: 'x'."),
-    ],
-)
-def test_mistakes_in_the_command(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert report.main(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["--help"]) == 0
-    assert "pneumonia-report FOLDER..." in capsys.readouterr().out
 
 
 def test_no_search(tmp_path: Path) -> None:

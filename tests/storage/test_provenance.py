@@ -29,8 +29,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "init", "--quiet")
     package = tmp_path / "package"
     package.mkdir()
-    shutil.copyfile(str(provenance.__file__), package / "provenance.py")
-    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
     (tmp_path / "README.md").write_text("A project.\n")
     git(tmp_path, "add", "README.md")
     git(tmp_path, "commit", "--quiet", "--message", "Begin")
@@ -61,7 +61,7 @@ def test_the_commit_of_a_checkout(checkout: Path) -> None:
     git(checkout, "commit", "--quiet", "--message", "Add")
     commit = git(checkout, "rev-parse", "HEAD")
     assert provenance.provenance()["git_commit"] == commit
-    (checkout / "package" / "provenance.py").write_text("changed")
+    (checkout / "package" / "__init__.py").write_text("changed")
     assert provenance.provenance()["git_commit"] == f"{commit}+changes"
 
 
@@ -73,3 +73,31 @@ def test_an_environment_within_another_project_has_no_commit(checkout: Path) -> 
 def test_no_git_is_no_error(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert "git_commit" not in provenance.provenance()
+
+
+@pytest.mark.parametrize(
+    ("path", "decides"),
+    [
+        ("training/loop.py", True),
+        ("search/loop.py", True),
+        ("config/new.py", True),
+        ("seeding.py", True),
+        ("reporting/page.py", False),
+        ("console/progress.py", False),
+        ("tracking/sink.py", False),
+        ("storage/provenance.py", False),
+        ("shell.py", False),
+        ("training/notes.txt", False),
+    ],
+)
+def test_the_code_that_decides_results_is_known_by_its_digest(
+    path: str, decides: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(provenance.PACKAGE, tmp_path / "package")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "package")
+    before = provenance.code()
+    changed = tmp_path / "package" / path
+    changed.write_text((changed.read_text() if changed.exists() else "") + "# changed\n")
+    assert (provenance.code() != before) is decides
+    changed.rename(changed.with_name(f"another{changed.suffix}"))
+    assert (provenance.code() != before) is decides

@@ -84,7 +84,7 @@ def test_every_damage_is_found(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_half_written_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "0000.zip"
-    path.with_name("0000.zip.part").write_bytes(b"half")
+    path.with_name(".0000.zip.part").write_bytes(b"half")
     checkpoint.save(path, [progress()])
     assert list(tmp_path.iterdir()) == [path]
 

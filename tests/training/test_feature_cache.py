@@ -125,7 +125,7 @@ def test_an_interrupted_computation_leaves_no_entry(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         feature_cache.compute(DATA.train, frozen(), view=None, section=where, report=stop)
     assert not list(tmp_path.glob("*.npy"))
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
     entry = next(tmp_path.glob("*.npy"))
     files = sorted(tmp_path.iterdir())
     entry.with_suffix(".json").unlink()
-    entry.with_suffix(".part").write_bytes(b"half")
+    entry.with_name(f".{entry.name}.part").write_bytes(b"half")
     feature_cache.compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
     assert sorted(tmp_path.iterdir()) == files
 
@@ -243,12 +243,14 @@ def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_p
     assert count.images == 2
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".part"])
+@pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".npy.part"])
 def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
     options = {"view": None, "section": section(tmp_path), "report": Counter()}
     feature_cache.compute(DATA.val, frozen(), **options)
     [array] = tmp_path.glob("*.npy")
-    place = array.with_suffix(suffix)
+    place = (
+        array.with_name(f".{array.name}.part") if "part" in suffix else array.with_suffix(suffix)
+    )
     for path in (place, array.with_suffix(".json")):
         path.unlink(missing_ok=True)
     (place / "in it").mkdir(parents=True)

@@ -1,0 +1,50 @@
+"""What came of the jobs of a multirun, in a file in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAME = "jobs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What came of a job of a multirun.
+
+    Attributes:
+        number: Hydra's, from 0.
+        overrides: What it was run with.
+        folder: The name of its folder within that of the multirun.
+        status: The exit status that it would have alone: 0 where a search came to its end.
+        reason: Why it failed.
+    """
+
+    number: int
+    overrides: str
+    folder: str
+    status: int
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"job {self.number} ({self.overrides})"
+
+
+def note(job: Job, folder: Path) -> None:
+    """Add a job to those noted in the folder of its multirun; several processes may."""
+    folder.mkdir(parents=True, exist_ok=True)  # a sweeper need not; a failed job leaves none
+    with (folder / NAME).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(job)) + "\n")
+
+
+def read(folder: Path) -> list[Job]:
+    """Return the jobs noted in the folder of a multirun, by their numbers."""
+    found, path = [], folder / NAME
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, TypeError):  # one that is damaged
+            found.append(Job(**json.loads(line)))
+    return sorted(found, key=lambda job: job.number)

@@ -1,0 +1,154 @@
+"""A search's folder: what its files are called, and how it is found among others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+from pneumonia.errors import UserError
+from pneumonia.storage import journal, offset
+from pneumonia.storage.journal import Event
+from pneumonia.storage.offset import Cursor
+
+OUTPUTS = Path("outputs")
+BUDGET = (
+    *("tuner.max_trials", "tuner.hyperband_iterations"),
+    *("budget.seconds", "budget.trials", "budget.epochs"),
+)
+"""What may grow while all else of a search stays the same."""
+
+
+class SearchFolder:
+    """The paths of all that a search keeps, whether it is there or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = path / journal.NAME
+        self.config = path / "config.yaml"  # composed, with its ranges
+        self.hydra = path / ".hydra"  # Hydra's copies of the command line
+        self.forked_from = path / "forked_from.json"  # the search whose trials it takes over
+        self.tracking = path / offset.NAME  # how far the journal was sent
+        self.states = path / "trials"  # what a trial goes on from
+        self.classifiers = path / "classifiers"  # of the trials
+        self.classifier = path / "classifier.keras"  # the final one
+        self.preset = path / "best.yaml"
+        self.predictions = path / "predictions.csv"  # of the final classifier
+        self.report = path / "report.html"
+        self.export = path / "export.json"  # what `pneumonia-export` measured last
+
+    def state(self, trial_id: str) -> Path:
+        """Return what a trial goes on from."""
+        return self.states / f"{trial_id}.zip"
+
+    def classifier_of(self, trial_id: str) -> Path:
+        """Return the classifier of a trial."""
+        return self.classifiers / f"{trial_id}.keras"
+
+    def first_event(self) -> Event | None:
+        """Return the event that the journal begins with, None where it has none or is damaged.
+
+        For those who look for one search among others: a damaged one must not keep them from it.
+        """
+        try:
+            return next(journal.read(self.path), None)
+        except (UserError, OSError):
+            return None
+
+    def choices(self) -> dict[str, str]:
+        """Return the option of each config group; Hydra knows them before the search has begun."""
+        first = next(journal.read(self.path), None)
+        if first is not None:
+            return dict(first.get("choices", {}))
+        file = self.hydra / "hydra.yaml"
+        try:
+            chosen = yaml.safe_load(file.read_text())["hydra"]["runtime"]["choices"]
+            return {str(group): str(one) for group, one in chosen.items() if one is not None}
+        except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as e:
+            # Without the options, neither its name nor its winner's preset would be right.
+            raise UserError(
+                f"{file}: missing or damaged. The search in {self.path} had not begun: nothing is "
+                "lost by typing its command again."
+            ) from e
+
+    def is_over(self) -> bool:
+        """Tell whether a search has come to its end, and MLflow has taken all of it.
+
+        One whose journal is damaged is not: that is told where it is gone on with.
+        """
+        count, is_completed = 0, False
+        try:
+            for event in journal.read(self.path):
+                count += 1
+                if event["kind"] in ("search_ended", "search_extended"):
+                    is_completed = event.get("status") == "completed"
+        except UserError:
+            return False
+        if not is_completed or not self.tracking.exists():
+            return False
+        sent = Cursor.read(self.tracking)
+        return sent.next >= count and not sent.is_open and not sent.refused
+
+    def _time(self) -> int:
+        """Return when the search began, in milliseconds since 1970."""
+        first = self.first_event()
+        return int(first["time"] if first else self.journal.stat().st_mtime_ns // 10**6)
+
+    def _names(self) -> Iterator[str]:
+        first = self.first_event()
+        if first is not None:
+            yield first["search_id"]
+            if self.tracking.exists() and (run_id := Cursor.read(self.tracking).run_id):
+                yield run_id
+
+
+def find(name: str, outputs: Path = OUTPUTS, *, overrides: Sequence[str] = ()) -> Path:
+    """Return the folder of a search.
+
+    Args:
+        name: The id of the search or of its run, its folder, or `last`: the last one that has
+            something left to do, be it only to send to MLflow; the last one of all where none has.
+        outputs: Where searches are.
+        overrides: What is given beside it. For a fork, or with more budget, any search has
+            something left to do.
+
+    Raises:
+        FileNotFoundError: Where there is none.
+        UserError: Where there is none among those that can be read.
+    """
+    if "/" in name and SearchFolder(Path(name)).journal.exists():
+        return Path(name)
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    is_any = not keys.isdisjoint((*BUDGET, "resume.fork"))
+    # One that was killed while it was made has neither, and nothing to go on with.
+    known = [one for one in _folders(outputs) if one.config.exists() or one.first_event()]
+    known.sort(key=SearchFolder._time, reverse=True)
+    if name != "last":
+        found = next((folder for folder in known if name in folder._names()), None)
+    else:
+        unfinished = (folder for folder in known if is_any or not folder.is_over())
+        found = next(unfinished, known[0] if known else None)
+    if found is None:
+        for folder in known:
+            next(journal.read(folder.path), None)  # it may be one whose id cannot be read
+        raise FileNotFoundError(name)
+    return found.path
+
+
+def find_all(folder: Path) -> list[Path]:
+    """Return the folders of the searches in or below a folder that have begun, in their order.
+
+    Raises:
+        UserError: Where a journal begins with what is damaged.
+    """
+    began = {
+        one.path: int(first["time"])
+        for one in _folders(folder)
+        if (first := next(journal.read(one.path), None)) is not None
+    }
+    return sorted(began, key=lambda path: (began[path], str(path)))
+
+
+def _folders(folder: Path) -> Iterator[SearchFolder]:
+    return (SearchFolder(path.parent) for path in folder.rglob(journal.NAME))

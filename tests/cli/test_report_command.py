@@ -1,0 +1,58 @@
+"""The command that writes reports again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made import finished
+
+from pneumonia.cli import report
+
+
+def test_the_command_writes_a_report_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished(tmp_path / "search")
+    assert report.main([str(folder)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == folder / "report.html"
+    assert report.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
+    assert (tmp_path / "other.html").exists()
+
+
+def test_the_command_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        (finished(Path("sweep") / str(seed), seed=seed) / "report.html").touch()
+    assert report.main(["sweep"]) == 0
+    assert report.main(["sweep/0", "sweep/1"]) == 0
+    assert capsys.readouterr().out == "sweep/report.html\ncomparison.html\n"
+    assert '<a href="sweep/0/report.html">' in Path("comparison.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "No folder is named"),
+        (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
+        (["."], "expected a search in it, a folder with a journal.jsonl"),
+        ([".", "out=x"], "`out`: expected the key `output` with a file. Received: 'x'."),
+    ],
+)
+def test_mistakes_in_the_command(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--help"]) == 0
+    assert "pneumonia-report FOLDER..." in capsys.readouterr().out
