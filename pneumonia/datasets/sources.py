@@ -51,8 +51,7 @@ def pneumonia_mnist(
 
 def npz(
     *,
-    path: Annotated[str, constraints.path("an .npz file in MedMNIST's format that exists")]
-    | None = None,
+    path: Annotated[str, constraints.path("an .npz file in MedMNIST's format that exists")],
     class_names: Annotated[Sequence[str], CLASS_NAMES] | None = None,
 ) -> ImageData:
     """Read a file in MedMNIST's format with two classes.
@@ -64,11 +63,9 @@ def npz(
         class_names: The names of label 0 and of label 1; `negative` and `positive` by default.
 
     Raises:
-        ConfigError: For no path, or a file that is missing, damaged, or of another task.
+        ConfigError: For a file that is missing, damaged, or of another task.
     """
     expected = "an .npz file in MedMNIST's format with two classes"
-    if not path:
-        raise ConfigError("dataset.path", expected, path)
     file = Path(path).expanduser()
     keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
     with _told(expected, path):
@@ -87,8 +84,7 @@ def npz(
 
 def image_folder(
     *,
-    path: Annotated[str, constraints.path("a folder with images in two classes that exists")]
-    | None = None,
+    path: Annotated[str, constraints.path("a folder with images in two classes that exists")],
     val_fraction: Share = 0.1,
     test_fraction: Share = 0.2,
     seed: Annotated[int, SEED] = 0,
@@ -117,8 +113,6 @@ def image_folder(
             that cannot be read.
     """
     expected = "a folder with images in two classes"
-    if not path:
-        raise ConfigError("dataset.path", expected, path)
     root = Path(path).expanduser()
     with _told(expected, path):
         files, left_out = folders.find_files(root)
