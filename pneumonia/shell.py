@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
+
+
+def as_path(text: str) -> Path:
+    """Return the path that a user has typed: `~` is their home, `./~` a file of that name."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path forgets what `./` is for
 
 
 def shown(path: Path, *, resolve: bool = True) -> str:
@@ -28,7 +34,7 @@ def commands() -> tuple[str, str]:
     is_on_path = shutil.which("pneumonia") is not None
     prefix = "" if is_on_path else shlex.quote(f"{shown(folder, resolve=False)}/")
     has_target = "\nui:" in _read(Path("Makefile"))
-    return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+    return prefix, "make ui" if has_target else f"{prefix}pneumonia ui"
 
 
 def command(*words: str) -> str:

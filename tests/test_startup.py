@@ -160,7 +160,6 @@ def test_places_in_the_flags_of_xla_stay(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 WARNINGS = """
-from pneumonia import {module}
 {call}
 import logging, warnings
 import numpy
@@ -173,15 +172,15 @@ logging.getLogger("PIL.TiffImagePlugin").warning("an odd file")
 print("it goes on")
 """
 CALLS = {
-    "startup": "startup.prepare()",
-    "arguments": "arguments.run(lambda given: None, [], text='')",
-    "cli": "import sys; sys.argv[1:] = ['--cfg=none']; cli.main()",
+    "startup": "from pneumonia import startup; startup.prepare()",
+    "command": "from pneumonia.cli.main import main; main(['predict'])",
+    "search": "from pneumonia.cli.main import main; main(['--cfg=none'])",
 }
 
 
 @pytest.mark.parametrize("module", CALLS)
 def test_warnings_of_libraries_are_for_those_who_write_programs(module: str) -> None:
-    code = WARNINGS.format(module=module, call=CALLS[module])
+    code = WARNINGS.format(call=CALLS[module])
     ran = run(code)
     assert (ran.stdout, "Warning" in ran.stderr, "odd" in ran.stderr) == (
         "it goes on\n",

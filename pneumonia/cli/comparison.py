@@ -67,6 +67,11 @@ class Comparison:
     auc: Difference
     accuracy: Difference
 
+    @property
+    def scores(self) -> tuple[tuple[str, Difference], ...]:
+        """The differences, by the names of the scores."""
+        return ("AUC", self.auc), ("accuracy", self.accuracy)
+
 
 def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
     """Return what a search's final classifier predicts for its test split.
@@ -131,42 +136,16 @@ def compare(first: Tested, second: Tested) -> Comparison:
     )
 
 
-def as_table(found: Comparison) -> Table:
-    """Return a comparison as a table, with what it means below."""
-    rows = []
-    for name, one in (("AUC", found.auc), ("accuracy", found.accuracy)):
-        interval = f"{one.low:+.3f} to {one.high:+.3f}"
-        values = (f"{one.first:.3f}", f"{one.second:.3f}", f"{one.value:+.3f}")
-        rows.append((name, *values, interval, p_text(one.p)))
-    count, positives = len(found.first.names), int(found.first.positive.sum())
-    first, second = found.first, found.second
-    return Table(
-        title=f"{second.label} against {first.label} on {count} test images, {positives} positive",
-        header=("score", first.label, second.label, "difference", "95 % interval", "p"),
-        rows=tuple(rows),
-        is_number=(False, True, True, True, True, True),
-        notes=(
-            *(
-                _sentence(name, one)
-                for name, one in (("AUC", found.auc), ("accuracy", found.accuracy))
-            ),
-            f"Positive is a probability above {first.threshold:g} and {second.threshold:g}.",
-            *_NOTES,
-        ),
-    )
-
-
-def as_csv(found: Comparison) -> str:
-    """Return a comparison as CSV, a score a line, with all digits."""
-    rows = [
-        (name, one.first, one.second, one.value, one.low, one.high, one.p)
-        for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
-    ]
-    return files.as_csv([("score", "first", "second", "difference", "low", "high", "p"), *rows])
-
-
-def as_json(found: Comparison) -> str:
-    """Return a comparison as a JSON object, with all digits; what is undefined is null."""
+def render(found: Comparison, kind: str) -> Table | str:
+    """Return a comparison as a table with what it means below, or as CSV or JSON, in all digits."""
+    if kind == "table":
+        return _table(found)
+    rows = [(name.lower(), one) for name, one in found.scores]
+    if kind == "csv":
+        header = ("score", "first", "second", "difference", "low", "high", "p")
+        cells = [(name, one.first, one.second, one.value, one.low, one.high, one.p)
+                 for name, one in rows]  # fmt: skip
+        return files.as_csv([header, *cells])
     body = {
         "first": found.first.label,
         "second": found.second.label,
@@ -181,10 +160,31 @@ def as_json(found: Comparison) -> str:
                 "interval": [_known(one.low), _known(one.high)],
                 "p": _known(one.p),
             }
-            for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
+            for name, one in rows
         },
     }
     return json.dumps(body, indent=2, allow_nan=False) + "\n"
+
+
+def _table(found: Comparison) -> Table:
+    rows = []
+    for name, one in found.scores:
+        interval = f"{one.low:+.3f} to {one.high:+.3f}"
+        values = (f"{one.first:.3f}", f"{one.second:.3f}", f"{one.value:+.3f}")
+        rows.append((name, *values, interval, p_text(one.p)))
+    first, second = found.first, found.second
+    count, positives = len(first.names), int(first.positive.sum())
+    return Table(
+        title=f"{second.label} against {first.label} on {count} test images, {positives} positive",
+        header=("score", first.label, second.label, "difference", "95 % interval", "p"),
+        rows=tuple(rows),
+        is_number=(False, True, True, True, True, True),
+        notes=(
+            *(_sentence(name, one) for name, one in found.scores),
+            f"Positive is a probability above {first.threshold:g} and {second.threshold:g}.",
+            *_NOTES,
+        ),
+    )
 
 
 def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> UserError:
@@ -215,7 +215,7 @@ def commands_again(run: Run, name: str, file: str, store: Sequence[str]) -> tupl
         store: The arguments that name the store.
     """
     options = shlex.split(presets.options(json.loads(run.tags.get("choices") or "{}")))
-    export = command("pneumonia-compare", f"export={name}", f"output={file}", *store)
+    export = command("pneumonia", "compare", f"export={name}", f"output={file}", *store)
     return export, command("pneumonia", *options, f"experiment={file}", *store)
 
 

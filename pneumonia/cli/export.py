@@ -1,4 +1,4 @@
-"""The command `pneumonia-export`: a classifier for phones and small computers.
+"""`pneumonia export`: a classifier for phones and small computers.
 
 What is written was run beside the classifier it comes from: where their outputs differ, nothing is
 left behind.
@@ -13,41 +13,38 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia import terminal
 from pneumonia.cli import common
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.shell import commands, shown
+from pneumonia.shell import as_path, commands, shown
 
 if TYPE_CHECKING:
     from pneumonia.datasets.decode import Classify, Image
     from pneumonia.tracking.model_lookup import FoundModel
 
-CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("litert",)
-OUTPUT = Path("classifier.tflite")
 TOLERANCE = 1e-4
 """The most that the probabilities of an export may differ by."""
 
-_KEYS = ("model", "format", "output", "tracking.uri")
+KEYS = ("model", "format", "output", "tracking.uri")
 _REPEATS = 30
 _PHANTOMS = 16
 _OUTPUTS = Path("outputs")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
-  pneumonia-export [IMAGE...] [key=value ...]
+  pneumonia export [IMAGE...] [key=value ...]
 
-IMAGE, a file, a folder or a pattern as of pneumonia-predict, is what the export is compared with
+IMAGE, a file, a folder or a pattern as of pneumonia predict, is what the export is compared with
 its classifier on, to 1e-4; generated chest phantoms where none is named. Needs
 `pip install 'ai-edge-litert>=2.1'`.
 
 Keys:
   model=models:/pneumonia@champion
-                     the classifier, named as for pneumonia-predict
+                     the classifier, named as for pneumonia predict
   format=litert      LiteRT (TensorFlow Lite), of built-in operations alone: a raw uint8 image
                      (1, height, width, 1 or 3) of any size to its probability (1, 1)
   output=classifier.tflite
@@ -60,64 +57,35 @@ Not for clinical use.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks for.
-
-    Args:
-        names: Files, folders and patterns of images to compare on; none for phantoms.
-        model: Which classifier.
-        output: The file to write.
-        tracking_uri: The MLflow store, or None for the usual one.
-    """
-
-    names: tuple[str, ...]
-    model: str = CHAMPION
-    output: Path = OUTPUT
-    tracking_uri: str | None = None
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return common.run(_run, arguments, text=_HELP)
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status.
-
-    Args:
-        given: The arguments, those of the command line by default.
-
-    Returns:
-        0; 2 for a mistake of the user, told in a message; 130 when interrupted.
-    """
-    return common.run(_tell, given, text=_HELP)
-
-
-def parse(given: Sequence[str]) -> Options:
-    """Check the arguments of the command.
-
-    Raises:
-        ConfigError: For an unknown key or a value that does not fit.
-    """
-    names, values = common.split(given, _KEYS, named="an image")
-    kind = values.get("format", FORMATS[0])
-    if kind not in FORMATS:
+def _run(arguments: list[str]) -> None:
+    names, given = common.split(arguments, KEYS, named="an image")
+    if (kind := given.get("format", FORMATS[0])) not in FORMATS:
         raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)
-    output = Path(values.get("output", OUTPUT)).expanduser()
+    output = as_path(given.get("output", "classifier.tflite"))
     if output.suffix != ".tflite" or output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", "a .tflite file in an existing folder", str(output))
-    model = values.get("model", CHAMPION)
-    return Options(tuple(names), model, output, values.get("tracking.uri"))
-
-
-def _tell(given: list[str]) -> None:
-    terminal.write(_run(parse(given)), sys.stdout)
-
-
-def _run(options: Options) -> str:
-    """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    paths = decode.find_files(options.names)
-    model = find_model(options.model, Settings(uri=options.tracking_uri))
+    paths = decode.find_files(names)
+    model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
+    facts = _export(model, paths, output)
+    beside = output.with_suffix(".json")
+    text = json.dumps(facts, indent=2) + "\n"
+    beside.write_text(text, encoding="utf-8")
+    terminal.write(_summary(facts, output, beside) + _report(model, text), sys.stdout)
+
+
+def _export(model: FoundModel, paths: Sequence[Path], output: Path) -> dict[str, Any]:
+    """Write the export, whole or not at all, and return what was measured of it."""
+    from pneumonia.datasets import decode
+
     classifier = decode.load_model(model.file)
     from pneumonia.models import litert
 
@@ -125,7 +93,7 @@ def _run(options: Options) -> str:
         install = f"{commands()[0]}{litert.EXTRA}"
         raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
     images = [decode.decode(path) for path in paths] or _phantoms()
-    part = options.output.with_name(f".{options.output.stem}.{os.getpid()}.tflite")
+    part = output.with_name(f".{output.stem}.{os.getpid()}.tflite")
     try:
         part.write_bytes(litert.convert(classifier))
         measured = measure(decode.classifying(classifier), litert.load(part), images)
@@ -135,16 +103,13 @@ def _run(options: Options) -> str:
                 f"{measured['largest_difference']:.2g} from the classifier's, more than "
                 f"{TOLERANCE:g}; nothing is written."
             )
-        facts = _describe(model, part, options.output) | measured
-        part.replace(options.output)
+        facts = _describe(model, part, output) | measured
+        part.replace(output)
     except OSError as error:
-        raise UserError(f"{options.output}: cannot be written ({error.strerror}).") from error
+        raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     finally:
         part.unlink(missing_ok=True)
-    beside = options.output.with_suffix(".json")
-    text = json.dumps(facts, indent=2) + "\n"
-    beside.write_text(text, encoding="utf-8")
-    return _summary(facts, options.output, beside) + _report(model, text)
+    return facts
 
 
 def _report(model: FoundModel, text: str) -> str:
@@ -236,7 +201,3 @@ def _phantoms() -> list[Image]:
         data = phantom(train=2, val=2, test=_PHANTOMS // 2, image_size=size)
         images += list(data.test.images.read(np.arange(_PHANTOMS // 2)))
     return images
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -20,13 +21,9 @@ Record: TypeAlias = dict[str, Any]
 
 _OURS = ("mlflow.", "pneumonia.")
 _CONDITION = re.compile(r"\s*(?P<name>[^=!<>~]+?)\s*(?P<sign>!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*")
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": lambda one, other: one == other,
-    "!=": lambda one, other: one != other,
-    "<": lambda one, other: one < other,
-    ">": lambda one, other: one > other,
-    "<=": lambda one, other: one <= other,
-    ">=": lambda one, other: one >= other,
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    **{"=": operator.eq, "!=": operator.ne, "<": operator.lt},
+    **{">": operator.gt, "<=": operator.le, ">=": operator.ge},
 }
 _SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
 _TRIAL_COLUMNS = ("trial", "score", "best_epoch", "seconds")
@@ -72,7 +69,7 @@ def trial_record(run: Run, search: Run) -> Record:
 
 def columns_of_searches(records: Sequence[Record]) -> list[str]:
     """Return the columns to show of searches where none are asked for."""
-    return [name for name in _SEARCH_COLUMNS if _is_known(name, records)]
+    return _filled(_SEARCH_COLUMNS, records)
 
 
 def columns_of_trials(records: Sequence[Record], names: Iterable[str]) -> list[str]:
@@ -82,7 +79,7 @@ def columns_of_trials(records: Sequence[Record], names: Iterable[str]) -> list[s
         records: The trials.
         names: Their params, of which those are shown that differ.
     """
-    columns = [name for name in _TRIAL_COLUMNS if _is_known(name, records)]
+    columns = _filled(_TRIAL_COLUMNS, records)
     if len({record["search"] for record in records}) > 1:
         columns.insert(0, "search")
     if any(record["status"] != "completed" for record in records):
@@ -102,7 +99,7 @@ def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[s
         return every
     names = [name.strip() for name in text.lstrip("+").split(",") if name.strip()]
     for name in names:
-        check_name("columns", name, records)
+        _check_name("columns", name, records)
     return list(dict.fromkeys([*usual, *names])) if text.startswith("+") else names
 
 
@@ -120,9 +117,10 @@ def filtered(records: Sequence[Record], text: str) -> list[Record]:
         if match is None:
             expected = "conditions such as val_auc>0.97,dense.units=512 (= != < > <= >= ~)"
             raise ConfigError("filter", expected, part)
-        check_name("filter", match["name"], records)
-        wanted = value_of(match["value"])
-        kept = [one for one in kept if _meets(one.get(match["name"]), match["sign"], wanted)]
+        _check_name("filter", match["name"], records)
+        wanted = _value_of(match["value"])
+        name, sign = match["name"], match["sign"]
+        kept = [one for one in kept if _meets(_known(one.get(name)), sign, wanted)]
     return kept
 
 
@@ -137,15 +135,15 @@ def ordered(records: Sequence[Record], text: str) -> list[Record]:
     result = list(records)
     for part in reversed([part.strip() for part in text.split(",") if part.strip()]):
         name, is_reversed = part.lstrip("-"), part.startswith("-")
-        check_name("sort", name, records)
-        known = [one for one in result if not _is_missing(one.get(name))]
-        missing = [one for one in result if _is_missing(one.get(name))]
+        _check_name("sort", name, records)
+        known = [one for one in result if _known(one.get(name)) is not None]
+        missing = [one for one in result if _known(one.get(name)) is None]
         known.sort(key=lambda one: _rank(one[name]), reverse=is_reversed)
         result = known + missing
     return result
 
 
-def check_name(key: str, name: str, records: Sequence[Record]) -> None:
+def _check_name(key: str, name: str, records: Sequence[Record]) -> None:
     """Raise a ConfigError where no row has a value of that name."""
     every = {name for record in records for name in record}
     if records and name not in every:
@@ -153,37 +151,38 @@ def check_name(key: str, name: str, records: Sequence[Record]) -> None:
         raise ConfigError(key, "the name of a column", name, hint)
 
 
-def as_table(
-    records: Sequence[Record], columns: Sequence[str], *, title: str, notes: Sequence[str] = ()
-) -> Table:
-    """Return rows as a table for people: few digits, short times."""
-    rows = tuple(tuple(_cell(name, one.get(name)) for name in columns) for one in records)
-    numbers = tuple(
-        all(isinstance(one.get(name), int | float | None) for one in records) for name in columns
+def render(
+    records: Sequence[Record],
+    columns: Sequence[str],
+    kind: str,
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Table | str:
+    """Return rows as a table for people, with few digits, or as CSV or a JSON list, with all.
+
+    What is missing is `-`, empty or null.
+    """
+    rows = [[_known(one.get(name)) for name in columns] for one in records]
+    if kind == "csv":
+        return files.as_csv([columns, *([_csv(value) for value in row] for row in rows)])
+    if kind == "json":
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        return json.dumps(objects, indent=2, ensure_ascii=False) + "\n"
+    return Table(
+        title=title,
+        header=tuple(columns),
+        rows=tuple(tuple(map(_cell, columns, row)) for row in rows),
+        is_number=tuple(
+            all(isinstance(one.get(name), int | float | None) for one in records)
+            for name in columns
+        ),
+        notes=tuple(notes),
     )
-    return Table(title=title, header=tuple(columns), rows=rows, is_number=numbers, notes=(*notes,))
 
 
-def as_csv(records: Sequence[Record], columns: Sequence[str]) -> str:
-    """Return rows as CSV, with all digits; what is missing is empty."""
-    rows: list[Sequence[object]] = [columns]
-    for record in records:
-        values = (record.get(name) for name in columns)
-        rows.append(["" if _is_missing(value) else _csv(value) for value in values])
-    return files.as_csv(rows)
-
-
-def as_json(records: Sequence[Record], columns: Sequence[str]) -> str:
-    """Return rows as a JSON list of objects, with all digits; what is missing is null."""
-    rows = [
-        {name: None if _is_missing(one.get(name)) else one.get(name) for name in columns}
-        for one in records
-    ]
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-
-
-def value_of(text: str) -> Any:
-    """Return the value that a param's text or a condition stands for: a number, true, a text."""
+def _value_of(text: str) -> Any:
+    """Return what a param's text or a condition stands for: a number, true, a text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -191,20 +190,20 @@ def value_of(text: str) -> Any:
 
 
 def _others(run: Run, own: Mapping[str, Any], metrics: Mapping[str, Any]) -> Record:
-    params = {name: value_of(text) for name, text in run.params.items()}
+    params = {name: _value_of(text) for name, text in run.params.items()}
     tags = {name: text for name, text in run.tags.items() if not name.startswith(_OURS)}
     return {name: value for name, value in {**tags, **params, **metrics}.items() if name not in own}
 
 
 def _meets(value: Any, sign: str, wanted: Any) -> bool:
     if sign == "~":
-        return not _is_missing(value) and str(wanted).lower() in _plain(value).lower()
-    if _is_missing(value) or isinstance(value, bool) != isinstance(wanted, bool):
+        return value is not None and str(wanted).lower() in _plain(value).lower()
+    if value is None or isinstance(value, bool) != isinstance(wanted, bool):
         return sign == "!="
     if isinstance(value, int | float) != isinstance(wanted, int | float):
         value, wanted = _plain(value), _plain(wanted)
     try:
-        return _COMPARE[sign](value, wanted)
+        return bool(_COMPARE[sign](value, wanted))
     except TypeError:  # lists and such
         return sign == "!="
 
@@ -214,17 +213,14 @@ def _rank(value: Any) -> tuple[bool, Any]:
     return not is_number, value if is_number else _plain(value)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_known(name: str, records: Sequence[Record]) -> bool:
-    return any(not _is_missing(record.get(name)) for record in records)
+def _known(value: Any) -> Any:
+    """Return a value, None for one that is not a number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _csv(value: Any) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number else _plain(value)
+    is_plain = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return value if is_plain else _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -232,7 +228,7 @@ def _plain(value: Any) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if _is_missing(value):
+    if value is None:
         return "-"
     if name == "started":
         return str(value)[:16].replace("T", " ")
@@ -243,6 +239,11 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, float) and "." not in name and not value.is_integer():  # a metric
         return f"{value:.4f}"
     return "".join(c if c.isprintable() else " " for c in short(value))
+
+
+def _filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return the names that some row has a value of."""
+    return [name for name in names if any(_known(one.get(name)) is not None for one in records)]
 
 
 def _time(run: Run) -> str:

@@ -108,7 +108,7 @@ class Chronicle:
         config: The text of the composed config, with its ranges; empty where it is missing.
         predictions: By split, where the file is there.
         seconds: How long it took, pauses before it was resumed left out.
-        export: What `pneumonia-export` measured last of a classifier of this search, if anything.
+        export: What `pneumonia export` measured last of a classifier of this search, if anything.
     """
 
     folder: Path

@@ -24,7 +24,7 @@ import yaml
 from screens import Terminal, terminal
 
 from pneumonia.cli import compare
-from pneumonia.cli.compare_arguments import parse
+from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
 from pneumonia.storage import journal
@@ -299,17 +299,11 @@ def test_arguments_that_do_not_fit(arguments: list[str], message: str) -> None:
 
 
 def test_arguments() -> None:
-    options = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
-    assert options.searches == ("last", "3f2a")
-    assert options.filter == "dense.units=512,score>0.9"
-    assert (options.format, options.limit) == ("json", 20)
-    assert parse(["test= a, b"]).test == ("a", "b")
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 100
+    asked = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
+    assert asked.searches == ["last", "3f2a"]
+    assert asked.given["filter"] == "dense.units=512,score>0.9"
+    assert (asked.format, asked.limit) == ("json", 20)
+    assert parse(["test= a, b"]).test == ["a", "b"]
 
 
 def test_nothing_heavy_is_imported_before_the_arguments_are_right() -> None:

@@ -1,0 +1,60 @@
+"""`pneumonia report`: the report of a search again, or one that compares several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pneumonia import terminal
+from pneumonia.cli import common
+from pneumonia.errors import UserError
+from pneumonia.shell import as_path, shown
+
+KEYS = ("output",)
+
+_HELP = """\
+Write the report of a search again, or one that compares several.
+
+  pneumonia report FOLDER... [output=FILE]
+
+FOLDER is the folder of a search, such as outputs/<date>/<time>: its report.html is written anew,
+from its journal and predictions. Several folders, or the folder of a multirun, give one page that
+compares the searches, with links to their own reports.
+
+Keys:
+  output=FILE        where to; by default report.html in the folder, or comparison.html here for
+                     several
+
+Examples:
+  pneumonia report outputs/2026-01-31/12-00-00
+  pneumonia report outputs/2026-01-31/* output=january.html
+
+The page holds all it needs and opens from disk. Exit status: 0; 2 for a mistake in the command.
+Not for clinical use.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return common.run(_run, arguments, text=_HELP)
+
+
+def _run(arguments: list[str]) -> None:
+    names, given = common.split(arguments, KEYS, named="a folder")
+    folders = [as_path(name) for name in names]
+    if not folders:
+        raise UserError("No folder is named. See pneumonia report --help.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: expected the folder of a search. Received: no folder.")
+    from pneumonia.reporting import report
+    from pneumonia.storage import journal, search_record
+
+    first, output = folders[0], as_path(given["output"]) if "output" in given else None
+    if len(folders) == 1 and (first / journal.NAME).exists():
+        page = report.save(report.render(search_record.read(first)), output or first / report.NAME)
+    else:
+        usual = first / report.NAME if len(folders) == 1 else Path("comparison.html")
+        page = report.write_overview(folders, output or usual)
+    terminal.write(f"{shown(page)}\n", sys.stdout)
