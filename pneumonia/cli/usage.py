@@ -24,7 +24,7 @@ _HELP = """\
 Tune an image classifier, made for detecting pneumonia in chest X-rays.
 
   pneumonia [group=option ...] [key=value ...]
-  pneumonia COMMAND ...
+  pneumonia COMMAND [key=value ...]
 
 A search when a value is a range, a training run when none is. Results go to outputs/ and, for
 MLflow, to mlruns/ under the current folder.
