@@ -37,8 +37,8 @@ def run(
         tell: Tells the user of a mistake or an interruption.
 
     Returns:
-        The command's own status; 2 for a mistake of the user; 130 when interrupted, by SIGTERM
-        too; 1 where nobody reads what it prints. A fault leaves with its traceback, and so with 1.
+        The command's own status; 2 for a mistake of the user; 130 when interrupted; 1 where nobody
+        reads what it prints. A fault leaves with its traceback, and so with 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in arguments or "--help" in arguments or "--version" in arguments:
@@ -69,20 +69,15 @@ def run(
         return USER_ERROR
 
 
-def say_lines(text: str) -> None:
-    """Write a message of several lines to standard error."""
-    terminal.write(f"{text}\n", sys.stderr)
-
-
 def split(
     arguments: Sequence[str], keys: Sequence[str], *, named: str | None = "a name"
 ) -> tuple[list[str], dict[str, str]]:
     """Tell names and `key=value` pairs apart; an argument is a name where that file exists.
 
     Args:
-        arguments: Those of the command line.
+        arguments: After the command's name.
         keys: The keys that there are.
-        named: What a name stands for, as an error message says it; None where there is none.
+        named: What a name stands for, in a message; None where there is none.
 
     Raises:
         ConfigError: For an unknown key, a key without a value, an option, or a name too many.

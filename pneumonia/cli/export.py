@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,6 @@ TOLERANCE = 1e-4
 """The most that the probabilities of an export may differ by."""
 
 KEYS = ("model", "format", "output", "tracking.uri")
-_REPEATS = 30
-_PHANTOMS = 16
-_OUTPUTS = Path("outputs")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
@@ -83,7 +80,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _export(model: FoundModel, paths: Sequence[Path], output: Path) -> dict[str, Any]:
-    """Write the export, whole or not at all, and return what was measured of it."""
+    """Write the export, whole or not at all; return what there is to say of it."""
     from pneumonia.datasets import decode
 
     classifier = decode.load_model(model.file)
@@ -103,13 +100,21 @@ def _export(model: FoundModel, paths: Sequence[Path], output: Path) -> dict[str,
                 f"{measured['largest_difference']:.2g} from the classifier's, more than "
                 f"{TOLERANCE:g}; nothing is written."
             )
-        facts = _describe(model, part, output) | measured
         part.replace(output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     finally:
         part.unlink(missing_ok=True)
-    return facts
+    return {
+        "model": model.uri,
+        "format": FORMATS[0],
+        "file": output.name,
+        "bytes": output.stat().st_size,
+        "classifier_bytes": model.file.stat().st_size,
+        "class_names": list(model.class_names),
+        "threshold": model.threshold,
+        "note": "Not for clinical use.",
+    } | measured
 
 
 def _report(model: FoundModel, text: str) -> str:
@@ -117,7 +122,7 @@ def _report(model: FoundModel, text: str) -> str:
     from pneumonia.reporting import report
     from pneumonia.storage import search_record
 
-    folder = report.find_search(model.search_id, _OUTPUTS) if model.search_id else None
+    folder = report.find_search(model.search_id, Path("outputs")) if model.search_id else None
     if folder is None:
         return ""
     (folder / search_record.EXPORT).write_text(text, encoding="utf-8")
@@ -136,13 +141,13 @@ def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> 
         images: uint8 (H, W, C) each, at least one; the first is what is timed.
 
     Returns:
-        `images`, `largest_difference`, `timed_shape`, and `latency_ms` of both: the median of 30
-        runs, the first ones left out.
+        `images`, `largest_difference`, `timed_shape`, `machine`, and `latency_ms` of both: the
+        median of 30 runs after three more.
     """
     import numpy as np
 
-    pairs = [(classifier(image[None])[0], export(image[None])[0]) for image in images]
     first = images[0][None]
+    pairs = [(classifier(image[None])[0], export(image[None])[0]) for image in images]
     return {
         "images": len(images),
         # nan where a probability is no number: numpy's max keeps it, Python's may not
@@ -157,25 +162,8 @@ def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> 
 
 
 def _median_ms(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(3 + _REPEATS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(seconds[3:]), 3)
-
-
-def _describe(model: FoundModel, part: Path, output: Path) -> dict[str, Any]:
-    return {
-        "model": model.uri,
-        "format": FORMATS[0],
-        "file": output.name,
-        "bytes": part.stat().st_size,
-        "classifier_bytes": model.file.stat().st_size,
-        "class_names": list(model.class_names),
-        "threshold": model.threshold,
-        "note": "Not for clinical use.",
-    }
+    seconds = timeit.repeat(call, number=1, repeat=33)[3:]
+    return round(1000 * statistics.median(seconds), 3)
 
 
 def _summary(facts: dict[str, Any], output: Path, beside: Path) -> str:
@@ -192,12 +180,10 @@ def _summary(facts: dict[str, Any], output: Path, beside: Path) -> str:
 
 
 def _phantoms() -> list[Image]:
+    """Return generated images, smaller and larger than most classifiers take."""
     import numpy as np
 
     from pneumonia.datasets.chest_phantom import phantom
 
-    images: list[Image] = []
-    for size in (64, 160):  # larger and smaller than most classifiers take
-        data = phantom(train=2, val=2, test=_PHANTOMS // 2, image_size=size)
-        images += list(data.test.images.read(np.arange(_PHANTOMS // 2)))
-    return images
+    data = [phantom(train=2, val=2, test=8, image_size=size) for size in (64, 160)]
+    return [image for one in data for image in one.test.images.read(np.arange(8))]

@@ -12,13 +12,13 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumonia import files, startup
+from pneumonia import files, startup, terminal
 from pneumonia.cli import common, usage
 from pneumonia.errors import ConfigError, UserError, without_passwords
 
@@ -40,22 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = arguments[0] if arguments else ""
     if first in usage.COMMANDS:
         return int(import_module(f"pneumonia.cli.{first}").main(arguments[1:]))
-    return common.run(_run, arguments, text=usage.text(), tell=common.say_lines)
+    return common.run(_run, arguments, text=usage.text(), tell=_say)
+
+
+def _say(message: str) -> None:
+    """Write a message of a search, which may have several lines."""
+    terminal.write(f"{message}\n", sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
-    """Check what is asked for, then let Hydra run the job or jobs."""
-    from hydra import main as hydra_main
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from pneumonia.cli import multirun
-    from pneumonia.config import compose
-
+    """Check what is asked for, then let Hydra do it."""
     if usage.complete(arguments):
         return 0
-    _check_here()
     usage.check_first(arguments)
+    _check_here()
     sys.argv[1:], configs = _check(arguments)
     if any(cfg.plan for cfg in configs):
         return _show_plans(configs)
@@ -63,54 +61,13 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    conf, name = str(compose.find_conf()), compose.NAME
-    decorate = hydra_main(version_base=compose.VERSION_BASE, config_path=conf, config_name=name)
-    failed: list[Exception] = []
-    has_begun, multirun.Compare.status = False, 0
-
-    def job(cfg: DictConfig) -> float:
-        nonlocal has_begun
-        has_begun = True
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return multirun.attempt(lambda: _job(cfg))
-        try:
-            return _job(cfg)
-        except Exception as error:  # raised, Hydra would show the overrides as they were given
-            failed.append(error)
-            return math.nan
-
-    try:
-        _let_hydra(decorate(job), shows=not configs)
-    except Exception as error:
-        told = None if has_begun else _user_error(error) or _told_by_hydra(error)
-        if told is None:
-            raise
-        raise told from None
-    for fault in failed:
-        raise fault
-    return multirun.Compare.status
-
-
-def _let_hydra(run: Callable[[], object], *, shows: bool) -> None:
-    """Let Hydra run jobs, or show a config, with its addresses, of which nothing may be secret."""
-    if not shows:
-        run()
-        return
+    if configs:
+        return _let_hydra()
+    # A config is shown with its addresses, of which nothing may be secret.
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        run()
+        status = _let_hydra()
     print(without_passwords(told.getvalue()), end="", flush=True)
-
-
-def _told_by_hydra(error: Exception) -> ConfigError | None:
-    """Return what Hydra cannot use of its own settings, where nothing of ours has run yet."""
-    if isinstance(error, OSError):
-        if error.filename is None:
-            return None
-        expected = "a folder that can be made and written to"
-        return ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
-    text, _, key = str(error).partition("full_key: ")
-    reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
-    return ConfigError(" ".join(key.split()[:1]) or "hydra", "what Hydra can use", reason)
+    return status
 
 
 def _check_here() -> None:
@@ -161,6 +118,55 @@ def _show_plans(configs: list[DictConfig]) -> int:
     if configs and compose.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0
+
+
+def _let_hydra() -> int:
+    """Let Hydra run the job or jobs of the command line, or show a config."""
+    from hydra import main as hydra_main
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from pneumonia.cli import multirun
+    from pneumonia.config import compose
+
+    failed: list[Exception] = []
+    has_begun, multirun.Compare.status = False, 0
+    conf, name = str(compose.find_conf()), compose.NAME
+
+    @hydra_main(version_base=compose.VERSION_BASE, config_path=conf, config_name=name)
+    def job(cfg: DictConfig) -> float:
+        nonlocal has_begun
+        has_begun = True
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return multirun.attempt(lambda: _job(cfg))
+        try:
+            return _job(cfg)
+        except Exception as error:  # raised, Hydra would show the overrides as they were given
+            failed.append(error)
+            return math.nan
+
+    try:
+        job()
+    except Exception as error:
+        told = None if has_begun else _user_error(error) or _told_by_hydra(error)
+        if told is None:
+            raise
+        raise told from None
+    for fault in failed:
+        raise fault
+    return multirun.Compare.status
+
+
+def _told_by_hydra(error: Exception) -> ConfigError | None:
+    """Return what Hydra cannot use of its own settings, where nothing of ours has run yet."""
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        expected = "a folder that can be made and written to"
+        return ConfigError("hydra.run.dir", expected, str(error.filename), str(error.strerror))
+    text, _, key = str(error).partition("full_key: ")
+    reason = " ".join(f"{type(error).__name__}: {text}".split()).rstrip(":")
+    return ConfigError(" ".join(key.split()[:1]) or "hydra", "what Hydra can use", reason)
 
 
 def _job(cfg: DictConfig) -> float:

@@ -18,6 +18,7 @@ from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
 
 Record: TypeAlias = dict[str, Any]
+"""Values by name; None, nan or no entry where one is missing."""
 
 _OURS = ("mlflow.", "pneumonia.")
 _CONDITION = re.compile(r"\s*(?P<name>[^=!<>~]+?)\s*(?P<sign>!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*")
@@ -42,7 +43,7 @@ def search_record(run: Run) -> Record:
         "objective": objective,
         "score": run.metrics.get(objective, run.metrics.get("best_score")),
     }
-    return own | _others(run, own, dict(run.metrics))
+    return _with_others(own, run, run.metrics)
 
 
 def trial_record(run: Run, search: Run) -> Record:
@@ -57,14 +58,11 @@ def trial_record(run: Run, search: Run) -> Record:
         "score": run.metrics.get("score"),
         "is_winner": run.tags.get("trial_id") == search.tags.get("winner"),
     }
-    at_best = {
-        re.sub("^(best_)+", "", name): value
-        for name, value in run.metrics.items()
-        if name.startswith("best_")
-    }
+    bests = {name: value for name, value in run.metrics.items() if name.startswith("best_")}
+    at_best = {re.sub("^(best_)+", "", name): value for name, value in bests.items()}
     if "epoch" in at_best:
         at_best["best_epoch"] = int(at_best.pop("epoch"))
-    return own | _others(run, own, at_best)
+    return _with_others(own, run, at_best)
 
 
 def columns_of_searches(records: Sequence[Record]) -> list[str]:
@@ -94,9 +92,8 @@ def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[s
     Raises:
         ConfigError: No row has one of them.
     """
-    every = list(dict.fromkeys(name for record in records for name in record))
     if text == "all":
-        return every
+        return list(dict.fromkeys(name for record in records for name in record))
     names = [name.strip() for name in text.lstrip("+").split(",") if name.strip()]
     for name in names:
         _check_name("columns", name, records)
@@ -117,9 +114,8 @@ def filtered(records: Sequence[Record], text: str) -> list[Record]:
         if match is None:
             expected = "conditions such as val_auc>0.97,dense.units=512 (= != < > <= >= ~)"
             raise ConfigError("filter", expected, part)
-        _check_name("filter", match["name"], records)
-        wanted = _value_of(match["value"])
-        name, sign = match["name"], match["sign"]
+        name, sign, wanted = match["name"], match["sign"], _value_of(match["value"])
+        _check_name("filter", name, records)
         kept = [one for one in kept if _meets(_known(one.get(name)), sign, wanted)]
     return kept
 
@@ -134,21 +130,13 @@ def ordered(records: Sequence[Record], text: str) -> list[Record]:
     """
     result = list(records)
     for part in reversed([part.strip() for part in text.split(",") if part.strip()]):
-        name, is_reversed = part.lstrip("-"), part.startswith("-")
+        name = part.lstrip("-")
         _check_name("sort", name, records)
         known = [one for one in result if _known(one.get(name)) is not None]
         missing = [one for one in result if _known(one.get(name)) is None]
-        known.sort(key=lambda one: _rank(one[name]), reverse=is_reversed)
+        known.sort(key=lambda one: _rank(one[name]), reverse=part.startswith("-"))
         result = known + missing
     return result
-
-
-def _check_name(key: str, name: str, records: Sequence[Record]) -> None:
-    """Raise a ConfigError where no row has a value of that name."""
-    every = {name for record in records for name in record}
-    if records and name not in every:
-        hint = nearest(name, every) or "columns=all format=json shows all there is"
-        raise ConfigError(key, "the name of a column", name, hint)
 
 
 def render(
@@ -165,20 +153,35 @@ def render(
     """
     rows = [[_known(one.get(name)) for name in columns] for one in records]
     if kind == "csv":
-        return files.as_csv([columns, *([_csv(value) for value in row] for row in rows)])
+        return files.as_csv([columns, *(map(_csv, row) for row in rows)])
     if kind == "json":
         objects = [dict(zip(columns, row, strict=True)) for row in rows]
         return json.dumps(objects, indent=2, ensure_ascii=False) + "\n"
-    return Table(
-        title=title,
-        header=tuple(columns),
-        rows=tuple(tuple(map(_cell, columns, row)) for row in rows),
-        is_number=tuple(
-            all(isinstance(one.get(name), int | float | None) for one in records)
-            for name in columns
-        ),
-        notes=tuple(notes),
-    )
+    cells = tuple(tuple(map(_cell, columns, row)) for row in rows)
+    numbers = [all(isinstance(value, int | float | None) for value in column)
+               for column in zip(*rows, strict=True)] or [True] * len(columns)  # fmt: skip
+    return Table(title, tuple(columns), cells, tuple(numbers), tuple(notes))
+
+
+def _check_name(key: str, name: str, records: Sequence[Record]) -> None:
+    """Raise a ConfigError where no row has a value of that name."""
+    every = {name for record in records for name in record}
+    if records and name not in every:
+        hint = nearest(name, every) or "columns=all format=json shows all there is"
+        raise ConfigError(key, "the name of a column", name, hint)
+
+
+def _with_others(own: Record, run: Run, metrics: Mapping[str, float]) -> Record:
+    """Return values with the tags, params and metrics of a run that have other names."""
+    tags = {name: text for name, text in run.tags.items() if not name.startswith(_OURS)}
+    params = {name: _value_of(text) for name, text in run.params.items()}
+    others = {**tags, **params, **metrics}
+    return own | {name: value for name, value in others.items() if name not in own}
+
+
+def _filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return the names that some row has a value of."""
+    return [name for name in names if any(_known(one.get(name)) is not None for one in records)]
 
 
 def _value_of(text: str) -> Any:
@@ -189,10 +192,9 @@ def _value_of(text: str) -> Any:
         return text
 
 
-def _others(run: Run, own: Mapping[str, Any], metrics: Mapping[str, Any]) -> Record:
-    params = {name: _value_of(text) for name, text in run.params.items()}
-    tags = {name: text for name, text in run.tags.items() if not name.startswith(_OURS)}
-    return {name: value for name, value in {**tags, **params, **metrics}.items() if name not in own}
+def _known(value: Any) -> Any:
+    """Return a value, None for one that is not a number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _meets(value: Any, sign: str, wanted: Any) -> bool:
@@ -213,18 +215,13 @@ def _rank(value: Any) -> tuple[bool, Any]:
     return not is_number, value if is_number else _plain(value)
 
 
-def _known(value: Any) -> Any:
-    """Return a value, None for one that is not a number."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _csv(value: Any) -> object:
     is_plain = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     return value if is_plain else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cell(name: str, value: Any) -> str:
@@ -239,11 +236,6 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, float) and "." not in name and not value.is_integer():  # a metric
         return f"{value:.4f}"
     return "".join(c if c.isprintable() else " " for c in short(value))
-
-
-def _filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
-    """Return the names that some row has a value of."""
-    return [name for name in names if any(_known(one.get(name)) is not None for one in records)]
 
 
 def _time(run: Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -132,11 +133,9 @@ def _describe_groups() -> list[str]:
     package = Path(__file__).resolve().parents[1]  # as `compose.find_conf` does, without Hydra
     conf = package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
     text = (conf / "config.yaml").read_text(encoding="utf-8")
-    pairs = (line.strip(" -").split(":") for line in text.splitlines() if line.startswith("  - "))
     lines = []
-    for group, default in ((pair[0], pair[1].split("#")[0].strip()) for pair in pairs if pair[1:]):
-        options = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-        if options:
-            names = (f"{name}*" if name == default else name for name in options)
-            lines.append(f"  {group:<11}{', '.join(names)}")
+    for group, default in re.findall(r"^  - (\w+): *([^#\n]*)", text, re.MULTILINE):
+        options, chosen = sorted((conf / group).glob("*.yaml")), re.findall(r"\w+", default)
+        names = (f"{one.stem}*" if one.stem in chosen else one.stem for one in options)
+        lines.append(f"  {group:<11}{', '.join(names)}")
     return lines

@@ -248,7 +248,7 @@ def test_a_classifier_is_compared_on_the_test_split(
     export, train = re.findall("`(pneumonia[^`]*)`", message)
     monkeypatch.chdir(tmp_path)
     assert "it.yaml" in export
-    told(*shlex.split(export)[1:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
+    told(*shlex.split(export)[2:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
     assert len(compose.check(compose.prepare(shlex.split(train)[1:]))) == 1
 
 

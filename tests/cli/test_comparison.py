@@ -51,19 +51,22 @@ def test_a_comparison_is_the_two_tests_of_what_was_read() -> None:
         for text in texts
     ]
     positive = LABELS[order]
-    assert found.auc == delong(positive, values[0][order], values[1][order])
+    assert found.scores["AUC"] == delong(positive, values[0][order], values[1][order])
     right = [(values[0] > 0.5) == LABELS, (values[1] > 0.4) == LABELS]
-    assert found.accuracy == mcnemar(right[0][order], right[1][order])
+    assert found.scores["accuracy"] == mcnemar(right[0][order], right[1][order])
     text = str(comparison.render(found, "table"))
     assert text.startswith("bbbbbbbb against aaaaaaaa on 200 test images, 120 positive\n")
     assert "The AUC differs beyond chance (p < 0.001)." in text
     assert "Positive is a probability above 0.5 and 0.4." in text
     body = json.loads(comparison.render(found, "json"))
-    assert body["auc"]["p"] == found.auc.p
-    assert body["accuracy"]["interval"] == [found.accuracy.low, found.accuracy.high]
+    assert body["auc"]["p"] == found.scores["AUC"].p
+    assert body["accuracy"]["interval"] == [
+        found.scores["accuracy"].low,
+        found.scores["accuracy"].high,
+    ]
     text = comparison.render(found, "csv")
     (line,) = [one for one in text.splitlines() if one.startswith("auc,")]
-    assert float(line.split(",")[3]) == found.auc.value
+    assert float(line.split(",")[3]) == found.scores["AUC"].value
 
 
 def test_a_threshold_for_both_and_no_difference() -> None:
@@ -72,7 +75,7 @@ def test_a_threshold_for_both_and_no_difference() -> None:
         comparison.read(text, run(name, threshold=0.1), threshold=0.7) for name in "ab"
     )
     found = comparison.compare(first, second)
-    assert (found.auc.p, found.accuracy.p) == (1.0, 1.0)
+    assert (found.scores["AUC"].p, found.scores["accuracy"].p) == (1.0, 1.0)
     shown = str(comparison.render(found, "table"))
     assert "The AUC does not differ beyond chance (p = 1.000 >= 0.05)." in shown
     assert "above 0.7 and 0.7" in shown
