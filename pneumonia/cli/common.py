@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
-import math
 import os
 import signal
 import sys
@@ -86,15 +86,15 @@ def split(
     given: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        is_name = named is not None and _exists(argument)
-        if is_name or not equals or not key.replace(".", "").isidentifier():
-            if not is_name and (named is None or argument.startswith("-")):
-                bare = key.lstrip("-")
-                mended = f"Keys are written without dashes: {bare}={value or '<value>'}"
-                pair = "a `key=value` pair; see --help"
-                expected = pair if named is None else f"{named} or {pair}"
-                raise ConfigError("arguments", expected, argument, mended if bare in keys else "")
+        is_pair = equals and key.replace(".", "").isidentifier()
+        is_file = os.path.exists(argument)  # noqa: PTH110 - Path raises where a name is too long
+        if named and (is_file or not (is_pair or argument.startswith("-"))):
             names.append(argument)
+        elif not is_pair:
+            expected = f"{f'{named} or ' if named else ''}a `key=value` pair; see --help"
+            bare = key.lstrip("-")
+            mended = f"Keys are written without dashes: {bare}={value or '<value>'}"
+            raise ConfigError("arguments", expected, argument, mended if bare in keys else "")
         elif key not in keys:
             raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, hint(key, keys))
         elif not value:
@@ -113,15 +113,21 @@ def hint(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
 def number(
     given: dict[str, str], key: str, usual: int, *, expected: str, values: range = range(1, 2**31)
 ) -> int:
-    """Return a whole number that is given, or the usual one.
-
-    Raises:
-        ConfigError: It is not among the values, or no number.
-    """
+    """Return a whole number that is given, or the usual one; raise a ConfigError for another."""
     text = given.get(key, str(usual))
     if not text.isdecimal() or int(text) not in values:
         raise ConfigError(key, expected, text)
     return int(text)
+
+
+def threshold(given: dict[str, str]) -> float | None:
+    """Return a threshold from 0 to 1, None where none is given; raise a ConfigError for another."""
+    if (text := given.get("threshold")) is None:
+        return None
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ConfigError("threshold", "a number from 0 to 1", text)
 
 
 def output_of(given: dict[str, str]) -> tuple[Path | None, str]:
@@ -130,39 +136,22 @@ def output_of(given: dict[str, str]) -> tuple[Path | None, str]:
     The format is the one that is asked for, what the file's name ends in, or a table.
 
     Raises:
-        ConfigError: For another one.
+        ConfigError: For another one, or a file that has no place.
     """
     output = as_path(given["output"]) if "output" in given else None
     suffix = output.suffix.lower()[1:] if output else ""
     kind = given.get("format", suffix if suffix in FORMATS else "table")
     if kind not in FORMATS:
         raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)
+    if output and (not output.parent.is_dir() or (output.exists() and not output.is_file())):
+        raise ConfigError("output", "a file in an existing folder", str(output))
+    if output and not os.access(output.parent, os.W_OK):
+        raise ConfigError("output", "a file in a folder that can be written", str(output))
     return output, kind
 
 
-def threshold(given: dict[str, str]) -> float | None:
-    """Return a threshold from 0 to 1, or None where none is given.
-
-    Raises:
-        ConfigError: For anything else.
-    """
-    if "threshold" not in given:
-        return None
-    try:
-        value = float(given["threshold"])
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise ConfigError("threshold", "a number from 0 to 1", given["threshold"])
-    return value
-
-
 def write(text: str, output: Path) -> None:
-    """Write a text to a file, which appears whole or not at all.
-
-    Raises:
-        UserError: Where it cannot be written.
-    """
+    """Write a text to a file, which appears whole or not at all; a UserError where it cannot be."""
     file = output.resolve()
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -173,13 +162,6 @@ def write(text: str, output: Path) -> None:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError:  # too long for a name
-        return False
 
 
 def _version() -> str:

@@ -9,7 +9,6 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -69,49 +68,11 @@ Of a trial, metrics are those at its best epoch. Exit status: 0; 2 for a mistake
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return the exit status."""
-    return common.run(lambda given: _run(parse(given)), arguments, text=_HELP)
+    return common.run(_run, arguments, text=_HELP)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the command line asks for.
-
-    Attributes:
-        searches: Whose trials to list; none lists the searches.
-        given: Every other key as the user wrote it.
-        test: Two searches to compare on the test split, or none.
-        limit: The most rows of a table; 0 for all.
-        output: The file to write, or None to print.
-        format: One of `common.FORMATS`.
-        threshold: From 0 to 1, or None for each classifier's own.
-    """
-
-    searches: list[str]
-    given: dict[str, str]
-    test: list[str]
-    limit: int
-    output: Path | None
-    format: str
-    threshold: float | None
-
-    @property
-    def store(self) -> list[str]:
-        """What another command of ours is to be given for the same store, without a password."""
-        keys = ("tracking.uri", "tracking.experiment")
-        return [f"{key}={without_passwords(self.given[key])}" for key in keys if key in self.given]
-
-    def write(self, result: Table | str) -> None:
-        """Write a result to the file, or to standard output."""
-        if self.output is not None:
-            common.write(str(result), self.output)
-        elif isinstance(result, str):
-            terminal.write(result, sys.stdout)
-        else:
-            tables.show(result)
-
-
-def parse(arguments: Sequence[str]) -> Question:
-    """Tell searches and `key=value` pairs apart, and check the values.
+def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Tell searches and `key=value` pairs apart, which fit, alone and together.
 
     Raises:
         ConfigError: For an unknown key or a value that does not fit.
@@ -125,30 +86,43 @@ def parse(arguments: Sequence[str]) -> Question:
             raise ConfigError(key, "no search beside it", " ".join(searches))
     if "threshold" in given and "test" not in given:
         raise ConfigError("threshold", "nothing of it without test", given["threshold"])
-    test = [name.strip() for name in given.get("test", "").split(",") if name.strip()]
-    if "test" in given and len(test) != 2:
+    if "test" in given and len(_pair(given)) != 2:
         raise ConfigError("test", "two searches with a comma between them", given["test"])
+    _limit(given)
+    common.threshold(given)
+    return searches, given
+
+
+def _pair(given: dict[str, str]) -> list[str]:
+    return [name.strip() for name in given["test"].split(",") if name.strip()]
+
+
+def _limit(given: dict[str, str]) -> int:
     expected = "a whole number, or 0 for all"
-    limit = common.number(given, "limit", 20, expected=expected, values=range(2**31))
+    return common.number(given, "limit", 20, expected=expected, values=range(2**31))
+
+
+def _run(arguments: list[str]) -> None:
+    searches, given = parse(arguments)
     output, kind = common.output_of(given)
-    return Question(searches, given, test, limit, output, kind, common.threshold(given))
-
-
-def _run(asked: Question) -> None:
     from pneumonia.tracking.runs import Runs
     from pneumonia.tracking.settings import Settings
 
-    given, output = asked.given, asked.output
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError("output", "a file in an existing folder", str(output))
     experiment = given.get("tracking.experiment", "pneumonia")
     runs = Runs(Settings(uri=given.get("tracking.uri"), experiment=experiment))
+    result: Table | str
     if "export" in given:
-        asked.write(preset(runs, given["export"], output))
-    elif asked.test:
-        _compare(runs, asked)
+        result = preset(runs, given["export"], output)
+    elif "test" in given:
+        result = _compare(runs, given, kind)
     else:
-        _list(runs, asked)
+        result = _list(runs, searches, given, kind)
+    if output is not None:
+        common.write(str(result), output)
+    elif isinstance(result, str):
+        terminal.write(result, sys.stdout)
+    else:
+        tables.show(result)
 
 
 def preset(runs: Runs, name: str, output: Path | None = None) -> str:
@@ -189,17 +163,19 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
     return presets.text(config, choices, epochs=int(trial.params["epochs"]), comment=comment)
 
 
-def _compare(runs: Runs, asked: Question) -> None:
+def _compare(runs: Runs, given: dict[str, str], kind: str) -> Table | str:
     from pneumonia.cli import comparison
 
+    keys = ("tracking.uri", "tracking.experiment")
+    store = [f"{key}={without_passwords(given[key])}" for key in keys if key in given]
     found = []
-    for name in asked.test:
-        run = _search_of(runs, name, asked.store)
+    for name in _pair(given):
+        run = _search_of(runs, name, store)
         text = runs.text(run, comparison.FILE)
         if text is None:
-            raise comparison.missing(run, asked.test, store=asked.store)
-        found.append(comparison.read(text, run, threshold=asked.threshold))
-    asked.write(comparison.render(comparison.compare(*found), asked.format))
+            raise comparison.missing(run, _pair(given), store=store)
+        found.append(comparison.read(text, run, threshold=common.threshold(given)))
+    return comparison.render(comparison.compare(*found), kind)
 
 
 def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
@@ -220,22 +196,20 @@ def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
     return search
 
 
-def _list(runs: Runs, asked: Question) -> None:
+def _list(runs: Runs, searches: list[str], given: dict[str, str], kind: str) -> Table | str:
     from pneumonia.cli import runs_table
 
-    given = asked.given
-    made, columns, (one, several, order), notes = (
-        _trials(runs, asked.searches) if asked.searches else _searches(runs)
-    )
+    found = _trials(runs, searches) if searches else _searches(runs)
+    made, columns, (one, several, order), notes = found
     kept = runs_table.filtered(made, given.get("filter", ""))
     kept = runs_table.ordered(kept, given.get("sort", ""))
     if "columns" in given:
         columns = runs_table.chosen(given["columns"], columns, made)
-    shown = kept[: asked.limit or len(kept)] if asked.format == "table" else kept
+    shown = kept[: _limit(given) or len(kept)] if kind == "table" else kept
     count = f"{len(shown)} of {len(made)}" if len(shown) < len(made) else str(len(made))
     order = f"by {given['sort']}" if "sort" in given else order
     title = f"{count} {one if len(made) == 1 else several}, {order}"
-    asked.write(runs_table.render(shown, columns, asked.format, title=title, notes=notes))
+    return runs_table.render(shown, columns, kind, title=title, notes=notes)
 
 
 def _searches(runs: Runs) -> _Listing:

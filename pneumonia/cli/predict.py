@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -81,14 +80,21 @@ def _run(arguments: list[str]) -> int:
     output, kind = common.output_of(given)
     threshold = common.threshold(given)
     size = common.number(given, "batch_size", 32, expected="a positive integer")
-    from pneumonia.datasets import decode
+    from PIL import Image
+
+    from pneumonia.datasets import decode, image_files
+    from pneumonia.models import overlays
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    _quiet_decoders()
+    image_files.quieten()
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # what is too large
     paths = decode.find_files(names)
-    _check_output(output, paths)
-    places = _places(given.get("heatmaps", "false"), paths)
+    if output is not None and output.resolve() in {path.resolve() for path in paths}:
+        raise ConfigError("output", "another file than the images", str(output))
+    places: dict[Path, Path] = {}
+    if (maps := given.get("heatmaps", "false")) != "false":
+        places = overlays.place(paths, None if maps == "true" else as_path(maps))
     model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
     if threshold is not None:
         model = replace(model, threshold=threshold)
@@ -190,37 +196,6 @@ def _load(file: Path, *, has_maps: bool) -> tuple[Classify, Explain | None]:
     from pneumonia.models import gradcam
 
     return decode.classifying(model), gradcam.explainer(model)
-
-
-def _check_output(output: Path | None, paths: Sequence[Path]) -> None:
-    """Make sure, before any work, that the result has a place and overwrites no image."""
-    if output is None:
-        return
-    if not output.parent.is_dir() or (output.exists() and not output.is_file()):
-        raise ConfigError("output", "a file in an existing folder", str(output))
-    if not os.access(output.parent, os.W_OK):
-        raise ConfigError("output", "a file in a folder that can be written", str(output))
-    if output.resolve() in {path.resolve() for path in paths}:
-        raise ConfigError("output", "another file than the images", str(output))
-
-
-def _places(text: str, paths: Sequence[Path]) -> dict[Path, Path]:
-    """Return the files for heat maps; none for `false`, those beside the images for `true`."""
-    from pneumonia.models import overlays
-
-    if text == "false":
-        return {}
-    return overlays.place(paths, None if text == "true" else as_path(text))
-
-
-def _quiet_decoders() -> None:
-    """Let what is too large be an error."""
-    from PIL import Image
-
-    from pneumonia.datasets import image_files
-
-    image_files.quieten()
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def _reporter(total: int) -> Callable[[int | None], None]:

@@ -32,10 +32,7 @@ Exit status: 2 where there is nothing to show, and for a mistake in the command.
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Show the results on this machine only, until interrupted; return the exit status.
-
-    The server takes this process over, where there is something to show.
-    """
+    """Run the command, which a server takes over if there is something to show; else return 2."""
     return common.run(_serve, arguments, text=_HELP)
 
 
@@ -43,7 +40,7 @@ def _serve(arguments: list[str]) -> None:
     _, given = common.split(arguments, KEYS, named=None)
     ports = range(1, 2**16)
     port = common.number(given, "port", 5000, expected="a number from 1 to 65535", values=ports)
-    from pneumonia.tracking.settings import Settings, open_store, redact
+    from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
     from pneumonia.tracking.sqlite_store import sqlite_path
 
     settings = Settings()
@@ -51,33 +48,29 @@ def _serve(arguments: list[str]) -> None:
     if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
         return
-    if _is_taken(port):
-        raise UserError(f"Port {port} is taken. Choose another: {_elsewhere()}")
-    place = _arrange(settings)
+    _check_free(port)
+    from mlflow.exceptions import MlflowException
+
+    from pneumonia.tracking.mlflow_store import Store
+
+    try:
+        place = Store(settings).arrange_view()
+    except MlflowException as error:
+        raise unreachable(settings.store_uri, error) from error
     terminal.write(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)\n", sys.stdout)
     _become_server(settings, port)
 
 
-def _arrange(settings: Settings) -> str:
-    """Prepare the view of the runs; return its place."""
-    from mlflow.exceptions import MlflowException
-
-    from pneumonia.tracking.mlflow_store import Store
-    from pneumonia.tracking.settings import unreachable
-
+def _check_free(port: int) -> None:
+    """Raise a UserError, with the command for a port that is free, where this one is taken."""
     try:
-        return Store(settings).arrange_view()
-    except MlflowException as error:
-        raise unreachable(settings.store_uri, error) from error
-
-
-def _elsewhere() -> str:
-    """Return the command that shows the results at a port that is free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port = probe_socket.getsockname()[1]
-    _, ui = shell.commands()
-    return f"{ui} PORT={port}" if ui.startswith("make") else f"{ui} port={port}"
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            other = free.getsockname()[1]
+        _, ui = shell.commands()
+        command = f"{ui} {'PORT' if ui.startswith('make') else 'port'}={other}"
+        raise UserError(f"Port {port} is taken. Choose another: {command}") from error
 
 
 def _become_server(settings: Settings, port: int) -> NoReturn:
@@ -97,13 +90,3 @@ def _become_server(settings: Settings, port: int) -> NoReturn:
     options = [*place, *address, "--uvicorn-opts", uvicorn]
     server = [sys.executable, "-m", "mlflow", "server", *options]
     os.execve(sys.executable, server, environment)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False

@@ -17,6 +17,7 @@ from pneumonia import terminal
 from pneumonia.datasets import dicom, image_files
 from pneumonia.errors import DataError, UserError
 from pneumonia.models import overlays
+from pneumonia.shell import as_path
 
 if TYPE_CHECKING:
     import keras
@@ -150,7 +151,7 @@ def classify_all(images: Sequence[Image], classify: Classify) -> Probabilities:
 
 
 def _match(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    path = as_path(name)
     try:
         if path.exists():
             return [path]

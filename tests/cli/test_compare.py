@@ -23,7 +23,7 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia.cli import compare
+from pneumonia.cli import common, compare
 from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
@@ -299,11 +299,11 @@ def test_arguments_that_do_not_fit(arguments: list[str], message: str) -> None:
 
 
 def test_arguments() -> None:
-    asked = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
-    assert asked.searches == ["last", "3f2a"]
-    assert asked.given["filter"] == "dense.units=512,score>0.9"
-    assert (asked.format, asked.limit) == ("json", 20)
-    assert parse(["test= a, b"]).test == ["a", "b"]
+    searches, given = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
+    assert searches == ["last", "3f2a"]
+    assert given == {"filter": "dense.units=512,score>0.9", "output": "a.json"}
+    assert common.output_of(given) == (Path("a.json"), "json")
+    assert compare._pair({"test": " a, b"}) == ["a", "b"]
 
 
 def test_nothing_heavy_is_imported_before_the_arguments_are_right() -> None:

@@ -219,7 +219,8 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlruns" / "mlflow.db").touch()
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
     monkeypatch.setattr("pneumonia.tracking.settings.open_store", lambda settings: None)
-    monkeypatch.setattr(ui, "_arrange", lambda settings: "#/")
+    store = type("Known", (), {"arrange_view": lambda self: "#/"})
+    monkeypatch.setattr("pneumonia.tracking.mlflow_store.Store", lambda settings: store())
     monkeypatch.setattr(os, "execve", become)
     with pytest.raises(SystemExit):
         ui.main(["port=5999"])
