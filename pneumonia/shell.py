@@ -16,7 +16,7 @@ def as_path(text: str) -> Path:
 
 
 def shown(path: Path, *, resolve: bool = True) -> str:
-    """Return a path as a user in the current folder would type it, symbolic links followed or not."""
+    """Return a path as a user in the current folder types it, with or without symbolic links."""
     try:
         absolute = path.resolve() if resolve else path.absolute()
         return str(absolute.relative_to(Path.cwd()))

@@ -87,7 +87,7 @@ def start() -> None:
 
 
 def foresee() -> None:
-    """Import what the end of a search needs, for two seconds, in a thread, while its trials train."""
+    """Import what the end of a search needs, in a thread: two seconds, while its trials train."""
 
     def load() -> None:
         for name in ("pneumonia.evaluation.plots", "sklearn.tree", "plotly.offline"):
