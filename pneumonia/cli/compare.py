@@ -216,7 +216,7 @@ def _searches(runs: Runs) -> _Listing:
     from pneumonia.cli import runs_table
 
     made = [runs_table.search_record(run) for run in runs.searches()]
-    columns = runs_table.columns_of_searches(made)
+    columns = runs_table.filled(runs_table.SEARCH_COLUMNS, made)
     notes = ["`pneumonia compare SEARCH` lists the trials of one."]
     return made, columns, ("search", "searches", "the latest first"), notes
 

@@ -67,7 +67,7 @@ def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
     Args:
         text: Of the file `predictions.csv` that the search has logged.
         run: The search.
-        threshold: Where it decides; its own if None, which is 0.5 where none was chosen.
+        threshold: Where it decides; by default at its own, 0.5 where none was chosen.
 
     Raises:
         UserError: The text is no such file, or has no test split.
@@ -165,13 +165,7 @@ def _table(found: Comparison) -> Table:
 
 
 def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> UserError:
-    """Return the error for a search that has logged no predictions, which says how to get them.
-
-    Args:
-        run: The search.
-        names: What was to be compared.
-        store: The arguments that name the store.
-    """
+    """Return the error for a search without predictions: how to compare `names` nevertheless."""
     first, second = names
     export, train = commands_again(run, run.run_id[:8], "again.yaml", store)
     return UserError(

@@ -26,8 +26,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     **{"=": operator.eq, "!=": operator.ne, "<": operator.lt},
     **{">": operator.gt, "<=": operator.le, ">=": operator.ge},
 }
-_SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
-_TRIAL_COLUMNS = ("trial", "score", "best_epoch", "seconds")
+SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
 
 
 def search_record(run: Run) -> Record:
@@ -65,25 +64,15 @@ def trial_record(run: Run, search: Run) -> Record:
     return _with_others(own, run, at_best)
 
 
-def columns_of_searches(records: Sequence[Record]) -> list[str]:
-    """Return the columns to show of searches where none are asked for."""
-    return _filled(_SEARCH_COLUMNS, records)
-
-
 def columns_of_trials(records: Sequence[Record], names: Iterable[str]) -> list[str]:
-    """Return the columns to show of trials where none are asked for.
-
-    Args:
-        records: The trials.
-        names: Their params, of which those are shown that differ.
-    """
-    columns = _filled(_TRIAL_COLUMNS, records)
+    """Return the usual columns of trials; of the names of their params, those that differ."""
+    columns = filled(("trial", "score", "best_epoch", "seconds"), records)
     if len({record["search"] for record in records}) > 1:
         columns.insert(0, "search")
     if any(record["status"] != "completed" for record in records):
         columns.append("status")
-    varying = [name for name in names if len({repr(one.get(name)) for one in records}) > 1]
-    return columns + [name for name in varying if name != "epochs"]
+    varying = (name for name in names if len({repr(one.get(name)) for one in records}) > 1)
+    return [*columns, *(name for name in varying if name != "epochs")]
 
 
 def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[str]:
@@ -179,7 +168,7 @@ def _with_others(own: Record, run: Run, metrics: Mapping[str, float]) -> Record:
     return own | {name: value for name, value in others.items() if name not in own}
 
 
-def _filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+def filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
     """Return the names that some row has a value of."""
     return [name for name in names if any(_known(one.get(name)) is not None for one in records)]
 

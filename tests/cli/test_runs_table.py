@@ -61,7 +61,7 @@ def test_a_search_is_its_params_metrics_and_tags_by_their_names() -> None:
     assert (row["dense.units"], row["dense.dropout"]) == ("choice(8, 16)", 0.1)
     assert (row["status"], row["winner"]) == ("completed", "0001")
     assert "mlflow.user" not in row
-    columns = runs_table.columns_of_searches([row])
+    columns = runs_table.filled(runs_table.SEARCH_COLUMNS, [row])
     assert columns == ["search", "started", "name", "status", "trials", "score", "test_auc"]
 
 
