@@ -37,7 +37,7 @@ format: $(VENV)/.installed ## put the code in its format
 	@$(BIN)/ruff check --fix .
 
 ui: $(VENV)/.installed ## the MLflow UI on the local results
-	@$(BIN)/pneumonia-ui --port $(PORT)
+	@$(BIN)/pneumonia ui port=$(PORT)
 
 bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
 	@PYTHONPATH=. $(BIN)/python tests/bench/run.py

@@ -19,10 +19,10 @@ _HARMLESS = ("sslmode", "charset", "driver")
 
 
 def without_passwords(text: str) -> str:
-    """Return a text without what may be secret of the addresses in it.
+    """Return a text without what may be secret of the addresses in it; paths of files stay.
 
     That is all before the last `@` of one, however a password is written, and what comes after a
-    `?`, `#` or `;`, unless it is known to be harmless. Paths of files stay as they are.
+    `?`, `#` or `;`, unless it is known to be harmless.
     """
     return _ADDRESS.sub(_cleaned, text)
 
@@ -71,8 +71,8 @@ class ConfigError(UserError):
     Args:
         key: Dotted path of the key, or another name the user typed.
         expected: What would have been right, as a noun phrase.
-        received: What was there instead; shown by `repr`.
-        hint: An optional sentence that says what to do, without a full stop.
+        received: What was there instead.
+        hint: A sentence that says what to do, without a full stop, or nothing.
     """
 
     def __init__(self, key: str, expected: str, received: object, hint: str = "") -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
-def shown(path: Path, *, resolve: bool = True) -> str:
-    """Return a path as a user in the current folder would type it.
+def as_path(text: str) -> Path:
+    """Return the path that a user has typed: `~` is their home, `./~` a file of that name."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path forgets what `./` is for
 
-    Args:
-        path: The path.
-        resolve: Whether to follow symbolic links.
-    """
+
+def shown(path: Path, *, resolve: bool = True) -> str:
+    """Return a path as a user in the current folder types it, with or without symbolic links."""
     try:
         absolute = path.resolve() if resolve else path.absolute()
         return str(absolute.relative_to(Path.cwd()))
@@ -27,8 +29,10 @@ def commands() -> tuple[str, str]:
     folder = Path(sys.executable).parent
     is_on_path = shutil.which("pneumonia") is not None
     prefix = "" if is_on_path else shlex.quote(f"{shown(folder, resolve=False)}/")
-    has_target = "\nui:" in _read(Path("Makefile"))
-    return prefix, "make ui" if has_target else f"{prefix}pneumonia-ui"
+    with suppress(OSError, UnicodeDecodeError):
+        if "\nui:" in Path("Makefile").read_text(encoding="utf-8"):
+            return prefix, "make ui"
+    return prefix, f"{prefix}pneumonia ui"
 
 
 def command(*words: str) -> str:
@@ -42,23 +46,10 @@ def first_search() -> str:
 
 
 def resume(folder: Path, search_id: str, *more: str) -> str:
-    """Return the command that goes on with a search.
-
-    Args:
-        folder: Its folder.
-        search_id: Its id, by which it is found in `outputs` here.
-        more: What is given beside it.
-    """
+    """Return the command that goes on with a search, by its id where it lies in `outputs` here."""
     try:
         is_found = Path("outputs").resolve() in folder.resolve().parents
     except FileNotFoundError:  # the current folder was removed
         is_found = False
     place = shown(folder) if "/" in shown(folder) else f"./{shown(folder)}"
     return command("pneumonia", f"resume={search_id if is_found else place}", *more)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -34,9 +34,8 @@ _LOGGING = ("PIL", "absl", "h5py", "keras", "matplotlib", "pydicom", "tensorflow
 def prepare() -> None:
     """Set up what is of the whole process, before any library is imported; costs nothing.
 
-    Warnings of libraries, with their paths, are for those who write programs: who does, and asks
-    for them by `python -W` or `PYTHONWARNINGS`, gets them. As no filter is set, one that turns
-    them into errors does so still.
+    Warnings of libraries are shown to who asks by `python -W` or `PYTHONWARNINGS` only. As no
+    filter is set, one that turns them into errors does so still.
     """
     for name in filter(_UNSET.fullmatch, tuple(os.environ)):
         del os.environ[name]
@@ -54,10 +53,7 @@ def prepare() -> None:
 
 @cache
 def import_keras() -> None:
-    """Import TensorFlow and Keras, with Keras' own defaults; what shows a classifier needs no more.
-
-    The first call takes seconds, further ones nothing.
-    """
+    """Import TensorFlow and Keras, with Keras' own defaults: all that a classifier needs."""
     prepare()
     with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
         import keras
@@ -91,10 +87,7 @@ def start() -> None:
 
 
 def foresee() -> None:
-    """Import what the end of a search needs, in a thread, while its trials train.
-
-    Training leaves Python to others most of the time; the imports take two seconds.
-    """
+    """Import what the end of a search needs, in a thread: two seconds, while its trials train."""
 
     def load() -> None:
         for name in ("pneumonia.evaluation.plots", "sklearn.tree", "plotly.offline"):
@@ -136,10 +129,7 @@ class _Later(ModuleType):
 
 @contextmanager
 def _without(*names: str) -> Iterator[None]:
-    """Let imports do without modules that they take if they are there.
-
-    Keras would import them for what is not used here, which takes more than a second.
-    """
+    """Let Keras do without modules that take a second, for what is not used here."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
@@ -151,10 +141,7 @@ def _without(*names: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Keep back what is written to standard error, and show it where the import fails.
-
-    TensorFlow writes some lines before its own log level counts.
-    """
+    """Keep back what TensorFlow writes before its log level counts; show it where imports fail."""
     if sys.stderr is None:  # closed from the beginning: another file may have its number by now
         yield
         return

@@ -22,8 +22,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def is_watched(stream: TextIO | None) -> bool:
     """Return whether somebody is likely to look at the stream while it is written.
 
-    Not where a continuous integration keeps it, though that may come with a terminal, nor where
-    this process is one of several that share it.
+    Not in a continuous integration, nor where several processes share it.
     """
     if not is_terminal(stream) or os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return False
@@ -57,11 +56,7 @@ def encodable(text: str, stream: TextIO) -> str:
 
 
 def write(text: str, stream: TextIO | None) -> bool:
-    """Write and flush the text as it is, without a newline added.
-
-    Returns:
-        Whether it was written; not, where the stream is missing, closed, or nobody reads it.
-    """
+    """Write and flush the text as it is; return False where nobody can read the stream."""
     if stream is None:
         return False
     try:

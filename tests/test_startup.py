@@ -173,8 +173,8 @@ print("it goes on")
 """
 CALLS = {
     "startup": "from pneumonia import startup; startup.prepare()",
-    "common": "from pneumonia.cli import common; common.run(lambda given: None, [], text='')",
-    "main": "import sys, pneumonia.cli.main as m; sys.argv[1:] = ['--cfg=none']; m.main()",
+    "command": "from pneumonia.cli.main import main; main(['predict'])",
+    "search": "from pneumonia.cli.main import main; main(['--cfg=none'])",
 }
 
 

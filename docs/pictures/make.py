@@ -86,7 +86,7 @@ def picture_heat_maps(project: Path, folder: Path, path: Path) -> None:
     scans.mkdir()
     for index, image in zip(positive, test.images.read(positive), strict=True):
         Image.fromarray(image.squeeze()).save(scans / f"{index}.png")
-    run_module(project, "pneumonia.cli.predict", "scans", "heatmaps=maps")
+    run_module(project, "pneumonia", "predict", "scans", "heatmaps=maps")
     step = SIDE + GAP
     sheet = Image.new("RGB", (SHOWN * step - GAP, 2 * step - GAP), "white")
     for column, index in enumerate(positive):

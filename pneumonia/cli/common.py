@@ -1,85 +1,102 @@
-"""Our smaller commands: how they run, their names of files and `key=value` pairs."""
+"""What the commands share: how they run, their names of files and `key=value` pairs."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import math
+import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pneumonia import files, startup, terminal
 from pneumonia.errors import ConfigError, UserError, hide_passwords
+from pneumonia.shell import as_path
 
-USER_ERROR = 2
-INTERRUPTED = 130
+UNREAD, USER_ERROR, INTERRUPTED = 1, 2, 130
+CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("table", "csv", "json")
 
 
 def run(
-    command: Callable[[list[str]], int | None], arguments: Sequence[str] | None, *, text: str
+    command: Callable[[list[str]], int | None],
+    arguments: Sequence[str] | None,
+    *,
+    text: str,
+    tell: Callable[[str], object] = terminal.say,
 ) -> int:
     """Run a command; return the exit status.
 
     Args:
         command: What runs, given the arguments; returns a status, or nothing for 0.
-        arguments: By default those of the command line.
+        arguments: Without the command's name; None for those of the command line.
         text: What `--help` prints instead.
+        tell: Tells the user of a mistake or an interruption.
 
     Returns:
-        The command's own status; 2 for a mistake of the user, told in a message; 130 when
-        interrupted.
+        The command's own status; 2 for a mistake of the user; 130 when interrupted; 1 where nobody
+        reads what it prints. A fault leaves with its traceback, and so with 1.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if "-h" in arguments or "--help" in arguments:
-        terminal.write(text, sys.stdout)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "-h" in arguments or "--help" in arguments or "--version" in arguments:
+        shown = text if "--version" not in arguments else f"pneumonia {_version()}\n"
+        terminal.write(shown, sys.stdout)
         return 0
     startup.prepare()
     hide_passwords()
+    # What is asked to end closes its runs and removes half a file, as when a user interrupts it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Hydra writes to both as if they were always open, and somebody always read them.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    logging.raiseExceptions = False
     try:
         return command(arguments) or 0
-    except UserError as error:
-        terminal.say(str(error))
-        return USER_ERROR
-    except KeyboardInterrupt:
-        terminal.say("Interrupted.")
+    except BrokenPipeError:
+        terminal.abandon(sys.stdout)
+        return UNREAD
+    except KeyboardInterrupt as error:
+        tell(str(error) or "Interrupted.")
         return INTERRUPTED
-    except OSError as error:
-        fault = files.explain(error)
+    except (UserError, OSError) as error:
+        fault = error if isinstance(error, UserError) else files.explain(error)
         if fault is None:
             raise
-        terminal.say(str(fault))
+        tell(str(fault))
         return USER_ERROR
 
 
 def split(
-    arguments: Sequence[str], keys: Sequence[str], *, named: str = "a name"
+    arguments: Sequence[str], keys: Sequence[str], *, named: str | None = "a name"
 ) -> tuple[list[str], dict[str, str]]:
-    """Tell names and `key=value` pairs apart.
-
-    An argument is a name where a file of that name exists.
+    """Tell names and `key=value` pairs apart; an argument is a name where that file exists.
 
     Args:
-        arguments: Those of the command line.
+        arguments: After the command's name.
         keys: The keys that there are.
-        named: What a name stands for, as an error message says it.
+        named: What a name stands for, in a message; None where there is none.
 
     Raises:
-        ConfigError: For an unknown key, a key without a value, or an option.
+        ConfigError: For an unknown key, a key without a value, an option, or a name too many.
     """
     names: list[str] = []
     given: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or not key.replace(".", "").isidentifier() or _exists(argument):
-            if argument.startswith("-") and not _exists(argument):
-                expected = f"{named} or a `key=value` pair; see --help"
-                raise ConfigError("arguments", expected, argument)
+        is_pair = equals and key.replace(".", "").isidentifier()
+        is_file = os.path.exists(argument)  # noqa: PTH110 - Path raises where a name is too long
+        if named and (is_file or not (is_pair or argument.startswith("-"))):
             names.append(argument)
+        elif not is_pair:
+            expected = f"{f'{named} or ' if named else ''}a `key=value` pair; see --help"
+            bare = key.lstrip("-")
+            mended = f"Keys are written without dashes: {bare}={value or '<value>'}"
+            raise ConfigError("arguments", expected, argument, mended if bare in keys else "")
         elif key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            hint = f"The nearest is {near[0]}" if near else ""
-            raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, hint)
+            raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, hint(key, keys))
         elif not value:
             raise ConfigError(key, "a value", argument)
         else:
@@ -87,39 +104,70 @@ def split(
     return names, given
 
 
-def output_format(text: str | None, output: Path | None) -> str:
-    """Return one of `FORMATS`: what is asked for, what the file's name ends in, or a table.
-
-    Raises:
-        ConfigError: For another one.
-    """
-    if text is None:
-        suffix = output.suffix.lower()[1:] if output else ""
-        return suffix if suffix in FORMATS else "table"
-    if text not in FORMATS:
-        raise ConfigError("format", f"one of {', '.join(FORMATS)}", text)
-    return text
+def hint(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return a sentence with the name that comes nearest, maybe nothing; without Hydra."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+    return f"The nearest is {near[0]}" if near else ""
 
 
-def threshold(text: str | None) -> float | None:
-    """Return a threshold from 0 to 1, or None where none is given.
+def number(
+    given: dict[str, str], key: str, usual: int, *, expected: str, values: range = range(1, 2**31)
+) -> int:
+    """Return a whole number that is given, or the usual one; raise a ConfigError for another."""
+    text = given.get(key, str(usual))
+    if not text.isdecimal() or int(text) not in values:
+        raise ConfigError(key, expected, text)
+    return int(text)
 
-    Raises:
-        ConfigError: For anything else.
-    """
-    if text is None:
+
+def threshold(given: dict[str, str]) -> float | None:
+    """Return a threshold from 0 to 1, None where none is given; raise a ConfigError for another."""
+    if (text := given.get("threshold")) is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise ConfigError("threshold", "a number from 0 to 1", text)
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ConfigError("threshold", "a number from 0 to 1", text)
 
 
-def _exists(name: str) -> bool:
+def output_of(given: dict[str, str]) -> tuple[Path | None, str]:
+    """Return the file to write, if any, and its format, one of `FORMATS`.
+
+    The format is the one that is asked for, what the file's name ends in, or a table.
+
+    Raises:
+        ConfigError: For another one, or a file that has no place.
+    """
+    output = as_path(given["output"]) if "output" in given else None
+    suffix = output.suffix.lower()[1:] if output else ""
+    kind = given.get("format", suffix if suffix in FORMATS else "table")
+    if kind not in FORMATS:
+        raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)
+    if output and (not output.parent.is_dir() or (output.exists() and not output.is_file())):
+        raise ConfigError("output", "a file in an existing folder", str(output))
+    if output and not os.access(output.parent, os.W_OK):
+        raise ConfigError("output", "a file in a folder that can be written", str(output))
+    return output, kind
+
+
+def write(text: str, output: Path) -> None:
+    """Write a text to a file, which appears whole or not at all; a UserError where it cannot be."""
+    file = output.resolve()
+    part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        return Path(name).exists()
-    except OSError:  # too long for a name
-        return False
+        # File names that are not UTF-8 keep their bytes.
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        part.replace(file)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pneumonia")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,4 +1,4 @@
-"""The command `pneumonia-compare`: searches and trials beside each other, from the MLflow store.
+"""`pneumonia compare`: searches and trials beside each other, from the MLflow store.
 
 Nothing but the standard library is imported before the arguments are right.
 """
@@ -9,27 +9,34 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pneumonia import tables, terminal
-from pneumonia.cli.common import run
-from pneumonia.cli.compare_arguments import Options, parse
-from pneumonia.errors import ConfigError
+from pneumonia.cli import common
+from pneumonia.errors import ConfigError, without_passwords
 
 if TYPE_CHECKING:
     from pneumonia.cli.runs_table import Record
     from pneumonia.tables import Table
     from pneumonia.tracking.runs import Run, Runs
 
+KEYS = (
+    *("test", "export", "columns", "filter", "sort", "limit", "format", "output", "threshold"),
+    *("tracking.uri", "tracking.experiment"),
+)
+_LISTING = ("columns", "filter", "sort", "limit")
+
+_Listing: TypeAlias = "tuple[list[Record], list[str], tuple[str, str, str], list[str]]"
+# Rows, the usual columns, what one and several are called and their order, and notes.
+
 _HELP = """\
 Compare searches and trials of the MLflow store.
 
-  pneumonia-compare                     list the searches, the latest first
-  pneumonia-compare SEARCH...           list their trials, the best first
-  pneumonia-compare test=A,B            do two classifiers differ on the test split beyond chance?
-  pneumonia-compare export=TRIAL        write a trial as a preset, which trains it again
+  pneumonia compare                     list the searches, the latest first
+  pneumonia compare SEARCH...           list their trials, the best first
+  pneumonia compare test=A,B            do two classifiers differ on the test split beyond chance?
+  pneumonia compare export=TRIAL        write a trial as a preset, which trains it again
 
 SEARCH, A and B are `last`, the id of a search's run or its beginning, the name of a run that only
 one has, or models:/pneumonia@champion. TRIAL is the id of a trial's run or its beginning,
@@ -49,41 +56,73 @@ Keys:
                      the MLflow store; otherwise MLFLOW_TRACKING_URI, or mlruns/mlflow.db here
 
 Examples:
-  pneumonia-compare filter=model=cnn sort=-score
-  pneumonia-compare last columns=+val_accuracy limit=5
-  pneumonia-compare test=3f2a91c0,last
-  pneumonia-compare export=last/7 output=seven.yaml
+  pneumonia compare filter=model=cnn sort=-score
+  pneumonia compare last columns=+val_accuracy limit=5
+  pneumonia compare test=3f2a91c0,last
+  pneumonia compare export=last/7 output=seven.yaml
   pneumonia experiment=seven.yaml
 
 Of a trial, metrics are those at its best epoch. Exit status: 0; 2 for a mistake in the command.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status.
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return common.run(_run, arguments, text=_HELP)
 
-    Args:
-        arguments: Those of the command line by default.
 
-    Returns:
-        0; 2 for a mistake of the user, told in a message; 130 when interrupted.
+def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Tell searches and `key=value` pairs apart, which fit, alone and together.
+
+    Raises:
+        ConfigError: For an unknown key or a value that does not fit.
     """
-    return run(lambda given: _run(parse(given)), arguments, text=_HELP)
+    searches, given = common.split(arguments, KEYS)
+    for key, others in (("export", (*_LISTING, "test", "format", "threshold")), ("test", _LISTING)):
+        for other in others if key in given else ():
+            if other in given:
+                raise ConfigError(other, f"nothing of it together with {key}", given[other])
+        if key in given and searches:
+            raise ConfigError(key, "no search beside it", " ".join(searches))
+    if "threshold" in given and "test" not in given:
+        raise ConfigError("threshold", "nothing of it without test", given["threshold"])
+    if "test" in given and len(_pair(given)) != 2:
+        raise ConfigError("test", "two searches with a comma between them", given["test"])
+    _limit(given)
+    common.threshold(given)
+    return searches, given
 
 
-def _run(options: Options) -> None:
+def _pair(given: dict[str, str]) -> list[str]:
+    return [name.strip() for name in given["test"].split(",") if name.strip()]
+
+
+def _limit(given: dict[str, str]) -> int:
+    expected = "a whole number, or 0 for all"
+    return common.number(given, "limit", 20, expected=expected, values=range(2**31))
+
+
+def _run(arguments: list[str]) -> None:
+    searches, given = parse(arguments)
+    output, kind = common.output_of(given)
     from pneumonia.tracking.runs import Runs
     from pneumonia.tracking.settings import Settings
 
-    if options.output is not None and not options.output.parent.is_dir():
-        raise ConfigError("output", "a file in an existing folder", str(options.output))
-    runs = Runs(Settings(uri=options.tracking_uri, experiment=options.experiment))
-    if options.export:
-        _write(preset(runs, options.export, options.output), options.output)
-    elif options.test:
-        _compare(runs, options)
+    experiment = given.get("tracking.experiment", "pneumonia")
+    runs = Runs(Settings(uri=given.get("tracking.uri"), experiment=experiment))
+    result: Table | str
+    if "export" in given:
+        result = preset(runs, given["export"], output)
+    elif "test" in given:
+        result = _compare(runs, given, kind)
     else:
-        _list(runs, options)
+        result = _list(runs, searches, given, kind)
+    if output is not None:
+        common.write(str(result), output)
+    elif isinstance(result, str):
+        terminal.write(result, sys.stdout)
+    else:
+        tables.show(result)
 
 
 def preset(runs: Runs, name: str, output: Path | None = None) -> str:
@@ -124,23 +163,19 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
     return presets.text(config, choices, epochs=int(trial.params["epochs"]), comment=comment)
 
 
-def _compare(runs: Runs, options: Options) -> None:
+def _compare(runs: Runs, given: dict[str, str], kind: str) -> Table | str:
     from pneumonia.cli import comparison
 
+    keys = ("tracking.uri", "tracking.experiment")
+    store = [f"{key}={without_passwords(given[key])}" for key in keys if key in given]
     found = []
-    for name in options.test:
-        run = _search_of(runs, name, options.store)
+    for name in _pair(given):
+        run = _search_of(runs, name, store)
         text = runs.text(run, comparison.FILE)
         if text is None:
-            raise comparison.missing(run, options.test, store=options.store)
-        found.append(comparison.read(text, run, threshold=options.threshold))
-    result = comparison.compare(*found)
-    if options.format == "csv":
-        _write(comparison.as_csv(result), options.output)
-    elif options.format == "json":
-        _write(comparison.as_json(result), options.output)
-    else:
-        _write(comparison.as_table(result), options.output)
+            raise comparison.missing(run, _pair(given), store=store)
+        found.append(comparison.read(text, run, threshold=common.threshold(given)))
+    return comparison.render(comparison.compare(*found), kind)
 
 
 def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
@@ -161,79 +196,44 @@ def _search_of(runs: Runs, name: str, store: Sequence[str]) -> Run:
     return search
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Rows to list: what one and several are called, their order, the usual columns, notes."""
-
-    records: list[Record]
-    one: str
-    several: str
-    order: str
-    columns: list[str]
-    notes: list[str]
-
-
-def _list(runs: Runs, options: Options) -> None:
+def _list(runs: Runs, searches: list[str], given: dict[str, str], kind: str) -> Table | str:
     from pneumonia.cli import runs_table
 
-    listing = _trials(runs, options) if options.searches else _searches(runs)
-    made, columns = listing.records, listing.columns
-    kept = runs_table.ordered(runs_table.filtered(made, options.filter), options.sort)
-    if options.columns:
-        columns = runs_table.chosen(options.columns, columns, made)
-    if options.format == "csv":
-        _write(runs_table.as_csv(kept, columns), options.output)
-    elif options.format == "json":
-        _write(runs_table.as_json(kept, columns), options.output)
-    else:
-        shown = kept[: options.limit or len(kept)]
-        count = f"{len(shown)} of {len(made)}" if len(shown) < len(made) else str(len(made))
-        noun = listing.one if len(made) == 1 else listing.several
-        order = f"by {options.sort}" if options.sort else listing.order
-        title = f"{count} {noun}, {order}"
-        _write(
-            runs_table.as_table(shown, columns, title=title, notes=listing.notes), options.output
-        )
+    found = _trials(runs, searches) if searches else _searches(runs)
+    made, columns, (one, several, order), notes = found
+    kept = runs_table.filtered(made, given.get("filter", ""))
+    kept = runs_table.ordered(kept, given.get("sort", ""))
+    if "columns" in given:
+        columns = runs_table.chosen(given["columns"], columns, made)
+    shown = kept[: _limit(given) or len(kept)] if kind == "table" else kept
+    count = f"{len(shown)} of {len(made)}" if len(shown) < len(made) else str(len(made))
+    order = f"by {given['sort']}" if "sort" in given else order
+    title = f"{count} {one if len(made) == 1 else several}, {order}"
+    return runs_table.render(shown, columns, kind, title=title, notes=notes)
 
 
 def _searches(runs: Runs) -> _Listing:
     from pneumonia.cli import runs_table
 
     made = [runs_table.search_record(run) for run in runs.searches()]
-    columns = runs_table.columns_of_searches(made)
-    notes = ["`pneumonia-compare SEARCH` lists the trials of one."]
-    return _Listing(made, "search", "searches", "the latest first", columns, notes)
+    columns = runs_table.filled(runs_table.SEARCH_COLUMNS, made)
+    notes = ["`pneumonia compare SEARCH` lists the trials of one."]
+    return made, columns, ("search", "searches", "the latest first"), notes
 
 
-def _trials(runs: Runs, options: Options) -> _Listing:
+def _trials(runs: Runs, names: Sequence[str]) -> _Listing:
     """Return the trials of some searches, the best first."""
     from pneumonia.cli import runs_table
 
-    searches = [runs.search(name, key="arguments") for name in options.searches]
-    trials = {one.run_id: runs.trials([one]) for one in searches}
-    made = [runs_table.trial_record(run, one) for one in searches for run in trials[one.run_id]]
-    least = {one.params.get("objective.direction") == "min" for one in searches} == {True}
-    made = runs_table.ordered(made, "score" if least else "-score") if made else made
-    names = dict.fromkeys(name for runs in trials.values() for run in runs for name in run.params)
-    columns = runs_table.columns_of_trials(made, names)
+    searches = [runs.search(name, key="arguments") for name in names]
+    trials = [(run, one) for one in searches for run in runs.trials([one])]
+    made = [runs_table.trial_record(run, one) for run, one in trials]
+    least = {one.params.get("objective.direction") for one in searches} == {"min"}
+    made = runs_table.ordered(made, "score" if least else "-score")
+    params = dict.fromkeys(name for run, _ in trials for name in run.params)
     objectives = " or ".join(dict.fromkeys(one.params["objective.name"] for one in searches))
     winners = [one for one in made if one["is_winner"]]
     notes = [f"The winner of {one['search']} is trial {one['trial']}." for one in winners]
     notes.insert(0, f"The score is the trial's {objectives}.")
-    return _Listing(made, "trial", "trials", "the best first", columns, notes)
-
-
-def _write(result: Table | str, output: Path | None) -> None:
-    """Write a result to a file, or to standard output."""
-    if output is not None:
-        from pneumonia.cli.predict_output import write
-
-        write(str(result), output)
-    elif isinstance(result, str):
-        terminal.write(result, sys.stdout)
-    else:
-        tables.show(result)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    columns = runs_table.columns_of_trials(made, params)
+    return made, columns, ("trial", "trials", "the best first"), notes

@@ -51,21 +51,14 @@ class Tested:
     threshold: float
     digest: str
 
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Which images it decides rightly (N,)."""
-        decided: NDArray[np.bool_] = self.probabilities > self.threshold
-        return np.equal(decided, self.positive)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two classifiers and how they differ on the test split."""
+    """Two classifiers, and how their scores on the test split differ, `AUC` and `accuracy`."""
 
     first: Tested
     second: Tested
-    auc: Difference
-    accuracy: Difference
+    scores: dict[str, Difference]
 
 
 def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
@@ -74,7 +67,7 @@ def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
     Args:
         text: Of the file `predictions.csv` that the search has logged.
         run: The search.
-        threshold: Where it decides; its own if None, which is 0.5 where none was chosen.
+        threshold: Where it decides; by default at its own, 0.5 where none was chosen.
 
     Raises:
         UserError: The text is no such file, or has no test split.
@@ -91,19 +84,12 @@ def read(text: str, run: Run, *, threshold: float | None = None) -> Tested:
         if not found or not all(math.isfinite(row[2]) for row in found):
             raise ValueError("it has no test split, or values that are not numbers")
     except (ValueError, csv.Error) as error:
-        raise UserError(
-            f"{FILE} of the search {run.run_id[:8]} cannot be read: {error}."
-        ) from error
+        name = f"{FILE} of the search {run.run_id[:8]}"
+        raise UserError(f"{name} cannot be read: {error}.") from error
     names, positive, probabilities = zip(*found, strict=True)
     own = run.metrics.get("threshold", 0.5) if threshold is None else threshold
-    return Tested(
-        label=run.run_id[:8],
-        names=names,
-        positive=np.array(positive),
-        probabilities=np.array(probabilities),
-        threshold=own,
-        digest=run.digests.get("test", ""),
-    )
+    arrays = np.array(positive), np.array(probabilities)
+    return Tested(run.run_id[:8], names, *arrays, threshold=own, digest=run.digests.get("test", ""))
 
 
 def compare(first: Tested, second: Tested) -> Comparison:
@@ -123,78 +109,63 @@ def compare(first: Tested, second: Tested) -> Comparison:
             f"`test`: expected predictions for the same images with the same labels. {given}, "
             f"whose {FILE} name others."
         )
-    return Comparison(
-        first,
-        second,
-        auc=delong(first.positive, first.probabilities, second.probabilities),
-        accuracy=mcnemar(first.right, second.right),
-    )
+    right = [(one.probabilities > one.threshold) == one.positive for one in (first, second)]
+    auc = delong(first.positive, first.probabilities, second.probabilities)
+    return Comparison(first, second, {"AUC": auc, "accuracy": mcnemar(*right)})
 
 
-def as_table(found: Comparison) -> Table:
-    """Return a comparison as a table, with what it means below."""
-    rows = []
-    for name, one in (("AUC", found.auc), ("accuracy", found.accuracy)):
-        interval = f"{one.low:+.3f} to {one.high:+.3f}"
-        values = (f"{one.first:.3f}", f"{one.second:.3f}", f"{one.value:+.3f}")
-        rows.append((name, *values, interval, p_text(one.p)))
-    count, positives = len(found.first.names), int(found.first.positive.sum())
-    first, second = found.first, found.second
-    return Table(
-        title=f"{second.label} against {first.label} on {count} test images, {positives} positive",
-        header=("score", first.label, second.label, "difference", "95 % interval", "p"),
-        rows=tuple(rows),
-        is_number=(False, True, True, True, True, True),
-        notes=(
-            *(
-                _sentence(name, one)
-                for name, one in (("AUC", found.auc), ("accuracy", found.accuracy))
-            ),
-            f"Positive is a probability above {first.threshold:g} and {second.threshold:g}.",
-            *_NOTES,
-        ),
-    )
-
-
-def as_csv(found: Comparison) -> str:
-    """Return a comparison as CSV, a score a line, with all digits."""
-    rows = [
-        (name, one.first, one.second, one.value, one.low, one.high, one.p)
-        for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
-    ]
-    return files.as_csv([("score", "first", "second", "difference", "low", "high", "p"), *rows])
-
-
-def as_json(found: Comparison) -> str:
-    """Return a comparison as a JSON object, with all digits; what is undefined is null."""
+def render(found: Comparison, kind: str) -> Table | str:
+    """Return a comparison as a table with what it means below, or as CSV or JSON, in all digits."""
+    if kind == "table":
+        return _table(found)
+    scores = {name.lower(): one for name, one in found.scores.items()}
+    if kind == "csv":
+        header = ("score", "first", "second", "difference", "low", "high", "p")
+        rows = [(name, *_values(one)) for name, one in scores.items()]
+        return files.as_csv([header, *rows])
     body = {
         "first": found.first.label,
         "second": found.second.label,
         "images": len(found.first.names),
         "positives": int(found.first.positive.sum()),
         "thresholds": [found.first.threshold, found.second.threshold],
-        **{
-            name: {
-                "first": _known(one.first),
-                "second": _known(one.second),
-                "difference": _known(one.value),
-                "interval": [_known(one.low), _known(one.high)],
-                "p": _known(one.p),
-            }
-            for name, one in (("auc", found.auc), ("accuracy", found.accuracy))
-        },
+        **{name: _as_json(one) for name, one in scores.items()},
     }
     return json.dumps(body, indent=2, allow_nan=False) + "\n"
 
 
-def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> UserError:
-    """Return the error for a search that has logged no predictions, which says how to get them.
+def _values(one: Difference) -> tuple[float, ...]:
+    return one.first, one.second, one.value, one.low, one.high, one.p
 
-    Args:
-        run: The search.
-        names: What was to be compared.
-        store: The arguments that name the store.
-    """
+
+def _as_json(one: Difference) -> dict[str, object]:
+    """Return a difference as JSON has it: what is undefined is null."""
+    first, second, value, *interval, p = (None if math.isnan(x) else x for x in _values(one))
+    return {"first": first, "second": second, "difference": value, "interval": interval, "p": p}
+
+
+def _table(found: Comparison) -> Table:
+    first, second, scores = found.first, found.second, found.scores.items()
+    count, positives = len(first.names), int(first.positive.sum())
+    return Table(
+        title=f"{second.label} against {first.label} on {count} test images, {positives} positive",
+        header=("score", first.label, second.label, "difference", "95 % interval", "p"),
+        rows=tuple(
+            (name, f"{one.first:.3f}", f"{one.second:.3f}", f"{one.value:+.3f}",
+             f"{one.low:+.3f} to {one.high:+.3f}", p_text(one.p))
+            for name, one in scores
+        ),
+        is_number=(False, True, True, True, True, True),
+        notes=(
+            *(_sentence(name, one.p) for name, one in scores),
+            f"Positive is a probability above {first.threshold:g} and {second.threshold:g}.",
+            *_NOTES,
+        ),
+    )  # fmt: skip
+
+
+def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> UserError:
+    """Return the error for a search without predictions: how to compare `names` nevertheless."""
     first, second = names
     export, train = commands_again(run, run.run_id[:8], "again.yaml", store)
     return UserError(
@@ -206,16 +177,9 @@ def missing(run: Run, names: Sequence[str], *, store: Sequence[str] = ()) -> Use
 
 
 def commands_again(run: Run, name: str, file: str, store: Sequence[str]) -> tuple[str, str]:
-    """Return the commands that write a trial as a preset, and that train it again.
-
-    Args:
-        run: Its search.
-        name: What to call the trial.
-        file: The preset.
-        store: The arguments that name the store.
-    """
+    """Return the commands that write a trial of a search as a preset, and that train it again."""
     options = shlex.split(presets.options(json.loads(run.tags.get("choices") or "{}")))
-    export = command("pneumonia-compare", f"export={name}", f"output={file}", *store)
+    export = command("pneumonia", "compare", f"export={name}", f"output={file}", *store)
     return export, command("pneumonia", *options, f"experiment={file}", *store)
 
 
@@ -226,14 +190,9 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _sentence(name: str, one: Difference) -> str:
-    if math.isnan(one.p):
+def _sentence(name: str, p: float) -> str:
+    if math.isnan(p):
         return f"The {name} cannot be compared: there are too few images of a class."
-    relation = "<" if one.p < _LEVEL else ">="
-    verdict = "differs beyond chance" if one.p < _LEVEL else "does not differ beyond chance"
-    shown = f"p {p_text(one.p)}" if one.p < 0.001 else f"p = {p_text(one.p)} {relation} {_LEVEL}"
-    return f"The {name} {verdict} ({shown})."
+    verdict = "differs" if p < _LEVEL else "does not differ"
+    shown = f"= {p_text(p)} {'<' if p < _LEVEL else '>='} {_LEVEL}" if p >= 0.001 else p_text(p)
+    return f"The {name} {verdict} beyond chance (p {shown})."

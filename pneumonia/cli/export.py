@@ -1,4 +1,4 @@
-"""The command `pneumonia-export`: a classifier for phones and small computers.
+"""`pneumonia export`: a classifier for phones and small computers.
 
 What is written was run beside the classifier it comes from: where their outputs differ, nothing is
 left behind.
@@ -11,43 +11,38 @@ import os
 import platform
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia import files, terminal
 from pneumonia.cli import common
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.shell import commands, shown
+from pneumonia.shell import as_path, commands, shown
 
 if TYPE_CHECKING:
     from pneumonia.datasets.decode import Image
     from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
-CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("litert",)
-OUTPUT = Path("classifier.tflite")
 TOLERANCE = 1e-4
 """The most that the probabilities of an export may differ by."""
 
-_KEYS = ("model", "format", "output", "tracking.uri")
-_REPEATS = 30
-_PHANTOMS = 16
+KEYS = ("model", "format", "output", "tracking.uri")
 _HELP = """\
 Write a classifier in a format for phones and small computers, and check and measure it.
 
-  pneumonia-export [IMAGE...] [key=value ...]
+  pneumonia export [IMAGE...] [key=value ...]
 
-IMAGE, a file, a folder or a pattern as of pneumonia-predict, is what the export is compared with
+IMAGE, a file, a folder or a pattern as of pneumonia predict, is what the export is compared with
 its classifier on, to 1e-4; generated chest phantoms where none is named. Needs
 `pip install 'ai-edge-litert>=2.1'`.
 
 Keys:
   model=models:/pneumonia@champion
-                     the classifier, named as for pneumonia-predict
+                     the classifier, named as for pneumonia predict
   format=litert      LiteRT (TensorFlow Lite), of built-in operations alone: a raw uint8 image
                      (1, height, width, 1 or 3) of any size to its probability (1, 1)
   output=classifier.tflite
@@ -60,65 +55,36 @@ Not for clinical use.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks for.
-
-    Args:
-        names: Files, folders and patterns of images to compare on; none for phantoms.
-        model: Which classifier.
-        output: The file to write.
-        tracking_uri: The MLflow store, or None for the usual one.
-    """
-
-    names: tuple[str, ...]
-    model: str = CHAMPION
-    output: Path = OUTPUT
-    tracking_uri: str | None = None
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    return common.run(_run, arguments, text=_HELP)
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status.
-
-    Args:
-        given: The arguments, those of the command line by default.
-
-    Returns:
-        0; 2 for a mistake of the user, told in a message; 130 when interrupted.
-    """
-    return common.run(_tell, given, text=_HELP)
-
-
-def parse(given: Sequence[str]) -> Options:
-    """Check the arguments of the command.
-
-    Raises:
-        ConfigError: For an unknown key or a value that does not fit.
-    """
-    names, values = common.split(given, _KEYS, named="an image")
-    kind = values.get("format", FORMATS[0])
-    if kind not in FORMATS:
+def _run(arguments: list[str]) -> None:
+    names, given = common.split(arguments, KEYS, named="an image")
+    if (kind := given.get("format", FORMATS[0])) not in FORMATS:
         raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)
-    output = Path(values.get("output", OUTPUT)).expanduser()
+    output = as_path(given.get("output", "classifier.tflite"))
     if output.suffix != ".tflite" or output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", "a .tflite file in an existing folder", str(output))
-    model = values.get("model", CHAMPION)
-    return Options(tuple(names), model, output, values.get("tracking.uri"))
-
-
-def _tell(given: list[str]) -> None:
-    terminal.write(_run(parse(given)), sys.stdout)
-
-
-def _run(options: Options) -> str:
-    """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
-    from pneumonia.models.predictor import Predictor
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    paths = decode.find_files(options.names)
-    model = find_model(options.model, Settings(uri=options.tracking_uri))
+    paths = decode.find_files(names)
+    model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
+    facts = _export(model, paths, output)
+    beside = output.with_suffix(".json")
+    text = json.dumps(facts, indent=2) + "\n"
+    beside.write_text(text, encoding="utf-8")
+    terminal.write(_summary(facts, output, beside) + _report(model, text), sys.stdout)
+
+
+def _export(model: FoundModel, paths: Sequence[Path], output: Path) -> dict[str, Any]:
+    """Write the export, whole or not at all; return what there is to say of it."""
+    from pneumonia.datasets import decode
+    from pneumonia.models.predictor import Predictor
+
     predictor = Predictor.load(model.file)
     from pneumonia.models import litert
 
@@ -127,7 +93,7 @@ def _run(options: Options) -> str:
         raise UserError(f"An export is checked with the package ai-edge-litert: {install}")
     images = [decode.decode(path) for path in paths] or _phantoms()
     try:
-        with files.atomic(options.output, suffix=f".{os.getpid()}.tflite") as part:
+        with files.atomic(output, suffix=f".{os.getpid()}.tflite") as part:
             part.write_bytes(litert.convert(predictor.model))
             measured = measure(predictor.classify, litert.load(part), images)
             if not measured["largest_difference"] <= TOLERANCE:
@@ -136,13 +102,18 @@ def _run(options: Options) -> str:
                     f"{measured['largest_difference']:.2g} from the classifier's, more than "
                     f"{TOLERANCE:g}; nothing is written."
                 )
-            facts = _describe(model, part, options.output) | measured
     except OSError as error:
-        raise UserError(f"{options.output}: cannot be written ({error.strerror}).") from error
-    beside = options.output.with_suffix(".json")
-    text = json.dumps(facts, indent=2) + "\n"
-    beside.write_text(text, encoding="utf-8")
-    return _summary(facts, options.output, beside) + _report(model, text)
+        raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
+    return {
+        "model": model.uri,
+        "format": FORMATS[0],
+        "file": output.name,
+        "bytes": output.stat().st_size,
+        "classifier_bytes": model.file.stat().st_size,
+        "class_names": list(model.class_names),
+        "threshold": model.threshold,
+        "note": "Not for clinical use.",
+    } | measured
 
 
 def _report(model: FoundModel, text: str) -> str:
@@ -170,13 +141,13 @@ def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> 
         images: uint8 (H, W, C) each, at least one; the first is what is timed.
 
     Returns:
-        `images`, `largest_difference`, `timed_shape`, and `latency_ms` of both: the median of 30
-        runs, the first ones left out.
+        `images`, `largest_difference`, `timed_shape`, `machine`, and `latency_ms` of both: the
+        median of 30 runs after three more.
     """
     import numpy as np
 
-    pairs = [(classifier(image[None])[0], export(image[None])[0]) for image in images]
     first = images[0][None]
+    pairs = [(classifier(image[None])[0], export(image[None])[0]) for image in images]
     return {
         "images": len(images),
         # nan where a probability is no number: numpy's max keeps it, Python's may not
@@ -191,25 +162,8 @@ def measure(classifier: Classify, export: Classify, images: Sequence[Image]) -> 
 
 
 def _median_ms(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(3 + _REPEATS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(seconds[3:]), 3)
-
-
-def _describe(model: FoundModel, part: Path, output: Path) -> dict[str, Any]:
-    return {
-        "model": model.uri,
-        "format": FORMATS[0],
-        "file": output.name,
-        "bytes": part.stat().st_size,
-        "classifier_bytes": model.file.stat().st_size,
-        "class_names": list(model.class_names),
-        "threshold": model.threshold,
-        "note": "Not for clinical use.",
-    }
+    seconds = timeit.repeat(call, number=1, repeat=33)[3:]
+    return round(1000 * statistics.median(seconds), 3)
 
 
 def _summary(facts: dict[str, Any], output: Path, beside: Path) -> str:
@@ -226,16 +180,10 @@ def _summary(facts: dict[str, Any], output: Path, beside: Path) -> str:
 
 
 def _phantoms() -> list[Image]:
+    """Return generated images, smaller and larger than most classifiers take."""
     import numpy as np
 
     from pneumonia.datasets.chest_phantom import phantom
 
-    images: list[Image] = []
-    for size in (64, 160):  # larger and smaller than most classifiers take
-        data = phantom(train=2, val=2, test=_PHANTOMS // 2, image_size=size)
-        images += list(data.test.images.read(np.arange(_PHANTOMS // 2)))
-    return images
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    data = [phantom(train=2, val=2, test=8, image_size=size) for size in (64, 160)]
+    return [image for one in data for image in one.test.images.read(np.arange(8))]

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
@@ -19,26 +19,24 @@ _MODES = ("run", "multirun", "cfg", "info", "shell_completion")
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """Parse the command line as Hydra does.
-
-    Args:
-        arguments: Without the name of the program.
-
-    Returns:
-        Hydra's options and `overrides`.
+    """Parse the command line as Hydra does; return its options and `overrides`.
 
     Raises:
         ConfigError: For what Hydra would refuse in other words, or should not do.
     """
     parser = get_args_parser()
     # Hydra takes `--experiment` for `--experimental-rerun`.
-    parser.allow_abbrev = False
-
-    def refuse(message: str) -> NoReturn:
-        raise _explain(parser, message)
-
-    parser.error = refuse  # type: ignore[method-assign]
-    args: Any = parser.parse_intermixed_args(arguments)  # overrides before and after options
+    parser.allow_abbrev = parser.exit_on_error = False
+    try:  # overrides before and after options
+        args, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        flag = max(str(error.argument_name).split("/"), key=len)
+        choices = parser._option_string_actions[flag].choices
+        expected = f"one of {', '.join(map(str, choices))}" if choices else "a value"
+        received = re.search(r"(?:choice:|argument) '([^']*)'", error.message)
+        raise ConfigError(flag, expected, received[1] if received else "") from None
+    if unknown:
+        raise _unknown(parser, unknown[0])
     _check(args)
     return args
 
@@ -67,26 +65,11 @@ def _check(args: Any) -> None:
         raise ConfigError("--shell-completion", "install=bash, fish or zsh", told, hint)
 
 
-def _explain(parser: argparse.ArgumentParser, message: str) -> ConfigError:
-    """Return the error for what the parser says."""
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        return _unknown(parser, found[1])
-    found = re.match(r"argument ([^:]+): (.*)", message)
-    flag = max(found[1].split("/"), key=len) if found else "options"
-    actions = (one for one in parser._actions if flag in one.option_strings)
-    choices = next((one.choices for one in actions), None)
-    expected = f"one of {', '.join(map(str, choices))}" if choices else "a value"
-    received = re.search(r"(?:choice:|argument) '([^']*)'", message)
-    return ConfigError(flag, expected, received[1] if received else "")
-
-
 def _unknown(parser: argparse.ArgumentParser, argument: str) -> ConfigError:
     name, equals, value = argument.partition("=")
-    flags = [flag for one in parser._actions for flag in one.option_strings if flag[:2] == "--"]
-    flags.append("--dry-run")
-    near = None if equals else closest(name, flags, cutoff=0.85)
-    bare = name.lstrip("-")
-    hint = f"Keys are written without dashes: {bare}={value or '<value>'}"
+    flags = [flag for flag in parser._option_string_actions if flag[:2] == "--"]
+    near = None if equals else closest(name, [*flags, "--dry-run"], cutoff=0.85)
+    hint = f"Keys are written without dashes: {name.lstrip('-')}={value or '<value>'}"
     if near and near != "--experimental-rerun":
         hint = f"The nearest is {near}"
     return ConfigError(name, "an option, see --help", argument, hint)

@@ -15,30 +15,23 @@ from omegaconf import DictConfig
 
 import pneumonia.config.compose  # noqa: F401 - for its resolvers, in a launcher's processes too
 from pneumonia import shell, terminal
+from pneumonia.cli.common import USER_ERROR
 from pneumonia.errors import UserError, without_passwords
 
-MISTAKE, FAULT = 2, 1
-"""Exit statuses."""
+FAULT = 1
 
 
 def attempt(run: Callable[[], float]) -> float:
-    """Run a job of a multirun; let the others go on, whatever comes of it.
+    """Run a job, which returns its objective; let the others go on, whatever comes of it.
 
     What failed is told at once and noted in the folder of the multirun, for jobs may run in other
-    processes, on other machines.
-
-    Args:
-        run: The job; returns its objective.
-
-    Returns:
-        The objective, for Hydra's sweeper; nan where it failed, which a sweeper that learns takes
-        for a failure.
+    processes, on other machines. A sweeper that learns takes nan for a failure.
     """
     status, reason, score = 0, "", math.nan
     try:
         score = run()
     except UserError as error:
-        status, reason = MISTAKE, str(error)
+        status, reason = USER_ERROR, str(error)
     except (Exception, SystemExit) as error:  # a user's function may call `sys.exit`
         status, reason = FAULT, without_passwords(f"{type(error).__name__}: {error}")
         terminal.write(without_passwords(traceback.format_exc()), sys.stderr)
@@ -57,13 +50,10 @@ class Compare(Callback):
     """Writes the page into the multirun's folder, and tells what failed.
 
     `conf/config.yaml` names it. It must not import anything heavy before there is something to
-    compare: Hydra makes one for every command.
-
-    Attributes:
-        status: The exit status that the last multirun of this process comes to.
+    compare: Hydra makes one for every search.
     """
 
-    status: ClassVar[int] = 0
+    status: ClassVar[int] = 0  # the exit status that the last multirun of this process comes to
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the searches that have left a journal."""
@@ -73,8 +63,7 @@ class Compare(Callback):
         folder = Path(config.hydra.sweep.dir)
         ran = jobs.read(folder)
         failed = [job for job in ran if job.status]
-        faults = [job for job in failed if job.status == FAULT]
-        Compare.status = FAULT if faults else MISTAKE if failed else 0
+        Compare.status = min((job.status for job in failed), default=0)  # a fault before a mistake
         try:
             if search_folder.find_all(folder):
                 path = report.write_overview([folder], folder / report.NAME)

@@ -1,4 +1,4 @@
-"""The command `pneumonia-predict`: image files in, probabilities out.
+"""`pneumonia predict`: image files in, probabilities out.
 
 Nothing but the standard library is imported before the arguments are right, and nothing of
 TensorFlow before the model and an image are there.
@@ -6,31 +6,37 @@ TensorFlow before the model and an image are there.
 
 from __future__ import annotations
 
-import os
+import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from pneumonia import terminal
-from pneumonia.cli.common import output_format, run, split, threshold
+from pneumonia import files, terminal
+from pneumonia.cli import common
 from pneumonia.errors import ConfigError, DataError, UserError
+from pneumonia.formatting import printable
+from pneumonia.shell import as_path
 
 if TYPE_CHECKING:
-    from pneumonia.cli.predict_output import Prediction
     from pneumonia.tracking.model_lookup import FoundModel
 
+KEYS = ("model", "format", "output", "threshold", "heatmaps", "batch_size", "tracking.uri")
 UNREADABLE = 1
-CHAMPION = "models:/pneumonia@champion"
-BATCH_SIZE = 32
+NOTE = "Not for clinical use."
 
-_KEYS = ("model", "format", "output", "threshold", "heatmaps", "batch_size", "tracking.uri")
+Row: TypeAlias = tuple[str, float, str]
+"""A file, the probability of the positive class, and the class decided for."""
+
+_HEADER = ("file", "probability", "decision")
+
 _HELP = """\
 Give the probability of pneumonia, or of what a classifier was trained for, for image files.
 
-  pneumonia-predict IMAGE... [key=value ...]
+  pneumonia predict IMAGE... [key=value ...]
 
 IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP, TIFF, WebP and,
 with `pip install 'pydicom>=3' 'python-gdcm>=3.0.24'`, DICOM.
@@ -49,124 +55,75 @@ Keys:
   tracking.uri=URI   the MLflow store; otherwise MLFLOW_TRACKING_URI, or mlruns/mlflow.db here
 
 Examples:
-  pneumonia-predict chest.png
-  pneumonia-predict scans/ format=csv output=scans.csv
-  pneumonia-predict 'scans/**/*.jpeg' model=models:/pneumonia/3 threshold=0.3
-  pneumonia-predict chest.dcm model=classifier.keras format=json
-  pneumonia-predict scans/ heatmaps=maps
+  pneumonia predict chest.png
+  pneumonia predict scans/ format=csv output=scans.csv
+  pneumonia predict 'scans/**/*.jpeg' model=models:/pneumonia/3 threshold=0.3
+  pneumonia predict chest.dcm model=classifier.keras format=json
+  pneumonia predict scans/ heatmaps=maps
 
 Exit status: 0; 1 where files could not be read, each told on standard error and the rest
 predicted; 2 for a mistake in the command. Not for clinical use.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks for.
-
-    Args:
-        names: Files, folders and patterns.
-        model: Which classifier.
-        format: One of `arguments.FORMATS`.
-        output: The file to write, or None to print.
-        threshold: From 0 to 1, or None for the model's own.
-        heatmaps: The folder for heat maps, whether to write them beside the images, or neither.
-        batch_size: The most images at a time.
-        tracking_uri: The MLflow store, or None for the usual one.
-    """
-
-    names: tuple[str, ...]
-    model: str = CHAMPION
-    format: str = "table"
-    output: Path | None = None
-    threshold: float | None = None
-    heatmaps: Path | bool = False
-    batch_size: int = BATCH_SIZE
-    tracking_uri: str | None = None
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return the exit status, 1 where files could not be read."""
+    return common.run(_run, arguments, text=_HELP)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status.
-
-    Args:
-        arguments: Those of the command line by default.
-
-    Returns:
-        0; 1 where files could not be read or the result not be printed; 2 for a mistake of the
-        user, told in a message; 130 when interrupted.
-    """
-    return run(lambda given: _run(parse(given)), arguments, text=_HELP)
-
-
-def parse(arguments: Sequence[str]) -> Options:
-    """Check the arguments of the command.
-
-    Raises:
-        ConfigError: For an unknown key or a value that does not fit.
-        UserError: Where no image is named.
-    """
-    names, given = split(arguments, _KEYS, named="an image")
+def _run(arguments: list[str]) -> int:
+    names, given = common.split(arguments, KEYS, named="an image")
     if not names:
-        raise UserError("Which images? pneumonia-predict IMAGE... [key=value ...], or --help.")
-    output = Path(given["output"]).expanduser() if "output" in given else None
-    return Options(
-        names=tuple(names),
-        model=given.get("model", CHAMPION),
-        format=output_format(given.get("format"), output),
-        output=output,
-        threshold=threshold(given.get("threshold")),
-        heatmaps=_heatmaps(given.get("heatmaps", "false")),
-        batch_size=_batch_size(given.get("batch_size")),
-        tracking_uri=given.get("tracking.uri"),
-    )
+        raise UserError("Which images? pneumonia predict IMAGE... [key=value ...], or --help.")
+    output, kind = common.output_of(given)
+    threshold = common.threshold(given)
+    size = common.number(given, "batch_size", 32, expected="a positive integer")
+    from PIL import Image
 
-
-def _run(options: Options) -> int:
-    from pneumonia.cli.predict_output import NOTE, render, write
-    from pneumonia.datasets import decode
-    from pneumonia.formatting import printable
+    from pneumonia.datasets import decode, image_files
     from pneumonia.models import gradcam
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    _quiet_decoders()
-    paths = decode.find_files(options.names)
-    _check_output(options.output, paths)
+    image_files.quieten()
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # what is too large
+    paths = decode.find_files(names)
+    if output is not None and output.resolve() in {path.resolve() for path in paths}:
+        raise ConfigError("output", "another file than the images", str(output))
     places: dict[Path, Path] = {}
-    if options.heatmaps:
-        folder = None if options.heatmaps is True else options.heatmaps
+    if (maps := given.get("heatmaps", "false")) != "false":
+        folder = None if maps == "true" else as_path(maps)
         places = gradcam.place(paths, folder, decode.HEATMAP_SUFFIX)
-    model = find_model(options.model, Settings(uri=options.tracking_uri))
-    if options.threshold is not None:
-        model = replace(model, threshold=options.threshold)
-    predictions = _predict(paths, model, options.batch_size, places=places)
-    if not predictions:
+    model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
+    if threshold is not None:
+        model = replace(model, threshold=threshold)
+    rows = _predict(paths, model, size, places=places)
+    if not rows:
         terminal.say("None of the files could be read.")
         return UNREADABLE
     terminal.say(
         f"{model.uri}: the probability is that of {printable(model.class_names[1])}, decided for "
         f"above {model.threshold:g}. {NOTE}"
     )
-    text = render(predictions, model, options.format)
-    if options.output is not None:
-        write(text, options.output)
+    text = render(rows, model, kind)
+    if output is not None:
+        common.write(text, output)
     elif not terminal.write(text, sys.stdout):
         terminal.say("The result could not be written.")
         return UNREADABLE
-    return 0 if len(predictions) == len(paths) else UNREADABLE
+    return 0 if len(rows) == len(paths) else UNREADABLE
 
 
 def _predict(
     paths: Sequence[Path], model: FoundModel, batch_size: int, *, places: Mapping[Path, Path]
-) -> list[Prediction]:
+) -> list[Row]:
     """Predict what can be read and draw the heat maps that have a place; tell what cannot be."""
-    from pneumonia.cli.predict_output import decide
     from pneumonia.datasets import decode
     from pneumonia.models import gradcam
     from pneumonia.models.predictor import Predictor
 
     predictor: Predictor | None = None
-    predictions: list[Prediction] = []
+    rows: list[Row] = []
     done, report = 0, _reporter(len(paths))
     for batch in decode.decode_batches(paths, batch_size=batch_size):
         readable, images = [], []
@@ -178,12 +135,12 @@ def _predict(
                 readable.append(path)
                 images.append(image)
         if images:
-            if predictor is None:
-                # Only now: where no file can be read, TensorFlow need not start.
-                names = model.class_names
-                predictor = Predictor.load(model.file, class_names=names, threshold=model.threshold)
+            # Only now: where no file can be read, TensorFlow need not start.
+            predictor = predictor or Predictor.load(
+                model.file, class_names=model.class_names, threshold=model.threshold
+            )
             pairs = zip(readable, predictor.predict(images), strict=True)
-            predictions += [decide(str(path), value, predictor, model.uri) for path, value in pairs]
+            rows += [_decide(str(path), str(value), model) for path, value in pairs]
             if places:
                 heats = predictor.explain(images)
                 for path, image, heat in zip(readable, images, heats, strict=True):
@@ -191,45 +148,43 @@ def _predict(
         done += len(batch)
         report(done)
     report(None)
-    return predictions
+    return rows
 
 
-def _check_output(output: Path | None, paths: Sequence[Path]) -> None:
-    """Make sure, before any work, that the result has a place and overwrites no image."""
-    if output is None:
-        return
-    if not output.parent.is_dir() or (output.exists() and not output.is_file()):
-        raise ConfigError("output", "a file in an existing folder", str(output))
-    if not os.access(output.parent, os.W_OK):
-        raise ConfigError("output", "a file in a folder that can be written", str(output))
-    if output.resolve() in {path.resolve() for path in paths}:
-        raise ConfigError("output", "another file than the images", str(output))
+def _decide(file: str, probability: str, model: FoundModel) -> Row:
+    """Return the row of a file; the text has the shortest digits that mean a float32.
+
+    Raises:
+        UserError: Where the probability is not a number.
+    """
+    value = float(probability)
+    if not math.isfinite(value):
+        raise UserError(f"{model.uri}: the classifier gives {probability} for {file}.")
+    return file, value, model.class_names[value > model.threshold]
 
 
-def _heatmaps(text: str) -> Path | bool:
-    return text == "true" if text in ("true", "false") else Path(text).expanduser()
+def render(rows: Sequence[Row], model: FoundModel, kind: str) -> str:
+    """Return predictions as a table, with four decimals, or as CSV or JSON, with all digits."""
+    if kind == "table":
+        return _table(rows)
+    if kind == "csv":
+        return files.as_csv([_HEADER, *rows])
+    body = {
+        "model": model.uri,
+        "class_names": model.class_names,
+        "threshold": model.threshold,
+        "note": NOTE,
+        "predictions": [dict(zip(_HEADER, row, strict=True)) for row in rows],
+    }
+    return json.dumps(body, indent=2) + "\n"
 
 
-def _batch_size(text: str | None) -> int:
-    if text is None:
-        return BATCH_SIZE
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise ConfigError("batch_size", "a positive integer", text)
-    return value
+def _table(rows: Sequence[Row]) -> str:
+    from rich.cells import cell_len, set_cell_size
 
-
-def _quiet_decoders() -> None:
-    """Let what is too large be an error."""
-    from PIL import Image
-
-    from pneumonia.datasets import image_files
-
-    image_files.quieten()
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    shown = [_HEADER] + [(printable(f), f"{p:.4f}", printable(d)) for f, p, d in rows]
+    width = max(cell_len(name) for name, *_ in shown)
+    return "".join(f"{set_cell_size(f, width)}  {p:>11}  {d}\n" for f, p, d in shown)
 
 
 def _reporter(total: int) -> Callable[[int | None], None]:
@@ -242,7 +197,3 @@ def _reporter(total: int) -> Callable[[int | None], None]:
         terminal.write(f"\r\x1b[K{text}", sys.stderr)
 
     return report
-
-
-if __name__ == "__main__":
-    sys.exit(main())

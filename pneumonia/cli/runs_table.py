@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,19 +18,15 @@ from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
 
 Record: TypeAlias = dict[str, Any]
+"""Values by name; None, nan or no entry where one is missing."""
 
 _OURS = ("mlflow.", "pneumonia.")
 _CONDITION = re.compile(r"\s*(?P<name>[^=!<>~]+?)\s*(?P<sign>!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*")
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": lambda one, other: one == other,
-    "!=": lambda one, other: one != other,
-    "<": lambda one, other: one < other,
-    ">": lambda one, other: one > other,
-    "<=": lambda one, other: one <= other,
-    ">=": lambda one, other: one >= other,
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    **{"=": operator.eq, "!=": operator.ne, "<": operator.lt},
+    **{">": operator.gt, "<=": operator.le, ">=": operator.ge},
 }
-_SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
-_TRIAL_COLUMNS = ("trial", "score", "best_epoch", "seconds")
+SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
 
 
 def search_record(run: Run) -> Record:
@@ -45,7 +42,7 @@ def search_record(run: Run) -> Record:
         "objective": objective,
         "score": run.metrics.get(objective, run.metrics.get("best_score")),
     }
-    return own | _others(run, own, dict(run.metrics))
+    return _with_others(own, run, run.metrics)
 
 
 def trial_record(run: Run, search: Run) -> Record:
@@ -60,35 +57,22 @@ def trial_record(run: Run, search: Run) -> Record:
         "score": run.metrics.get("score"),
         "is_winner": run.tags.get("trial_id") == search.tags.get("winner"),
     }
-    at_best = {
-        re.sub("^(best_)+", "", name): value
-        for name, value in run.metrics.items()
-        if name.startswith("best_")
-    }
+    bests = {name: value for name, value in run.metrics.items() if name.startswith("best_")}
+    at_best = {re.sub("^(best_)+", "", name): value for name, value in bests.items()}
     if "epoch" in at_best:
         at_best["best_epoch"] = int(at_best.pop("epoch"))
-    return own | _others(run, own, at_best)
-
-
-def columns_of_searches(records: Sequence[Record]) -> list[str]:
-    """Return the columns to show of searches where none are asked for."""
-    return [name for name in _SEARCH_COLUMNS if _is_known(name, records)]
+    return _with_others(own, run, at_best)
 
 
 def columns_of_trials(records: Sequence[Record], names: Iterable[str]) -> list[str]:
-    """Return the columns to show of trials where none are asked for.
-
-    Args:
-        records: The trials.
-        names: Their params, of which those are shown that differ.
-    """
-    columns = [name for name in _TRIAL_COLUMNS if _is_known(name, records)]
+    """Return the usual columns of trials; of the names of their params, those that differ."""
+    columns = filled(("trial", "score", "best_epoch", "seconds"), records)
     if len({record["search"] for record in records}) > 1:
         columns.insert(0, "search")
     if any(record["status"] != "completed" for record in records):
         columns.append("status")
-    varying = [name for name in names if len({repr(one.get(name)) for one in records}) > 1]
-    return columns + [name for name in varying if name != "epochs"]
+    varying = (name for name in names if len({repr(one.get(name)) for one in records}) > 1)
+    return [*columns, *(name for name in varying if name != "epochs")]
 
 
 def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[str]:
@@ -97,12 +81,11 @@ def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[s
     Raises:
         ConfigError: No row has one of them.
     """
-    every = list(dict.fromkeys(name for record in records for name in record))
     if text == "all":
-        return every
+        return list(dict.fromkeys(name for record in records for name in record))
     names = [name.strip() for name in text.lstrip("+").split(",") if name.strip()]
     for name in names:
-        check_name("columns", name, records)
+        _check_name("columns", name, records)
     return list(dict.fromkeys([*usual, *names])) if text.startswith("+") else names
 
 
@@ -120,9 +103,9 @@ def filtered(records: Sequence[Record], text: str) -> list[Record]:
         if match is None:
             expected = "conditions such as val_auc>0.97,dense.units=512 (= != < > <= >= ~)"
             raise ConfigError("filter", expected, part)
-        check_name("filter", match["name"], records)
-        wanted = value_of(match["value"])
-        kept = [one for one in kept if _meets(one.get(match["name"]), match["sign"], wanted)]
+        name, sign, wanted = match["name"], match["sign"], _value_of(match["value"])
+        _check_name("filter", name, records)
+        kept = [one for one in kept if _meets(_known(one.get(name)), sign, wanted)]
     return kept
 
 
@@ -136,16 +119,40 @@ def ordered(records: Sequence[Record], text: str) -> list[Record]:
     """
     result = list(records)
     for part in reversed([part.strip() for part in text.split(",") if part.strip()]):
-        name, is_reversed = part.lstrip("-"), part.startswith("-")
-        check_name("sort", name, records)
-        known = [one for one in result if not _is_missing(one.get(name))]
-        missing = [one for one in result if _is_missing(one.get(name))]
-        known.sort(key=lambda one: _rank(one[name]), reverse=is_reversed)
+        name = part.lstrip("-")
+        _check_name("sort", name, records)
+        known = [one for one in result if _known(one.get(name)) is not None]
+        missing = [one for one in result if _known(one.get(name)) is None]
+        known.sort(key=lambda one: _rank(one[name]), reverse=part.startswith("-"))
         result = known + missing
     return result
 
 
-def check_name(key: str, name: str, records: Sequence[Record]) -> None:
+def render(
+    records: Sequence[Record],
+    columns: Sequence[str],
+    kind: str,
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> Table | str:
+    """Return rows as a table for people, with few digits, or as CSV or a JSON list, with all.
+
+    What is missing is `-`, empty or null.
+    """
+    rows = [[_known(one.get(name)) for name in columns] for one in records]
+    if kind == "csv":
+        return files.as_csv([columns, *(map(_csv, row) for row in rows)])
+    if kind == "json":
+        objects = [dict(zip(columns, row, strict=True)) for row in rows]
+        return json.dumps(objects, indent=2, ensure_ascii=False) + "\n"
+    cells = tuple(tuple(map(_cell, columns, row)) for row in rows)
+    numbers = [all(isinstance(value, int | float | None) for value in column)
+               for column in zip(*rows, strict=True)] or [True] * len(columns)  # fmt: skip
+    return Table(title, tuple(columns), cells, tuple(numbers), tuple(notes))
+
+
+def _check_name(key: str, name: str, records: Sequence[Record]) -> None:
     """Raise a ConfigError where no row has a value of that name."""
     every = {name for record in records for name in record}
     if records and name not in every:
@@ -153,58 +160,41 @@ def check_name(key: str, name: str, records: Sequence[Record]) -> None:
         raise ConfigError(key, "the name of a column", name, hint)
 
 
-def as_table(
-    records: Sequence[Record], columns: Sequence[str], *, title: str, notes: Sequence[str] = ()
-) -> Table:
-    """Return rows as a table for people: few digits, short times."""
-    rows = tuple(tuple(_cell(name, one.get(name)) for name in columns) for one in records)
-    numbers = tuple(
-        all(isinstance(one.get(name), int | float | None) for one in records) for name in columns
-    )
-    return Table(title=title, header=tuple(columns), rows=rows, is_number=numbers, notes=(*notes,))
+def _with_others(own: Record, run: Run, metrics: Mapping[str, float]) -> Record:
+    """Return values with the tags, params and metrics of a run that have other names."""
+    tags = {name: text for name, text in run.tags.items() if not name.startswith(_OURS)}
+    params = {name: _value_of(text) for name, text in run.params.items()}
+    others = {**tags, **params, **metrics}
+    return own | {name: value for name, value in others.items() if name not in own}
 
 
-def as_csv(records: Sequence[Record], columns: Sequence[str]) -> str:
-    """Return rows as CSV, with all digits; what is missing is empty."""
-    rows: list[Sequence[object]] = [columns]
-    for record in records:
-        values = (record.get(name) for name in columns)
-        rows.append(["" if _is_missing(value) else _csv(value) for value in values])
-    return files.as_csv(rows)
+def filled(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return the names that some row has a value of."""
+    return [name for name in names if any(_known(one.get(name)) is not None for one in records)]
 
 
-def as_json(records: Sequence[Record], columns: Sequence[str]) -> str:
-    """Return rows as a JSON list of objects, with all digits; what is missing is null."""
-    rows = [
-        {name: None if _is_missing(one.get(name)) else one.get(name) for name in columns}
-        for one in records
-    ]
-    return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-
-
-def value_of(text: str) -> Any:
-    """Return the value that a param's text or a condition stands for: a number, true, a text."""
+def _value_of(text: str) -> Any:
+    """Return what a param's text or a condition stands for: a number, true, a text."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def _others(run: Run, own: Mapping[str, Any], metrics: Mapping[str, Any]) -> Record:
-    params = {name: value_of(text) for name, text in run.params.items()}
-    tags = {name: text for name, text in run.tags.items() if not name.startswith(_OURS)}
-    return {name: value for name, value in {**tags, **params, **metrics}.items() if name not in own}
+def _known(value: Any) -> Any:
+    """Return a value, None for one that is not a number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _meets(value: Any, sign: str, wanted: Any) -> bool:
     if sign == "~":
-        return not _is_missing(value) and str(wanted).lower() in _plain(value).lower()
-    if _is_missing(value) or isinstance(value, bool) != isinstance(wanted, bool):
+        return value is not None and str(wanted).lower() in _plain(value).lower()
+    if value is None or isinstance(value, bool) != isinstance(wanted, bool):
         return sign == "!="
     if isinstance(value, int | float) != isinstance(wanted, int | float):
         value, wanted = _plain(value), _plain(wanted)
     try:
-        return _COMPARE[sign](value, wanted)
+        return bool(_COMPARE[sign](value, wanted))
     except TypeError:  # lists and such
         return sign == "!="
 
@@ -214,25 +204,17 @@ def _rank(value: Any) -> tuple[bool, Any]:
     return not is_number, value if is_number else _plain(value)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_known(name: str, records: Sequence[Record]) -> bool:
-    return any(not _is_missing(record.get(name)) for record in records)
-
-
-def _csv(value: Any) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number else _plain(value)
-
-
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _csv(value: Any) -> object:
+    is_plain = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return value if is_plain else _plain(value)
+
+
 def _cell(name: str, value: Any) -> str:
-    if _is_missing(value):
+    if value is None:
         return "-"
     if name == "started":
         return str(value)[:16].replace("T", " ")

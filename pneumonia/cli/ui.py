@@ -1,78 +1,76 @@
-"""MLflow's UI on the local results."""
+"""`pneumonia ui`: MLflow's UI on the local results."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from pneumonia import terminal
-from pneumonia.cli.common import run
-from pneumonia.errors import UserError, without_passwords
-from pneumonia.shell import commands
-from pneumonia.tracking.mlflow_store import Store
-from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
-from pneumonia.tracking.sqlite_store import sqlite_path
+from pneumonia import shell, terminal
+from pneumonia.cli import common
+from pneumonia.errors import UserError
+
+if TYPE_CHECKING:
+    from pneumonia.tracking.settings import Settings
+
+KEYS = ("port",)
 
 _HELP = """\
 The MLflow UI on the results.
 
-  pneumonia-ui [--port PORT]
+  pneumonia ui [key=value]
 
-It is at http://127.0.0.1:PORT, by default port 5000, for this machine only, until Ctrl-C ends it.
-Exit status: 2 where there is nothing to show.
+Keys:
+  port=5000          at http://127.0.0.1:5000, for this machine only, until Ctrl-C ends it
+
+Exit status: 2 where there is nothing to show, and for a mistake in the command.
 """
 
 
-def serve_ui(arguments: Sequence[str] | None = None) -> int:
-    """Show the results in MLflow's UI, on this machine only, until interrupted.
-
-    Returns:
-        An exit status: 2 where there is nothing to show; otherwise the server takes this
-        process over.
-    """
-    return run(_serve, arguments, text=_HELP)
+def main(arguments: Sequence[str]) -> int:
+    """Run the command, which a server takes over if there is something to show; else return 2."""
+    return common.run(_serve, arguments, text=_HELP)
 
 
-def _serve(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="pneumonia-ui")
-    parser.add_argument("--port", type=int, default=5000)
-    port = parser.parse_args([*map(without_passwords, arguments)]).port  # or it would show them
+def _serve(arguments: list[str]) -> None:
+    _, given = common.split(arguments, KEYS, named=None)
+    ports = range(1, 2**16)
+    port = common.number(given, "port", 5000, expected="a number from 1 to 65535", values=ports)
+    from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+    from pneumonia.tracking.sqlite_store import sqlite_path
+
     settings = Settings()
     open_store(settings)
     if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
-        return 0
-    if not 0 < port < 2**16 or _is_taken(port):
-        raise UserError(f"Port {port} is taken. Choose another: {_elsewhere()}")
-    place = _arrange(settings)
-    terminal.write(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)\n", sys.stdout)
-    return _become_server(settings, port)
-
-
-def _arrange(settings: Settings) -> str:
-    """Prepare the view of the runs; return its place."""
+        return
+    _check_free(port)
     from mlflow.exceptions import MlflowException
 
+    from pneumonia.tracking.mlflow_store import Store
+
     try:
-        return Store(settings).arrange_view()
+        place = Store(settings).arrange_view()
     except MlflowException as error:
         raise unreachable(settings.store_uri, error) from error
+    terminal.write(f"MLflow UI: http://127.0.0.1:{port}/{place} (Ctrl-C ends it)\n", sys.stdout)
+    _become_server(settings, port)
 
 
-def _elsewhere() -> str:
-    """Return the command that shows the results at a port that is free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        port = probe_socket.getsockname()[1]
-    prefix, ui = commands()
-    is_make = ui.startswith("make")
-    return f"{ui} PORT={port}" if is_make else f"{prefix}pneumonia-ui --port {port}"
+def _check_free(port: int) -> None:
+    """Raise a UserError, with the command for a port that is free, where this one is taken."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            other = free.getsockname()[1]
+        _, ui = shell.commands()
+        command = f"{ui} {'PORT' if ui.startswith('make') else 'port'}={other}"
+        raise UserError(f"Port {port} is taken. Choose another: {command}") from error
 
 
 def _become_server(settings: Settings, port: int) -> NoReturn:
@@ -92,17 +90,3 @@ def _become_server(settings: Settings, port: int) -> NoReturn:
     options = [*place, *address, "--uvicorn-opts", uvicorn]
     server = [sys.executable, "-m", "mlflow", "server", *options]
     os.execve(sys.executable, server, environment)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-if __name__ == "__main__":
-    sys.exit(serve_ui())

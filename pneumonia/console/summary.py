@@ -154,14 +154,14 @@ def next_commands(
 
     Args:
         preset: The winner's preset, as a user in the current folder would type it.
-        model: A model URI for `pneumonia-predict`, if it is not the one used by default; an empty
+        model: A model URI for `pneumonia predict`, if it is not the one used by default; an empty
             one where no classifier was logged, which leaves that command out.
         prefix: What goes before our commands where they are not on the path, as `.venv/bin/`.
         ui: The command that shows the results.
         options: What the preset needs before it, with a space after it.
     """
     retrain = f"{prefix}pneumonia {options}experiment={shlex.quote(str(preset))}"
-    predict = f"{prefix}pneumonia-predict IMAGE..." + (f" model={model}" if model else "")
+    predict = f"{prefix}pneumonia predict IMAGE..." + (f" model={model}" if model else "")
     commands = {
         ui: "look at the results in a browser",
         predict: "get probabilities for image files",

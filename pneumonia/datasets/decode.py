@@ -17,6 +17,7 @@ from pneumonia.datasets import dicom, image_files
 from pneumonia.datasets.base import Images, Indices, stack
 from pneumonia.datasets.image_files import Header
 from pneumonia.errors import ConfigError, DataError, UserError
+from pneumonia.shell import as_path
 
 Image = npt.NDArray[np.uint8]
 
@@ -145,7 +146,7 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _match(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    path = as_path(name)
     try:
         if path.exists():
             return [path]

@@ -125,7 +125,7 @@ def _commands(search: SearchRecord) -> list[tuple[str, str]]:
         # The file: by the time that somebody reads this, another search may have the champion.
         file = search.folder / str(search.ended.get("classifier") or "")
         model = f" model={shlex.quote(shown(file))}" if file.is_file() else ""
-        predict = f"{prefix}pneumonia-predict IMAGE...{model}"
+        predict = f"{prefix}pneumonia predict IMAGE...{model}"
         found.append((predict, "get probabilities for image files"))
     preset = SearchFolder(search.folder).preset
     if preset.exists():

@@ -127,7 +127,7 @@ def _shapes(shapes: Sequence[Sequence[int]] | None) -> str:
 
 
 def export(search: SearchRecord) -> list[Section]:
-    """Return the part on what `pneumonia-export` has written, if it has."""
+    """Return the part on what `pneumonia export` has written, if it has."""
     facts = search.export
     try:
         height, width = facts["timed_shape"][1:3]

@@ -36,7 +36,7 @@ class SearchFolder:
         self.preset = path / "best.yaml"
         self.predictions = path / "predictions.csv"  # of the final classifier
         self.report = path / "report.html"
-        self.export = path / "export.json"  # what `pneumonia-export` measured last
+        self.export = path / "export.json"  # what `pneumonia export` measured last
 
     def state(self, trial_id: str) -> Path:
         """Return what a trial goes on from."""

@@ -157,7 +157,7 @@ class SearchRecord:
         elapsed: The seconds it took so far, pauses before it was resumed left out.
         config: The text of the composed config, with its ranges; empty where it was not read.
         predictions: By split, where they were read.
-        export: What `pneumonia-export` measured last of a classifier of this search, if anything.
+        export: What `pneumonia export` measured last of a classifier of this search, if anything.
     """
 
     folder: Path

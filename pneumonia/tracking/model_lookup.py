@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import classifier_file
-from pneumonia.shell import first_search
+from pneumonia.shell import as_path, first_search
 from pneumonia.tracking.mlflow_store import MODEL_NAME, SEARCH_ID
 from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
 from pneumonia.tracking.tracker import fetch_classifier
@@ -66,7 +66,7 @@ def find_model(model: str, settings: Settings) -> FoundModel:
         UserError: The tags are not what they should be.
     """
     if model.endswith(".keras") and ":/" not in model:
-        file = Path(model).expanduser()
+        file = as_path(model)
         if not file.is_file():
             raise ConfigError("model", _EXPECTED, model, f"There is no file {file}")
         return FoundModel(model, file, *_facts(model, _stated(file)))

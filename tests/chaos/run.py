@@ -172,12 +172,9 @@ def _torment(
 def _others(project: Path) -> list[str]:
     """Run the commands that read the store; return those that a kill has made useless."""
     found = []
-    for module, *arguments in (
-        ["pneumonia.cli.compare"],
-        ["pneumonia.cli.predict", "model=m", __file__],
-    ):
+    for arguments in (["compare"], ["predict", "model=m", __file__]):
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", "pneumonia", *arguments],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -185,7 +182,7 @@ def _others(project: Path) -> list[str]:
             check=False,
         )
         if done.returncode not in (0, 2) or "Traceback" in done.stderr:
-            found.append(f"{module}: exit status {done.returncode}\n{done.stderr}")
+            found.append(f"{arguments[0]}: exit status {done.returncode}\n{done.stderr}")
     return found
 
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from screens import Terminal, terminal
 
-from pneumonia.cli import compare
-from pneumonia.cli.compare_arguments import parse
+from pneumonia.cli import common, compare
+from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
 from pneumonia.storage import journal
@@ -248,7 +248,7 @@ def test_a_classifier_is_compared_on_the_test_split(
     export, train = re.findall("`(pneumonia[^`]*)`", message)
     monkeypatch.chdir(tmp_path)
     assert "it.yaml" in export
-    told(*shlex.split(export)[1:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
+    told(*shlex.split(export)[2:], f"tracking.uri=sqlite:///{searched.project}/mlruns/mlflow.db")
     assert len(compose.check(compose.prepare(shlex.split(train)[1:]))) == 1
 
 
@@ -299,17 +299,11 @@ def test_arguments_that_do_not_fit(arguments: list[str], message: str) -> None:
 
 
 def test_arguments() -> None:
-    options = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
-    assert options.searches == ("last", "3f2a")
-    assert options.filter == "dense.units=512,score>0.9"
-    assert (options.format, options.limit) == ("json", 20)
-    assert parse(["test= a, b"]).test == ("a", "b")
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 100
+    searches, given = parse(["last", "3f2a", "filter=dense.units=512,score>0.9", "output=a.json"])
+    assert searches == ["last", "3f2a"]
+    assert given == {"filter": "dense.units=512,score>0.9", "output": "a.json"}
+    assert common.output_of(given) == (Path("a.json"), "json")
+    assert compare._pair({"test": " a, b"}) == ["a", "b"]
 
 
 def test_nothing_heavy_is_imported_before_the_arguments_are_right() -> None:

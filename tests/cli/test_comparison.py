@@ -51,18 +51,22 @@ def test_a_comparison_is_the_two_tests_of_what_was_read() -> None:
         for text in texts
     ]
     positive = LABELS[order]
-    assert found.auc == delong(positive, values[0][order], values[1][order])
+    assert found.scores["AUC"] == delong(positive, values[0][order], values[1][order])
     right = [(values[0] > 0.5) == LABELS, (values[1] > 0.4) == LABELS]
-    assert found.accuracy == mcnemar(right[0][order], right[1][order])
-    text = str(comparison.as_table(found))
+    assert found.scores["accuracy"] == mcnemar(right[0][order], right[1][order])
+    text = str(comparison.render(found, "table"))
     assert text.startswith("bbbbbbbb against aaaaaaaa on 200 test images, 120 positive\n")
     assert "The AUC differs beyond chance (p < 0.001)." in text
     assert "Positive is a probability above 0.5 and 0.4." in text
-    body = json.loads(comparison.as_json(found))
-    assert body["auc"]["p"] == found.auc.p
-    assert body["accuracy"]["interval"] == [found.accuracy.low, found.accuracy.high]
-    (line,) = [one for one in comparison.as_csv(found).splitlines() if one.startswith("auc,")]
-    assert float(line.split(",")[3]) == found.auc.value
+    body = json.loads(comparison.render(found, "json"))
+    assert body["auc"]["p"] == found.scores["AUC"].p
+    assert body["accuracy"]["interval"] == [
+        found.scores["accuracy"].low,
+        found.scores["accuracy"].high,
+    ]
+    text = comparison.render(found, "csv")
+    (line,) = [one for one in text.splitlines() if one.startswith("auc,")]
+    assert float(line.split(",")[3]) == found.scores["AUC"].value
 
 
 def test_a_threshold_for_both_and_no_difference() -> None:
@@ -71,8 +75,8 @@ def test_a_threshold_for_both_and_no_difference() -> None:
         comparison.read(text, run(name, threshold=0.1), threshold=0.7) for name in "ab"
     )
     found = comparison.compare(first, second)
-    assert (found.auc.p, found.accuracy.p) == (1.0, 1.0)
-    shown = str(comparison.as_table(found))
+    assert (found.scores["AUC"].p, found.scores["accuracy"].p) == (1.0, 1.0)
+    shown = str(comparison.render(found, "table"))
     assert "The AUC does not differ beyond chance (p = 1.000 >= 0.05)." in shown
     assert "above 0.7 and 0.7" in shown
 
@@ -80,7 +84,7 @@ def test_a_threshold_for_both_and_no_difference() -> None:
 def test_what_is_undefined_is_null_in_json() -> None:
     text = predictions(0, 4.0, labels=np.ones(9, bool))
     first, second = (comparison.read(text, run(name)) for name in "ab")
-    body = json.loads(comparison.as_json(comparison.compare(first, second)))
+    body = json.loads(comparison.render(comparison.compare(first, second), "json"))
     assert body["auc"]["p"] is None
     assert body["auc"]["interval"] == [None, None]
     assert body["accuracy"]["p"] == 1.0
@@ -110,10 +114,16 @@ def test_a_file_that_is_something_else(text: str) -> None:
 
 def test_a_search_without_predictions_says_how_to_get_them() -> None:
     message = str(comparison.missing(run("a"), ("last", "b")))
-    assert "`pneumonia-compare export=aaaaaaaa output=again.yaml`" in message
+    assert "`pneumonia compare export=aaaaaaaa output=again.yaml`" in message
     store = ("tracking.uri=sqlite:///a b.db", "tracking.experiment=it's")
     export, train = comparison.commands_again(run("a"), "last/7", "it.yaml", store)
-    assert shlex.split(export) == ["pneumonia-compare", "export=last/7", "output=it.yaml", *store]
+    assert shlex.split(export) == [
+        "pneumonia",
+        "compare",
+        "export=last/7",
+        "output=it.yaml",
+        *store,
+    ]
     assert shlex.split(train) == ["pneumonia", "experiment=it.yaml", *store]
 
 

@@ -1,10 +1,8 @@
-"""`pneumonia-export`: what is written gives what the classifier gives, or is not written."""
+"""`pneumonia export`: what is written gives what the classifier gives, or is not written."""
 
 from __future__ import annotations
 
 import json
-import tomllib
-from importlib import import_module
 from pathlib import Path
 
 import keras
@@ -14,13 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, write_images
 
-from pneumonia.cli import export, predict
+from pneumonia.cli import export
 from pneumonia.datasets import decode
 from pneumonia.models import backbones, classifier, heads, litert
 
 pytestmark = pytest.mark.usefixtures("started")
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -153,17 +149,6 @@ def test_without_the_extra_it_is_named(
     monkeypatch.setattr(litert, "is_supported", lambda: False)
     assert export.main(["model=classifier.keras"]) == 2
     assert litert.EXTRA in capsys.readouterr().err
-
-
-def test_the_command_is_installed_and_helps(capsys: pytest.CaptureFixture[str]) -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    module, _, function = scripts["pneumonia-export"].partition(":")
-    assert getattr(import_module(module), function) is export.main
-    assert export.main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"{key}=" in told for key in export._KEYS)
-    assert export.CHAMPION == predict.CHAMPION
-    assert max(map(len, told.splitlines())) <= 100
 
 
 def test_images_that_cannot_be_read_stop_it(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
-import statistics
 import subprocess
 import sys
-import time
+import tomllib
 from concurrent.futures import Future
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.cli import compare, export, hydra_args, predict
+from pneumonia.cli import common, compare, export, hydra_args, predict, report, ui, usage
 from pneumonia.cli import main as cli
-from pneumonia.cli.ui import serve_ui
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
-from pneumonia.reporting import report
 from pneumonia.search.resume import Job
 from pneumonia.storage.journal import Journal
 
@@ -118,18 +118,128 @@ def test_a_mistake_ends_in_a_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_quick_and_names_every_option(tmp_path: Path, run: Any) -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        ran = run("--help", folder=tmp_path)
-        seconds.append(time.perf_counter() - start)
-    assert ran.returncode == 0
-    assert statistics.median(seconds) < 1
+CHEAP = [
+    *([*name, option] for name in ([], ["predict"], ["compare"], ["report"], ["export"], ["ui"])
+      for option in ("--help", "--version")),
+    *(["predict", "x=1"], ["compare", "x=1"], ["report", "x=1"], ["export", "x=1"], ["ui", "x=1"]),
+]  # fmt: skip
+# What takes a tenth of a second to import, or more.
+HEAVY = ("hydra", "keras", "mlflow", "numpy", "omegaconf", "PIL", "rich", "tensorflow", "yaml")
+COMMANDS = [name for name in usage.COMMANDS if find_spec(f"pneumonia.cli.{name}")]
+
+
+def test_help_names_every_option(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--help") == 0
+    told = capsys.readouterr().out
     conf = compose.find_conf()
-    assert all(path.stem in ran.stdout for path in conf.glob("*/*.yaml") if "help" not in str(path))
-    assert "efficientnet_lite0*" in ran.stdout
-    assert max(map(len, ran.stdout.splitlines())) <= 100
+    assert all(path.stem in told for path in conf.glob("*/*.yaml") if "help" not in str(path))
+    assert "efficientnet_lite0*" in told
+    assert all(f"  pneumonia {name} " in told for name in usage.COMMANDS)
+    assert max(map(len, told.splitlines())) <= 100
+
+
+def test_help_versions_and_mistaken_commands_import_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import json, sys\n"
+        "from pneumonia.cli.main import main\n"
+        f"for line in json.loads({json.dumps(json.dumps(CHEAP))}):\n"
+        "    print(line, main(line), file=sys.stderr)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.endswith("\n[]\n"), ran.stderr
+    statuses = [line[-1] for line in ran.stderr.splitlines() if line.startswith("[")]
+    assert statuses == ["0" if "--" in line[-1] else "2" for line in CHEAP]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_same_habits(
+    name: str, main: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = import_module(f"pneumonia.cli.{name}")
+    for options in (["--help"], ["x=y", "-h"]):
+        assert main(name, *options) == 0
+        told = capsys.readouterr().out
+        assert f"  pneumonia {name}" in told
+        assert "Exit status: " in told
+        assert all(f"{key}=" in told for key in module.KEYS)
+        assert max(map(len, told.splitlines())) <= 100
+    assert main(name, "--version") == 0
+    assert capsys.readouterr().out.startswith("pneumonia ")
+    key = module.KEYS[0]
+    mistakes = {
+        f"{key}x=1": f"`{key}x`: expected one of the keys",
+        f"{key}=": f"`{key}`: expected a value. Received: '{key}='.",
+        f"--{key}=1": f"Keys are written without dashes: {key}=1.",
+        "--nothing": "`arguments`: expected ",
+    }
+    for argument, message in mistakes.items():
+        assert main(name, argument) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert message in said.err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["predcit", "x.png"], "predict"),
+        (["Predict", "x.png"], "predict"),
+        (["pred", "x.png"], "predict"),
+        (["compere", "test=a,b"], "compare"),
+        (["reports"], "report"),
+        (["exprot"], "export"),
+        (["promot", "last"], "promote"),
+        (["gui"], "ui"),
+    ],
+)
+def test_a_misspelt_command_is_told_the_nearest(
+    arguments: list[str], nearest: str, main: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(*arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith(f"`{arguments[0]}`: expected a command (predict, ")
+    assert said.err.endswith(f" The nearest is {nearest}.\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("pneumonia pre", "predict"),
+        ("pneumonia re", "report"),
+        ("pneumonia predict th", "threshold="),
+        ("pneumonia predict a.png ", ""),
+        ("pneumonia ui p", "port="),
+        ("pneumonia predict=", None),
+        ("pneumonia seed=1 pre", None),
+    ],
+)
+def test_commands_and_their_keys_are_completed(
+    line: str, told: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    is_whole = usage.complete(["-sc", "query=bash"])
+    assert is_whole == (told is not None and line.count(" ") > 1)
+    assert capsys.readouterr().out.split() == ([told] if told else [])
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "-1", "a"])
+def test_a_port_that_is_none(port: str, main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("ui", f"port={port}") == 2
+    message = f"`port`: expected a number from 1 to 65535. Received: '{port}'.\n"
+    assert capsys.readouterr().err == message
+
+
+def test_it_is_one_command() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"pneumonia": "pneumonia.cli.main:main"}
 
 
 def test_config_is_shown_without_heavy_imports(tmp_path: Path) -> None:
@@ -397,6 +507,9 @@ import sys, types
 from concurrent.futures import Future
 import pneumonia
 import pneumonia.errors, pneumonia.search
+from importlib import import_module
+from importlib.util import find_spec
+import pneumonia.search
 from pneumonia import startup
 from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking
@@ -507,11 +620,11 @@ def test_a_current_folder_that_was_removed_is_one_message(
     gone.mkdir()
     os.chdir(gone)
     gone.rmdir()
-    smaller = (predict.main, compare.main, report.main, export.main, serve_ui)
+    smaller = (predict.main, compare.main, report.main, export.main, ui.main)
     commands = [
         functools.partial(main, *given) for given in ([], ["resume=last"], ["-m", "seed=1,2"])
     ]
-    commands += [functools.partial(one, []) for one in (compare.main, export.main, serve_ui)]
+    commands += [functools.partial(one, []) for one in (compare.main, export.main, ui.main)]
     for command in commands:
         assert command() == 2
         assert capsys.readouterr().err == "The current folder was removed: go to another one.\n"
@@ -564,14 +677,14 @@ PLACES = {"<date>/<time>": "day/time", "IMAGE...": "x.png", "path/to/folder": ".
 
 def documented() -> list[str]:
     """Return every command that README, help texts and presets tell, as it is told there."""
-    helps = [cli._help(), *(one._HELP for one in (compare, predict, report, export))]
+    helps = [usage.text(), *(one._HELP for one in (compare, predict, report, export))]
     presets = [path.read_text() for path in (ROOT / "conf").rglob("*.yaml")]
     lines = "\n".join([(ROOT / "README.md").read_text(), *helps, *presets]).splitlines()
     found = [re.sub(r"^(# *|\$)? *", "", line) for line in lines]
     told = {re.split(r"  | #| [|>] ", line)[0].strip() for line in found}
     forms = [line for line in told if "[" in line or "FOLDER..." in line]
     told -= {*forms, "pneumonia dense.unit=3"}  # which shows a mistake
-    return sorted(line for line in told if re.match(r"pneumonia(-[a-z]+)? [^=]*[=/.-]", line))
+    return sorted(line for line in told if re.match(r"pneumonia [^=]*[=/.-]", line))
 
 
 @pytest.mark.parametrize("line", documented())
@@ -589,10 +702,11 @@ def test_every_command_that_is_documented_is_sound(
     for name in ("pneumoniamnist.npz", "pneumoniamnist_224.npz"):
         np.savez(name, train_images=np.zeros(1))
     Path("x.png").touch()
-    program, *arguments = shlex.split(line)
-    if program != "pneumonia":
-        parse = {"compare": compare.parse, "predict": predict.parse, "export": export.parse}
-        parse.get(program.rpartition("-")[2], list)(arguments)
+    _, *arguments = shlex.split(line)
+    if arguments[0] in usage.COMMANDS:
+        common.split(arguments[1:], import_module(f"pneumonia.cli.{arguments[0]}").KEYS)
+        if arguments[0] == "compare":
+            compare.parse(arguments[1:])
         return
     args = hydra_args.parse(["plan=true" if one == "--dry-run" else one for one in arguments])
     if not args.shell_completion:

@@ -1,4 +1,4 @@
-"""`pneumonia-predict`: real files through a real classifier from a real MLflow store."""
+"""`pneumonia predict`: real files through a real classifier from a real MLflow store."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import time
-import tomllib
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +42,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     (tmp_path / "scans" / "text.jpg").write_text("no image")
     (tmp_path / "scans" / "notes.txt").write_text("not looked at")
     scans = str(tmp_path / "scans")
-    ran = spawn("pneumonia.cli.predict", scans, "threshold=0.5", folder=project.folder)
+    ran = spawn("pneumonia", "predict", scans, "threshold=0.5", folder=project.folder)
     assert ran.returncode == 1
     errors = ran.stderr.splitlines()
     assert len(errors) == 3
@@ -64,24 +60,6 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     assert [row[1] for row in rows[1:]] == [f"{value:.4f}" for value in values]
     assert [row[2] for row in rows[1:]] == [NAMES[value > 0.5] for value in values]
     assert len({line.rindex("  ") for line in ran.stdout.splitlines()}) == 1
-
-
-def test_help_is_quick_and_names_every_key(tmp_path: Path, spawn: Spawn) -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        ran = spawn("pneumonia.cli.predict", "--help", folder=tmp_path)
-        seconds.append(time.perf_counter() - start)
-    assert ran.returncode == 0
-    assert statistics.median(seconds) < 0.5
-    assert all(f"{key}=" in ran.stdout for key in predict._KEYS)
-    assert max(map(len, ran.stdout.splitlines())) <= 100
-
-
-def test_the_command_is_installed() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    module, _, function = scripts["pneumonia-predict"].partition(":")
-    assert getattr(import_module(module), function) is predict.main
 
 
 @pytest.mark.parametrize("has_store", [False, True])

@@ -55,4 +55,4 @@ def test_mistakes_in_the_command(
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--help"]) == 0
-    assert "pneumonia-report FOLDER..." in capsys.readouterr().out
+    assert "pneumonia report FOLDER..." in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_a_search_is_its_params_metrics_and_tags_by_their_names() -> None:
     assert (row["dense.units"], row["dense.dropout"]) == ("choice(8, 16)", 0.1)
     assert (row["status"], row["winner"]) == ("completed", "0001")
     assert "mlflow.user" not in row
-    columns = runs_table.columns_of_searches([row])
+    columns = runs_table.filled(runs_table.SEARCH_COLUMNS, [row])
     assert columns == ["search", "started", "name", "status", "trials", "score", "test_auc"]
 
 
@@ -146,7 +146,7 @@ def test_the_three_forms(rows: list[dict[str, Any]]) -> None:
     rows[0]["score"] = 1 / 3
     rows[1]["score"] = math.nan
     columns = ["trial", "score", "seconds", "dense.activation", "is_winner"]
-    text = str(runs_table.as_table(rows, columns, title="3 trials", notes=["A note."]))
+    text = str(runs_table.render(rows, columns, "table", title="3 trials", notes=["A note."]))
     assert text.splitlines() == [
         "3 trials",
         "",
@@ -158,20 +158,20 @@ def test_the_three_forms(rows: list[dict[str, Any]]) -> None:
         "",
         "A note.",
     ]
-    parsed = list(csv.DictReader(io.StringIO(runs_table.as_csv(rows, columns))))
+    parsed = list(csv.DictReader(io.StringIO(runs_table.render(rows, columns, "csv"))))
     assert [row["score"] for row in parsed] == [str(1 / 3), "", ""]
     assert parsed[1]["is_winner"] == "true"
-    assert json.loads(runs_table.as_json(rows, columns))[0]["score"] == 1 / 3
-    assert json.loads(runs_table.as_json(rows, columns))[1]["score"] is None
+    assert json.loads(runs_table.render(rows, columns, "json"))[0]["score"] == 1 / 3
+    assert json.loads(runs_table.render(rows, columns, "json"))[1]["score"] is None
 
 
 def test_no_rows_are_a_table_too() -> None:
     assert runs_table.filtered([], "a>1") == runs_table.ordered([], "a") == []
-    assert "0 trials" in str(runs_table.as_table([], ["trial"], title="0 trials"))
-    assert runs_table.as_csv([], ["trial"]) == "trial\n"
+    assert "0 trials" in str(runs_table.render([], ["trial"], "table", title="0 trials"))
+    assert runs_table.render([], ["trial"], "csv") == "trial\n"
 
 
 def test_csv_has_no_formulas_and_its_numbers_stay_numbers() -> None:
     rows = [{"trial": 1, "-note": "=1+1", "score": -0.5, "is_winner": True, "list": [1, -2]}]
-    text = runs_table.as_csv(rows, list(rows[0]))
+    text = runs_table.render(rows, list(rows[0]), "csv")
     assert text == "trial,'-note,score,is_winner,list\n1,'=1+1,-0.5,true,\"[1, -2]\"\n"

@@ -84,11 +84,11 @@ def test_the_next_commands() -> None:
         "What comes next\n"
         "\n"
         "  make ui                                   look at the results in a browser\n"
-        "  pneumonia-predict IMAGE...                get probabilities for image files\n"
+        "  pneumonia predict IMAGE...                get probabilities for image files\n"
         "  pneumonia experiment=outputs/x/best.yaml  train the winner again, to the same score\n"
     )
     given = summary.next_commands("best.yaml", model="models:/m-1")
-    assert "pneumonia-predict IMAGE... model=models:/m-1 " in given
+    assert "pneumonia predict IMAGE... model=models:/m-1 " in given
     assert "predict" not in summary.next_commands("best.yaml", model="")
 
 

@@ -100,11 +100,11 @@ def test_imports_come_from_the_wheel(installed: Installed) -> None:
     assert version in installed.wheel.name
 
 
-@pytest.mark.parametrize("command", ["pneumonia", "pneumonia-predict", "pneumonia-report"])
+@pytest.mark.parametrize("command", ["pneumonia", "pneumonia predict", "pneumonia report"])
 def test_help(command: str, installed: Installed) -> None:
-    ran = installed.run(command, "--help")
+    ran = installed.run(*command.split(), "--help")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert command in ran.stdout
+    assert f"  {command} " in ran.stdout
 
 
 def test_version(installed: Installed) -> None:
@@ -125,6 +125,8 @@ def test_config_is_shown_and_leaves_nothing(installed: Installed) -> None:
         ("pneumonia tuner=", {"tuner=bayesian", "tuner=grid", "tuner=hyperband", "tuner=random"}),
         ("pneumonia tuner=g", {"tuner=grid"}),
         ("pneumonia dense.un", {"dense.units="}),
+        ("pneumonia pre", {"predict"}),
+        ("pneumonia predict thr", {"threshold="}),
     ],
 )
 def test_completion(line: str, expected: set[str], installed: Installed) -> None:

@@ -277,7 +277,7 @@ def test_output_is_the_tables_and_the_commands_that_come_next(ran: Ran) -> None:
         "95 % interval",
         "What comes next",
         "look at the results in a browser",
-        "pneumonia-predict IMAGE",
+        "pneumonia predict IMAGE",
         f"pneumonia experiment={preset}",
     ):
         assert text in ran.stdout

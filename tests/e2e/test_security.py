@@ -220,13 +220,12 @@ def test_the_ui_is_for_this_machine_only(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
-    monkeypatch.setattr(ui, "open_store", lambda settings: None)
-    monkeypatch.setattr(
-        ui, "Store", lambda settings: type("Known", (), {"arrange_view": lambda: "#/"})
-    )
+    monkeypatch.setattr("pneumonia.tracking.settings.open_store", lambda settings: None)
+    store = type("Known", (), {"arrange_view": lambda self: "#/"})
+    monkeypatch.setattr("pneumonia.tracking.mlflow_store.Store", lambda settings: store())
     monkeypatch.setattr(os, "execve", become)
     with pytest.raises(SystemExit):
-        ui.serve_ui(["--port", "5999"])
+        ui.main(["port=5999"])
     assert taken[taken.index("--host") + 1] == "127.0.0.1"
     assert taken.count("--host") == 1
 
@@ -315,11 +314,11 @@ def without_safe_path() -> dict[str, str]:
         (["-m", "pneumonia", "--cfg", "job"], 0),
         (["-m", "pneumonia", "-m", "hydra/sweeper=nothing"], 2),
         (["-P", "-c", "from pneumonia.cli.main import main; raise SystemExit(main())"], 2),
-        (["-m", "pneumonia.cli.predict", "nothing.png"], 2),
-        (["-m", "pneumonia.cli.compare"], 2),
-        (["-m", "pneumonia.cli.report"], 2),
-        (["-m", "pneumonia.cli.export"], 2),
-        (["-m", "pneumonia.cli.ui"], 2),
+        (["-m", "pneumonia", "predict", "nothing.png"], 2),
+        (["-m", "pneumonia", "compare"], 2),
+        (["-m", "pneumonia", "report"], 2),
+        (["-m", "pneumonia", "export"], 2),
+        (["-m", "pneumonia", "ui"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -375,7 +374,7 @@ def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_pa
     assert not trace.exists(), trace.read_text()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pneumonia.cli.ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pneumonia", "ui", f"port={port}"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=without_safe_path(), stderr=subprocess.PIPE, text=True
     ) as served:
@@ -533,5 +532,5 @@ def test_a_fault_or_a_look_at_the_config_shows_no_password(
 
 
 def test_a_command_shows_no_password_that_it_refuses(tmp_path: Path, spawn: Any) -> None:
-    done = spawn("pneumonia.cli.ui", SECRET, folder=tmp_path)
+    done = spawn("pneumonia", "ui", SECRET, folder=tmp_path)
     assert (done.returncode, "hush" in done.stderr) == (2, False)

@@ -1,4 +1,4 @@
-"""A real server on the champion says what `pneumonia-predict` says; what is no image is refused."""
+"""A real server on the champion says what `pneumonia predict` says; what is no image is refused."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_winner_scores_commands_and_data(folder: Path, whole: Page) -> None:
     for text in (
         f"Trial {winner.number} won with val_auc {winner.score:.4f}",
         *RANGES,
-        *("pneumonia-predict IMAGE...", "Brier score", "ECE", "(R² out of bag)"),
+        *("pneumonia predict IMAGE...", "Brier score", "ECE", "(R² out of bag)"),
         *("3 in train and val", f"{400:064x}", "28 by 28 by 1", "No trial failed."),
         *("Test split, at 0.5", "Test split, at 0.62, chosen on val", "c0ffee", "3.15.0"),
         "choice(64, 128, 256)",
@@ -176,9 +176,9 @@ def test_commands_can_be_copied_and_name_this_search(tmp_path: Path) -> None:
     text = Page(report.write(folder, ending=ending)).text
     file = shown(folder / "best.yaml")
     assert f"pneumonia --config-dir 'my conf' experiment='{file}'" in text
-    assert f"pneumonia-predict IMAGE... model='{shown(folder / 'a.keras')}'" in text
+    assert f"pneumonia predict IMAGE... model='{shown(folder / 'a.keras')}'" in text
     text = Page(report.write(folder, ending={**ending, "status": "interrupted"})).text
-    assert "pneumonia-predict" not in text
+    assert "pneumonia predict" not in text
 
 
 def test_an_export_is_told_with_sizes_and_latencies(tmp_path: Path) -> None:

@@ -110,14 +110,14 @@ def run_module(project: Path, module: str, *arguments: str) -> str:
 
 @contextmanager
 def mlflow_ui(project: Path) -> Iterator[str]:
-    """Start `pneumonia-ui` in a folder, on a free port of this machine; yield its link."""
+    """Start `pneumonia ui` in a folder, on a free port of this machine; yield its link."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     log = project / "ui.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pneumonia.cli.ui", "--port", port],
+            [sys.executable, "-m", "pneumonia", "ui", f"port={port}"],
             cwd=project, env=_environment(), stdout=file, stderr=file,
             start_new_session=True,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia.cli.ui import serve_ui
+from pneumonia.cli import ui
 from pneumonia.errors import ConfigError
 from pneumonia.process import process_start
 from pneumonia.storage import offset
@@ -803,7 +803,7 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(
     for use in (make_ready, Runs):
         with pytest.raises(ConfigError, match=r"`tracking\.experiment`.*restore") as caught:
             use(settings)
-    assert serve_ui([]) == 2
+    assert ui.main([]) == 2
     assert capsys.readouterr().err == f"{caught.value}\n"
     # The command that it names works as it is, in a shell, and makes no other store.
     [restore] = re.findall("Run `([^`]*)`", str(caught.value))
@@ -841,7 +841,7 @@ def test_the_ui_says_when_there_is_nothing_to_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert serve_ui([]) == 2
+    assert ui.main([]) == 2
     assert "`pneumonia experiment=demo`" in capsys.readouterr().err
 
 
@@ -850,7 +850,7 @@ def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> Non
     write_search(folder, (0.7,))
     track(folder, settings)
     port = free_port()
-    command = [sys.executable, "-m", "pneumonia.cli.ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pneumonia", "ui", f"port={port}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with Path("ui.log").open("wb") as log:
         process = subprocess.Popen(

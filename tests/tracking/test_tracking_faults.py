@@ -571,7 +571,7 @@ def test_every_command_says_the_same_of_a_store_that_is_none(
         lambda: predict.main(["x.png"]),
         lambda: export.main([]),
         lambda: compare.main([]),
-        lambda: ui.serve_ui([]),
+        lambda: ui.main([]),
     ]
     told = set()
     for command in commands:
@@ -591,7 +591,7 @@ def test_only_a_search_makes_a_store(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.png").touch()
-    assert (predict.main(["x.png"]), export.main([]), compare.main([]), ui.serve_ui([])) == (2,) * 4
+    assert (predict.main(["x.png"]), export.main([]), compare.main([]), ui.main([])) == (2,) * 4
     assert len(set(capsys.readouterr().err.splitlines())) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
