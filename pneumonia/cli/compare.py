@@ -73,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> None:
     from pneumonia.tracking.runs import Runs
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     if options.output is not None and not options.output.parent.is_dir():
         raise ConfigError("output", "a file in an existing folder", str(options.output))
-    runs = Runs(Settings(uri=options.tracking_uri, experiment=options.experiment))
+    runs = Runs(TrackingSettings(uri=options.tracking_uri, experiment=options.experiment))
     if options.export:
         _write(preset(runs, options.export, options.output), options.output)
     elif options.test:

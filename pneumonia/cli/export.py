@@ -114,10 +114,10 @@ def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
     from pneumonia.tracking.model_lookup import find_model
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     paths = decode.find_files(options.names)
-    model = find_model(options.model, Settings(uri=options.tracking_uri))
+    model = find_model(options.model, TrackingSettings(uri=options.tracking_uri))
     classifier = decode.load_model(model.file)
     from pneumonia.models import litert
 

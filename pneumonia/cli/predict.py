@@ -129,7 +129,7 @@ def _run(options: Options) -> int:
     from pneumonia.formatting import printable
     from pneumonia.models import overlays
     from pneumonia.tracking.model_lookup import find_model
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     _quiet_decoders()
     paths = decode.find_files(options.names)
@@ -138,7 +138,7 @@ def _run(options: Options) -> int:
     if options.heatmaps:
         folder = None if options.heatmaps is True else options.heatmaps
         places = overlays.place(paths, folder)
-    model = find_model(options.model, Settings(uri=options.tracking_uri))
+    model = find_model(options.model, TrackingSettings(uri=options.tracking_uri))
     if options.threshold is not None:
         model = replace(model, threshold=options.threshold)
     predictions = _predict(paths, model, options.batch_size, places=places)

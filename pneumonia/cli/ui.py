@@ -16,7 +16,7 @@ from pneumonia.cli.common import run
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.shell import commands
 from pneumonia.tracking.mlflow_store import Store
-from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+from pneumonia.tracking.settings import TrackingSettings, open_store, redact, unreachable
 from pneumonia.tracking.sqlite_store import sqlite_path
 
 _HELP = """\
@@ -43,7 +43,7 @@ def _serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="pneumonia-ui")
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args([*map(without_passwords, arguments)]).port  # or it would show them
-    settings = Settings()
+    settings = TrackingSettings()
     open_store(settings)
     if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
@@ -55,7 +55,7 @@ def _serve(arguments: list[str]) -> int:
     return _become_server(settings, port)
 
 
-def _arrange(settings: Settings) -> str:
+def _arrange(settings: TrackingSettings) -> str:
     """Prepare the view of the runs; return its place."""
     from mlflow.exceptions import MlflowException
 
@@ -75,7 +75,7 @@ def _elsewhere() -> str:
     return f"{ui} PORT={port}" if is_make else f"{prefix}pneumonia-ui --port {port}"
 
 
-def _become_server(settings: Settings, port: int) -> NoReturn:
+def _become_server(settings: TrackingSettings, port: int) -> NoReturn:
     environment = {
         "PYTHONWARNINGS": "ignore",
         **os.environ,

@@ -23,7 +23,7 @@ from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
 from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
-    Settings,
+    TrackingSettings,
     prepare_environment,
     redact,
     unreachable,
@@ -70,7 +70,7 @@ class Store:
         mlflow.exceptions.MlflowException: The store cannot be reached.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrackingSettings) -> None:
         prepare_environment()
         from mlflow import MlflowClient
 
@@ -366,7 +366,7 @@ def check_experiment(experiment: Experiment, uri: str) -> None:
     raise ConfigError("tracking.experiment", expected, str(experiment.name), hint)
 
 
-def make_ready(settings: Settings) -> None:
+def make_ready(settings: TrackingSettings) -> None:
     """Build a store and its experiment where they are missing, and end what dead processes left.
 
     Raises:

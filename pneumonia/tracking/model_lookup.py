@@ -15,7 +15,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import metadata
 from pneumonia.shell import first_search
 from pneumonia.tracking.mlflow_store import MODEL_NAME, SEARCH_ID
-from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+from pneumonia.tracking.settings import TrackingSettings, open_store, redact, unreachable
 from pneumonia.tracking.tracker import fetch_classifier
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class FoundModel:
     search_id: str = ""
 
 
-def find_model(model: str, settings: Settings) -> FoundModel:
+def find_model(model: str, settings: TrackingSettings) -> FoundModel:
     """Find a classifier.
 
     The class names (a JSON list) and the threshold are the tags `class_names` and `threshold` of

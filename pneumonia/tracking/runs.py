@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import first_search
 from pneumonia.tracking.mlflow_store import SEARCH_ID, check_experiment
-from pneumonia.tracking.settings import Settings, open_store, unreachable
+from pneumonia.tracking.settings import TrackingSettings, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,7 +79,7 @@ class Runs:
         ConfigError: There is no such store or experiment.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrackingSettings) -> None:
         self._client: MlflowClient = open_store(settings)
         from mlflow.exceptions import MlflowException
 

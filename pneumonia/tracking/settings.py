@@ -53,7 +53,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TrackingSettings:
     """Where and what to track: the keys of the config group `tracking`.
 
     Args:
@@ -91,7 +91,7 @@ class Settings:
             return None
         return location(Path(self.artifacts).expanduser().resolve())
 
-    def resolved(self) -> Settings:
+    def resolved(self) -> TrackingSettings:
         """Return the same for a process with another folder or environment."""
         return replace(self, uri=self.store_uri, artifacts=self.artifact_location)
 
@@ -235,7 +235,7 @@ def _ask_database(uri: str) -> None:
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def open_store(settings: Settings) -> MlflowClient:
+def open_store(settings: TrackingSettings) -> MlflowClient:
     """Return a client of a store that is there already: MLflow would make an empty one.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
 from pneumonia.tracking.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
-from pneumonia.tracking.settings import Settings
+from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.ui_view import NOTE, note, version_note
 
 EVENT = "pneumonia.event"
@@ -40,7 +40,7 @@ class Waiting:
     epochs: dict[tuple[int, int], list[Point]] = field(default_factory=dict)
 
 
-class Mirror:
+class Sink:
     """Owns how a search appears in MLflow: one run, with one child run per trial.
 
     Applying events that were already applied, wholly or in part, changes nothing, as long as
@@ -57,7 +57,9 @@ class Mirror:
         cursor: What was sent so far; kept up to date here.
     """
 
-    def __init__(self, store: Store, folder: Path, settings: Settings, cursor: Cursor) -> None:
+    def __init__(
+        self, store: Store, folder: Path, settings: TrackingSettings, cursor: Cursor
+    ) -> None:
         self._store = store
         self._folder = folder
         self._settings = settings

@@ -29,7 +29,7 @@ from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import metadata
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import Settings
+from pneumonia.tracking.tracker import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -87,7 +87,9 @@ def test_the_command_is_installed() -> None:
 def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path: Path) -> None:
     write_images(tmp_path)
     if has_store:
-        make_ready(Settings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path)))
+        make_ready(
+            TrackingSettings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path))
+        )
     code = (
         "import sys; from pneumonia.cli.predict import main; status = main(['a.png']); "
         "print(status, [name for name in ('tensorflow', 'keras') if name in sys.modules])"

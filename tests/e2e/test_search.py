@@ -234,7 +234,7 @@ def killed(both: tuple[Ran, Ran]) -> Ran:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables: making one takes two seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    settings = tracker.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
+    settings = tracker.TrackingSettings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
     tracker.check(settings).result()
     return path
 

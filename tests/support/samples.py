@@ -17,9 +17,9 @@ from PIL import Image
 
 from pneumonia.models import backbones, classifier, heads
 from pneumonia.storage.journal import Journal
-from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import Settings, search_run_id
+from pneumonia.tracking.tracker import TrackingSettings, search_run_id
 
 SIZE = 32
 NAMES = ["normal", "pneumonia"]
@@ -34,8 +34,8 @@ class Project:
     run_ids: tuple[str, str]
 
     @property
-    def settings(self) -> Settings:
-        return Settings(
+    def settings(self) -> TrackingSettings:
+        return TrackingSettings(
             uri=f"sqlite:///{self.folder}/mlruns/mlflow.db",
             artifacts=str(self.folder / "mlruns" / "artifacts"),
         )
@@ -76,7 +76,7 @@ def track_search(project: Project, name: str, tags: dict[str, str]) -> str:
         journal.append("trial_ended", **trial, status="COMPLETED", score=0.9, **ended)
         ended = {"reason": None, "artifacts": [], "metrics": {}, "classifier": "trial.keras"}
         journal.append("search_ended", status="completed", winner="0001", **ended)
-    with Follower(folder, project.settings):
+    with Consumer(folder, project.settings):
         pass
     run_id = search_run_id(folder)
     assert run_id is not None
