@@ -32,7 +32,7 @@ Compare searches and trials of the MLflow store.
   pneumonia-compare export=TRIAL        write a trial as a preset, which trains it again
 
 SEARCH, A and B are `last`, the id of a search's run or its beginning, the name of a run that only
-one has, or models:/pneumonia@champion. TRIAL is the id of a trial's run or its beginning,
+one has, or models:/NAME@champion. TRIAL is the id of a trial's run or its beginning,
 SEARCH/NUMBER such as last/7, or a SEARCH for its winner.
 
 Keys:

@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pneumonia.datasets.decode import Classify, Image
     from pneumonia.tracking.model_lookup import FoundModel
 
-CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("litert",)
 OUTPUT = Path("classifier.tflite")
 TOLERANCE = 1e-4
@@ -46,8 +45,8 @@ its classifier on, to 1e-4; generated chest phantoms where none is named. Needs
 `pip install 'ai-edge-litert>=2.1'`.
 
 Keys:
-  model=models:/pneumonia@champion
-                     the classifier, named as for pneumonia-predict
+  model=MODEL        the classifier, named as for pneumonia-predict; the only champion of real
+                     images where none is named
   format=litert      LiteRT (TensorFlow Lite), of built-in operations alone: a raw uint8 image
                      (1, height, width, 1 or 3) of any size to its probability (1, 1)
   output=classifier.tflite
@@ -66,13 +65,13 @@ class Options:
 
     Args:
         names: Files, folders and patterns of images to compare on; none for phantoms.
-        model: Which classifier.
+        model: Which classifier, or None for the only champion.
         output: The file to write.
         tracking_uri: The MLflow store, or None for the usual one.
     """
 
     names: tuple[str, ...]
-    model: str = CHAMPION
+    model: str | None = None
     output: Path = OUTPUT
     tracking_uri: str | None = None
 
@@ -102,8 +101,7 @@ def parse(given: Sequence[str]) -> Options:
     output = Path(values.get("output", OUTPUT)).expanduser()
     if output.suffix != ".tflite" or output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", "a .tflite file in an existing folder", str(output))
-    model = values.get("model", CHAMPION)
-    return Options(tuple(names), model, output, values.get("tracking.uri"))
+    return Options(tuple(names), values.get("model"), output, values.get("tracking.uri"))
 
 
 def _tell(given: list[str]) -> None:
@@ -113,6 +111,7 @@ def _tell(given: list[str]) -> None:
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
+    from pneumonia.formatting import printable
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import TrackingSettings
 
@@ -144,7 +143,8 @@ def _run(options: Options) -> str:
     beside = options.output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
     beside.write_text(text, encoding="utf-8")
-    return _summary(facts, options.output, beside) + _report(model, text)
+    said = f"{model.uri}: {printable(str(model.origin))}.\n"
+    return said + _summary(facts, options.output, beside) + _report(model, text)
 
 
 def _report(model: FoundModel, text: str) -> str:
@@ -152,7 +152,7 @@ def _report(model: FoundModel, text: str) -> str:
     from pneumonia.reporting import report
     from pneumonia.storage import search_record
 
-    folder = report.find_search(model.search_id, _OUTPUTS) if model.search_id else None
+    folder = report.find_search(search, _OUTPUTS) if (search := model.origin.search) else None
     if folder is None:
         return ""
     (folder / search_record.EXPORT).write_text(text, encoding="utf-8")
@@ -203,6 +203,7 @@ def _median_ms(call: Callable[[], object]) -> float:
 def _describe(model: FoundModel, part: Path, output: Path) -> dict[str, Any]:
     return {
         "model": model.uri,
+        "origin": asdict(model.origin),
         "format": FORMATS[0],
         "file": output.name,
         "bytes": part.stat().st_size,

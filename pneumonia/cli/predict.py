@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pneumonia.tracking.model_lookup import FoundModel
 
 UNREADABLE = 1
-CHAMPION = "models:/pneumonia@champion"
 BATCH_SIZE = 32
 
 _KEYS = ("model", "format", "output", "threshold", "heatmaps", "batch_size", "tracking.uri")
@@ -38,10 +37,9 @@ IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP
 with `pip install 'pydicom>=3' 'python-gdcm>=3.0.24'`, DICOM.
 
 Keys:
-  model=models:/pneumonia@champion
-                     the classifier of the search that completed last; or models:/pneumonia/3,
-                     models:/m-..., runs:/..., the id of a search's or a trial's run, or a
-                     .keras file
+  model=MODEL        models:/pneumonia-DATASET@champion, which is taken by itself where there is
+                     one champion of real images; or models:/pneumonia-DATASET/3, models:/m-...,
+                     runs:/..., the id of a search's or a trial's run, or a .keras file
   format=table       table, csv or json; the suffix of output decides where it is not given
   output=FILE        write there instead of printing
   threshold=0.5      strictly above it, an image is positive; the model's own where not given
@@ -53,7 +51,7 @@ Keys:
 Examples:
   pneumonia-predict chest.png
   pneumonia-predict scans/ format=csv output=scans.csv
-  pneumonia-predict 'scans/**/*.jpeg' model=models:/pneumonia/3 threshold=0.3
+  pneumonia-predict 'scans/**/*.jpeg' model=models:/pneumonia-npz/3 threshold=0.3
   pneumonia-predict chest.dcm model=classifier.keras format=json
   pneumonia-predict scans/ heatmaps=maps
 
@@ -68,7 +66,7 @@ class Options:
 
     Args:
         names: Files, folders and patterns.
-        model: Which classifier.
+        model: Which classifier, or None for the only champion.
         format: One of `arguments.FORMATS`.
         output: The file to write, or None to print.
         threshold: From 0 to 1, or None for the model's own.
@@ -78,7 +76,7 @@ class Options:
     """
 
     names: tuple[str, ...]
-    model: str = CHAMPION
+    model: str | None = None
     format: str = "table"
     output: Path | None = None
     threshold: float | None = None
@@ -113,7 +111,7 @@ def parse(arguments: Sequence[str]) -> Options:
     output = Path(given["output"]).expanduser() if "output" in given else None
     return Options(
         names=tuple(names),
-        model=given.get("model", CHAMPION),
+        model=given.get("model"),
         format=output_format(given.get("format"), output),
         output=output,
         threshold=threshold(given.get("threshold")),
@@ -145,6 +143,7 @@ def _run(options: Options) -> int:
     if not predictions:
         terminal.say("None of the files could be read.")
         return UNREADABLE
+    terminal.say(f"{model.uri}: {printable(str(model.origin))}.")
     terminal.say(
         f"{model.uri}: the probability is that of {printable(model.class_names[1])}, decided for "
         f"above {model.threshold:g}. {NOTE}"

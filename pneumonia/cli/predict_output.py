@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ def render(predictions: Sequence[Prediction], model: FoundModel, format: str) ->
         "model": model.uri,
         "class_names": model.class_names,
         "threshold": model.threshold,
+        "origin": asdict(model.origin),
         "note": NOTE,
         "predictions": rows,
     }

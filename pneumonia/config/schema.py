@@ -219,8 +219,9 @@ KEYS: dict[str, Check] = {
     "tracking.experiment": TEXT,
     "tracking.log_models": one_of("all", "best", "none"),
     "tracking.artifacts": ARTIFACTS | NULL,
-    "tracking.registered_model": MODEL_NAME,
+    "tracking.registered_model": MODEL_NAME | NULL,
     "tracking.alias": ALIAS,
+    "tracking.promote": one_of("better", "always", "never"),
     "executor.workers": integer(1),
     "executor.address": TEXT | NULL,
 }

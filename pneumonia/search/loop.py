@@ -352,7 +352,12 @@ class Search:
         return (
             summary.best_table(rows, objective=name, failed=failed),
             scores,
-            *trials.what_next(preset, self.choices, page=self.folder / report.NAME),
+            *trials.what_next(
+                preset,
+                self.choices,
+                page=self.folder / report.NAME,
+                classifier=self.folder / classifier,
+            ),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
 

@@ -22,7 +22,8 @@ from pneumonia.errors import UserError, without_passwords
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event, Place
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.mlflow_store import SEARCH_ID, Store, is_final
+from pneumonia.tracking.mlflow_store import Store, is_final
+from pneumonia.tracking.registry import SEARCH_ID
 from pneumonia.tracking.settings import TrackingSettings, redact
 from pneumonia.tracking.sink import RefusedError, Sink
 from pneumonia.tracking.sqlite_store import sqlite_path

@@ -8,12 +8,14 @@ killed for as long as it needs to close its runs.
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import shell
+from pneumonia import shell, terminal
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.storage import journal, offset
+from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.mlflow_model import CLASSIFIER, DATA
 from pneumonia.tracking.settings import TrackingSettings, prepare_environment, probe, redact
 from pneumonia.tracking.sidecar import CLOSING_SECONDS, current
@@ -110,7 +112,8 @@ class Tracker:
         """Wait until all is sent, but no longer than some seconds.
 
         A search that the journal does not end is marked as killed. A warning says what is left
-        unsent and what will send it. What a process that died has left, another one sends.
+        unsent and what will send it. What a process that died has left, another one sends. Of a
+        search that is complete it tells on standard output whether it made the champion.
 
         Returns:
             Whether all is sent.
@@ -119,7 +122,10 @@ class Tracker:
             sidecar = current()
             sidecar.follow(self._folder, self._settings)
             try:
-                return sidecar.close(self._folder, timeout) == 0
+                left = sidecar.close(self._folder, timeout)
+                if decision := Cursor.read(self._folder / offset.NAME).decision:
+                    terminal.write(f"\n{decision}\n", sys.stdout)
+                return left == 0
             except ChildProcessError as error:
                 if attempt == ATTEMPTS - 1:
                     first = next(journal.read(self._folder), {})
@@ -132,7 +138,7 @@ class Tracker:
 def search_run_id(folder: Path) -> str | None:
     """Return the id of a search's run, or None if the tracking has not sent it yet."""
     path = folder / offset.NAME
-    return offset.Cursor.read(path).run_id if path.exists() else None
+    return Cursor.read(path).run_id if path.exists() else None
 
 
 def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) -> int:
@@ -148,7 +154,7 @@ def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:
     """Return the local path of the `.keras` file of a model in MLflow.
 
     Args:
-        model_uri: Such as `models:/pneumonia@champion`, `models:/pneumonia/3` or `models:/m-...`.
+        model_uri: Such as `models:/NAME@champion`, `models:/NAME/3` or `models:/m-...`.
         settings: Where the store is. Files of a local store are not copied.
 
     Raises:

@@ -282,7 +282,7 @@ def test_all_lands_in_the_folder_whatever_its_name(
     assert_whole(trials=2, epochs=2)
     (search,) = Runs(TrackingSettings()).searches()
     assert Runs(TrackingSettings()).text(search, "config.yaml") == "seed: 1\n"
-    found = fetch_classifier("models:/pneumonia@champion", TrackingSettings())
+    found = fetch_classifier("models:/pneumonia-phantom@champion", TrackingSettings())
     assert found.read_bytes() == CLASSIFIER + b"0002"
     assert found.is_relative_to(project / "mlruns")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -325,7 +325,8 @@ def test_every_command_works_in_a_folder_of_any_name(tmp_path: Path) -> None:
     for command in printed[1:]:
         run(command.replace("IMAGE...", "'an image.png' heatmaps=true"))
     run("pneumonia resume=last")
-    for command in ("compare", "compare last", "export", "report outputs/2*/*"):
+    export = "export model=models:/pneumonia-phantom@champion"
+    for command in ("compare", "compare last", export, "report outputs/2*/*"):
         run(f"pneumonia-{command}")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([project.name, "bin"])
     assert {entry.name for entry in project.iterdir()} == {
@@ -409,7 +410,9 @@ def test_artifacts_belong_to_where_the_project_is_now(
     before = places(old / DB) if old.exists() else set()
     files = sorted(old.rglob("*"))
     monkeypatch.chdir(new)
-    assert find_model("models:/pneumonia@champion", TrackingSettings()).file.is_relative_to(new)
+    assert find_model("models:/pneumonia-phantom@champion", TrackingSettings()).file.is_relative_to(
+        new
+    )
     assert_whole(trials=3, epochs=2)
     track(new / "outputs" / "search", TrackingSettings())  # nothing is sent again
     assert_whole(trials=3, epochs=2)
@@ -428,7 +431,7 @@ def test_a_store_that_was_moved_alone_takes_its_artifacts_along(
 ) -> None:
     (old / "mlruns").rename(old.with_name("elsewhere"))
     settings = TrackingSettings(uri=f"sqlite:///{old.with_name('elsewhere')}/mlflow.db")
-    found = find_model("models:/pneumonia@champion", settings).file
+    found = find_model("models:/pneumonia-phantom@champion", settings).file
     assert found.is_relative_to(old.with_name("elsewhere"))
     assert not (old / "mlruns").exists()
 
@@ -501,4 +504,6 @@ def test_a_store_that_has_its_artifacts_elsewhere_on_purpose_keeps_them_there(
     forget = rows("select artifact_location from experiments", tmp_path / DB)
     track(Path.cwd() / "outputs" / "search", shared)
     assert set(forget) <= set(rows("select artifact_location from experiments", tmp_path / DB))
-    assert fetch_classifier("models:/pneumonia@champion", shared).is_relative_to(tmp_path / "one")
+    assert fetch_classifier("models:/pneumonia-phantom@champion", shared).is_relative_to(
+        tmp_path / "one"
+    )

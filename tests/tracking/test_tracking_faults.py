@@ -234,8 +234,8 @@ DELETIONS: dict[str, Callable[[TrackingSettings], None]] = {
     "all for good": lambda settings: delete_all(settings, for_good=True),
     "experiment for good": delete_experiment_for_good,
     "models": delete_models,
-    "version": lambda settings: client(settings).delete_model_version("pneumonia", "1"),
-    "registered model": lambda settings: client(settings).delete_registered_model("pneumonia"),
+    "version": lambda settings: client(settings).delete_model_version("pneumonia-phantom", "1"),
+    "registered model": lambda one: client(one).delete_registered_model("pneumonia-phantom"),
 }
 
 
@@ -260,7 +260,7 @@ def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
     assert [run.data.metrics["score"] for run in trials] == [0.7, 0.9, 0.95]
     assert {run.info.status for run in trials} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {search.info.run_id}
-    version = client(settings).get_model_version_by_alias("pneumonia", "champion")
+    version = client(settings).get_model_version_by_alias("pneumonia-phantom", "champion")
     assert version.run_id == search.info.run_id
     assert history.is_over(folder)
 
@@ -324,7 +324,7 @@ def answer(code: str, text: str = "no") -> Exception:
     return MlflowException(text, databricks_pb2.ErrorCode.Value(code))
 
 
-REGISTRATION = "registration of the classifier as pneumonia@champion"
+REGISTRATION = "registration of the classifier as pneumonia-phantom"
 NO_REGISTRY = "API request to endpoint /x failed with error code 404 != 200."
 
 
@@ -423,7 +423,7 @@ def test_what_is_registered_late_leaves_the_alias_to_a_later_search(
     track(tmp_path / "b", settings)
     track(tmp_path / "a", settings)
     assert rows("select count(*) from model_versions") == [(2,)]
-    champion = client(settings).get_model_version_by_alias("pneumonia", "champion")
+    champion = client(settings).get_model_version_by_alias("pneumonia-phantom", "champion")
     assert client(settings).get_run(champion.run_id).data.tags["pneumonia.search_id"] == "b"
 
 
