@@ -35,7 +35,7 @@ class Interruption:
     """Owns the signals SIGINT and SIGTERM while it is entered, and what has come of them.
 
     Where the main thread does not come to its end in time after a second signal, the process ends
-    at once; the companion then closes the runs. Outside the main thread, where signals cannot be
+    at once; the sidecar then closes the runs. Outside the main thread, where signals cannot be
     taken, it does nothing.
     """
 

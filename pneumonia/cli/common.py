@@ -17,7 +17,6 @@ from pneumonia.errors import ConfigError, UserError, hide_passwords
 from pneumonia.shell import as_path
 
 UNREAD, USER_ERROR, INTERRUPTED = 1, 2, 130
-CHAMPION = "models:/pneumonia@champion"
 FORMATS = ("table", "csv", "json")
 
 

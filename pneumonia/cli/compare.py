@@ -39,7 +39,7 @@ Compare searches and trials of the MLflow store.
   pneumonia compare export=TRIAL        write a trial as a preset, which trains it again
 
 SEARCH, A and B are `last`, the id of a search's run or its beginning, the name of a run that only
-one has, or models:/pneumonia@champion. TRIAL is the id of a trial's run or its beginning,
+one has, or models:/NAME@champion. TRIAL is the id of a trial's run or its beginning,
 SEARCH/NUMBER such as last/7, or a SEARCH for its winner.
 
 Keys:
@@ -106,10 +106,10 @@ def _run(arguments: list[str]) -> None:
     searches, given = parse(arguments)
     output, kind = common.output_of(given)
     from pneumonia.tracking.runs import Runs
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     experiment = given.get("tracking.experiment", "pneumonia")
-    runs = Runs(Settings(uri=given.get("tracking.uri"), experiment=experiment))
+    runs = Runs(TrackingSettings(uri=given.get("tracking.uri"), experiment=experiment))
     result: Table | str
     if "export" in given:
         result = preset(runs, given["export"], output)

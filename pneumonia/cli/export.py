@@ -13,6 +13,7 @@ import statistics
 import sys
 import timeit
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,8 @@ its classifier on, to 1e-4; generated chest phantoms where none is named. Needs
 `pip install 'ai-edge-litert>=2.1'`.
 
 Keys:
-  model=models:/pneumonia@champion
-                     the classifier, named as for pneumonia predict
+  model=MODEL        the classifier, named as for pneumonia predict; the only champion of real
+                     images where none is named
   format=litert      LiteRT (TensorFlow Lite), of built-in operations alone: a raw uint8 image
                      (1, height, width, 1 or 3) of any size to its probability (1, 1)
   output=classifier.tflite
@@ -69,10 +70,10 @@ def _run(arguments: list[str]) -> None:
         raise ConfigError("output", "a .tflite file in an existing folder", str(output))
     from pneumonia.datasets import decode
     from pneumonia.tracking.model_lookup import find_model
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     paths = decode.find_files(names)
-    model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
+    model = find_model(given.get("model"), TrackingSettings(uri=given.get("tracking.uri")))
     facts = _export(model, paths, output)
     beside = output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
@@ -106,6 +107,7 @@ def _export(model: FoundModel, paths: Sequence[Path], output: Path) -> dict[str,
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
     return {
         "model": model.uri,
+        "origin": asdict(model.origin),
         "format": FORMATS[0],
         "file": output.name,
         "bytes": output.stat().st_size,
@@ -122,7 +124,7 @@ def _report(model: FoundModel, text: str) -> str:
     from pneumonia.storage.search_folder import SearchFolder, find
 
     try:
-        folder = find(model.search_id)
+        folder = find(model.origin.search_id)
     except (FileNotFoundError, UserError):
         return ""
     SearchFolder(folder).export.write_text(text, encoding="utf-8")

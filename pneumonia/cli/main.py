@@ -212,7 +212,7 @@ def _run_job(job: Job) -> None:
     from pneumonia.search import resume
     from pneumonia.tracking import tracker
 
-    settings = tracker.Settings(**job.cfg.tracking)
+    settings = tracker.TrackingSettings(**job.cfg.tracking)
     tracker.prepare()
     if job.is_over:
         print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)

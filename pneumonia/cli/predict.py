@@ -11,7 +11,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,10 +42,9 @@ IMAGE is a file, a folder with all below it, or a quoted pattern: PNG, JPEG, BMP
 with `pip install 'pydicom>=3' 'python-gdcm>=3.0.24'`, DICOM.
 
 Keys:
-  model=models:/pneumonia@champion
-                     the classifier of the search that completed last; or models:/pneumonia/3,
-                     models:/m-..., runs:/..., the id of a search's or a trial's run, or a
-                     .keras file
+  model=MODEL        models:/pneumonia-DATASET@champion, which is taken by itself where there is
+                     one champion of real images; or models:/pneumonia-DATASET/3, models:/m-...,
+                     runs:/..., the id of a search's or a trial's run, or a .keras file
   format=table       table, csv or json; the suffix of output decides where it is not given
   output=FILE        write there instead of printing
   threshold=0.5      strictly above it, an image is positive; the model's own where not given
@@ -57,7 +56,7 @@ Keys:
 Examples:
   pneumonia predict chest.png
   pneumonia predict scans/ format=csv output=scans.csv
-  pneumonia predict 'scans/**/*.jpeg' model=models:/pneumonia/3 threshold=0.3
+  pneumonia predict 'scans/**/*.jpeg' model=models:/pneumonia-npz/3 threshold=0.3
   pneumonia predict chest.dcm model=classifier.keras format=json
   pneumonia predict scans/ heatmaps=maps
 
@@ -83,7 +82,7 @@ def _run(arguments: list[str]) -> int:
     from pneumonia.datasets import decode, image_files
     from pneumonia.models import gradcam
     from pneumonia.tracking.model_lookup import find_model
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
     image_files.quieten()
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what is too large
@@ -94,13 +93,14 @@ def _run(arguments: list[str]) -> int:
     if (maps := given.get("heatmaps", "false")) != "false":
         folder = None if maps == "true" else as_path(maps)
         places = gradcam.place(paths, folder, decode.HEATMAP_SUFFIX)
-    model = find_model(given.get("model", common.CHAMPION), Settings(uri=given.get("tracking.uri")))
+    model = find_model(given.get("model"), TrackingSettings(uri=given.get("tracking.uri")))
     if threshold is not None:
         model = replace(model, threshold=threshold)
     rows = _predict(paths, model, size, places=places)
     if not rows:
         terminal.say("None of the files could be read.")
         return UNREADABLE
+    terminal.say(f"{model.uri}: {printable(str(model.origin))}.")
     terminal.say(
         f"{model.uri}: the probability is that of {printable(model.class_names[1])}, decided for "
         f"above {model.threshold:g}. {NOTE}"
@@ -173,6 +173,7 @@ def render(rows: Sequence[Row], model: FoundModel, kind: str) -> str:
         "model": model.uri,
         "class_names": model.class_names,
         "threshold": model.threshold,
+        "origin": asdict(model.origin),
         "note": NOTE,
         "predictions": [dict(zip(_HEADER, row, strict=True)) for row in rows],
     }

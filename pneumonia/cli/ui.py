@@ -15,7 +15,7 @@ from pneumonia.cli import common
 from pneumonia.errors import UserError
 
 if TYPE_CHECKING:
-    from pneumonia.tracking.settings import Settings
+    from pneumonia.tracking.settings import TrackingSettings
 
 KEYS = ("port",)
 
@@ -40,10 +40,10 @@ def _serve(arguments: list[str]) -> None:
     _, given = common.split(arguments, KEYS, named=None)
     ports = range(1, 2**16)
     port = common.number(given, "port", 5000, expected="a number from 1 to 65535", values=ports)
-    from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+    from pneumonia.tracking.settings import TrackingSettings, open_store, redact, unreachable
     from pneumonia.tracking.sqlite_store import sqlite_path
 
-    settings = Settings()
+    settings = TrackingSettings()
     open_store(settings)
     if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
@@ -73,7 +73,7 @@ def _check_free(port: int) -> None:
         raise UserError(f"Port {port} is taken. Choose another: {command}") from error
 
 
-def _become_server(settings: Settings, port: int) -> NoReturn:
+def _become_server(settings: TrackingSettings, port: int) -> NoReturn:
     environment = {
         "PYTHONWARNINGS": "ignore",
         **os.environ,

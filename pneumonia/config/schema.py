@@ -129,9 +129,10 @@ KEYS: dict[str, Check] = {
     "tracking.experiment": EXPERIMENT,
     "tracking.log_models": one_of("all", "best", "none"),
     "tracking.artifacts": ARTIFACTS | NULL,
-    "tracking.registered_model": MODEL_NAME,
+    "tracking.registered_model": MODEL_NAME | NULL,
     "tracking.alias": ALIAS,
     "executor.workers": COUNT,
+    "tracking.promote": one_of("better", "always", "never"),
     "executor.address": TEXT | NULL,
 }
 """Keys that no plug-in takes."""

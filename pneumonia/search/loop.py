@@ -40,14 +40,14 @@ from pneumonia.search.worker_pool import Crew
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
 from pneumonia.tracking.tensorboard import Logs
-from pneumonia.tracking.tracker import Settings, Tracker
+from pneumonia.tracking.tracker import Tracker, TrackingSettings
 from pneumonia.training import trial
 from pneumonia.training.trial import Result, Task
 
 Config = dict[str, Any]
 
 
-def run(job: Job, journal: Journal, *, settings: Settings) -> None:
+def run(job: Job, journal: Journal, *, settings: TrackingSettings) -> None:
     """Run a search, or one training where nothing is left to search; or go on with one.
 
     Args:
@@ -69,7 +69,7 @@ class Search:
     It must not know how a trial trains, nor where its results are tracked.
     """
 
-    def __init__(self, job: Job, journal: Journal, settings: Settings) -> None:
+    def __init__(self, job: Job, journal: Journal, settings: TrackingSettings) -> None:
         self.cfg, self.folder, self.choices = job.cfg, job.folder, job.choices
         self.objective = _plain(job.cfg.objective)
         tuner = _plain(job.cfg.tuner)
@@ -352,7 +352,12 @@ class Search:
         return (
             summary.best_table(rows, objective=name, failed=failed),
             scores,
-            *trials.what_next(preset, self.choices, page=self.folder / report.NAME),
+            *trials.what_next(
+                preset,
+                self.choices,
+                page=self.folder / report.NAME,
+                classifier=self.folder / classifier,
+            ),
             *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
         )
 

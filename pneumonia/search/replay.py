@@ -21,7 +21,7 @@ from pneumonia.storage import history, offset
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.tracker import Settings, fetch_classifier
+from pneumonia.tracking.tracker import TrackingSettings, fetch_classifier
 from pneumonia.training import trial
 from pneumonia.training.trial import Result
 
@@ -82,7 +82,7 @@ class Fork:
         own: What is known of the new search, of a process before this one.
     """
 
-    def __init__(self, origin: Origin, settings: Settings, own: History) -> None:
+    def __init__(self, origin: Origin, settings: TrackingSettings, own: History) -> None:
         self.origin, self._settings = origin, settings
         self._past = history.read(origin.folder)
         self._finished = {

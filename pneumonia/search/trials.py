@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +108,15 @@ def arguments(config: Config, proposal: Proposal) -> Config:
     return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
 
 
-def what_next(preset: Path, choices: Mapping[str, str], *, page: Path) -> tuple[str, str]:
+def what_next(
+    preset: Path, choices: Mapping[str, str], *, page: Path, classifier: Path
+) -> tuple[str, str]:
     """Return the commands that come after a search, and where its report is."""
     prefix, ui = commands()
     options = presets.options(choices)
-    told = summary.next_commands(shown(preset), prefix=prefix, ui=ui, options=options)
+    # The file: another classifier may be the champion.
+    model = shlex.quote(shown(classifier))
+    told = summary.next_commands(shown(preset), model=model, prefix=prefix, ui=ui, options=options)
     return told, f"The report, for a browser: {shown(page)}\n"
 
 

@@ -46,7 +46,7 @@ class Cursor:
 
     `next` is the number of the first event not yet sent, at byte `offset` of the journal; `crc` is
     the checksum of the event before it. Of those in `refused`, before it, the store has refused a
-    part: the next process tries again.
+    part: the next process tries again. `decision` tells whether the search made the champion.
     """
 
     store: str
@@ -61,6 +61,7 @@ class Cursor:
     is_open: bool = False
     best: str | None = None
     final_model: str | None = None
+    decision: str = ""
     trials: dict[str, TrialRun] = field(default_factory=dict)
     refused: list[int] = field(default_factory=list)
 

@@ -2,7 +2,7 @@
 
 It reads the journal's file and needs nothing of the search itself, so it runs in another process.
 What was sent is noted in `tracking.json` beside the journal; what a killed process or a fallen
-server has left unsent is sent by the next follower of the same folder, and nothing is sent twice.
+server has left unsent is sent by the next consumer of the same folder, and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from pneumonia.errors import UserError, without_passwords
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event, Place
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.mlflow_store import SEARCH_ID, Store, is_final
-from pneumonia.tracking.settings import Settings, redact
-from pneumonia.tracking.sink import Mirror, RefusedError
+from pneumonia.tracking.mlflow_store import Store, is_final
+from pneumonia.tracking.registry import SEARCH_ID
+from pneumonia.tracking.settings import TrackingSettings, redact
+from pneumonia.tracking.sink import RefusedError, Sink
 from pneumonia.tracking.sqlite_store import sqlite_path
 
 BATCH = 500
@@ -37,10 +38,10 @@ REASON_LENGTH = 160
 _log = logging.getLogger(__name__)
 
 
-class Follower:
+class Consumer:
     """Owns the thread that sends the journal of one search to MLflow.
 
-    It must not write to the journal. Of several followers of one folder, in any processes, one
+    It must not write to the journal. Of several consumers of one folder, in any processes, one
     works at a time and the next goes on where it ended.
 
     Args:
@@ -50,7 +51,7 @@ class Follower:
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, warn: Callable[[str], None] = _log.warning
+        self, folder: Path, settings: TrackingSettings, warn: Callable[[str], None] = _log.warning
     ) -> None:
         self._folder = folder
         self._settings = settings
@@ -63,12 +64,12 @@ class Follower:
         self._batch = BATCH
         self._attempts = 0
         self._warned: set[str] = set()
-        self._mirror: Mirror | None = None
+        self._sink: Sink | None = None
         self._deadline = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
-    def __enter__(self) -> Follower:
+    def __enter__(self) -> Consumer:
         self.start()
         return self
 
@@ -125,7 +126,7 @@ class Follower:
             os.close(folder)
 
     def _resume(self) -> None:
-        """Find where the follower before this one ended."""
+        """Find where the consumer before this one ended."""
         self._cursor = Cursor.load(self._path, self._identity)
         places = [Place(), *(place for _, place in journal.walk(self._folder))]
         has_lost_its_end = self._cursor.place not in places
@@ -134,7 +135,7 @@ class Follower:
             self._warn("lost", text)
         if has_lost_its_end or self._cursor.refused:
             self._begin_anew()
-        # An earlier follower may have sent what is there already without noting it.
+        # An earlier consumer may have sent what is there already without noting it.
         self._doubtful_until = len(places) - 1
 
     def _stop(self, error: UserError) -> None:
@@ -168,7 +169,7 @@ class Follower:
             except UserError:
                 raise
             except Exception as error:  # the thread outlives whatever a store does
-                if self._mirror is not None and is_final(error):
+                if self._sink is not None and is_final(error):
                     if self._single_out(error):
                         return
                 else:
@@ -179,8 +180,8 @@ class Follower:
 
     def _start_over(self) -> None:
         """Go on from what is noted on the disk, as another process would, with a new connection."""
-        if self._mirror is not None:
-            self._mirror = None
+        if self._sink is not None:
+            self._sink = None
             self._cursor = Cursor.load(self._path, self._identity)
 
     def _now(self) -> int:
@@ -188,12 +189,12 @@ class Follower:
         told = max((int(event["time"]) for event in journal.read(self._folder)), default=0)
         return max(told, time.time_ns() // 1_000_000)
 
-    def _connect(self) -> Mirror:
-        if self._mirror is None:
+    def _connect(self) -> Sink:
+        if self._sink is None:
             store = Store(self._settings)
             self._make_whole(store)
-            self._mirror = Mirror(store, self._folder, self._settings, self._cursor)
-        return self._mirror
+            self._sink = Sink(store, self._folder, self._settings, self._cursor)
+        return self._sink
 
     def _make_whole(self, store: Store) -> None:
         """Restore the runs of this search that were deleted; send anew what is gone for good."""
@@ -216,14 +217,14 @@ class Follower:
 
     def _send_batch(self) -> bool:
         """Send the events that wait, at most a batch; return whether there were any."""
-        mirror = self._connect()
+        sink = self._connect()
         events, place = _read(self._folder, self._cursor.place, self._batch)
         if not events:
             return False
         look_up = self._cursor.next < self._doubtful_until
         self._doubtful_until = max(self._doubtful_until, place.number)
         self._sending = place
-        mirror.apply(events, look_up=look_up)
+        sink.apply(events, look_up=look_up)
         self._advance()
         return True
 

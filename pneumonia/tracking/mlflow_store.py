@@ -21,27 +21,32 @@ from pneumonia.process import process_start
 from pneumonia.shell import command
 from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
+from pneumonia.tracking.registry import MISSING, Decision, decide
 from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
-    Settings,
+    TrackingSettings,
     prepare_environment,
     redact,
     unreachable,
     within,
 )
-from pneumonia.tracking.sqlite_store import ensure_sqlite, local_path, move_artifacts, sqlite_path
+from pneumonia.tracking.sqlite_store import (
+    ensure_sqlite,
+    local_path,
+    locked,
+    move_artifacts,
+    sqlite_path,
+)
 from pneumonia.tracking.ui_view import KIND, MODEL_NOTE, arrange
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, LoggedModel
 
-SEARCH_ID = "pneumonia.search_id"
 HOST, PID, STARTED = "pneumonia.host", "pneumonia.pid", "pneumonia.process_start"
 MODEL_NAME = "classifier"
 # MLflow's own limits; older servers only refuse what is longer, they do not cut it.
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
-_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class Store:
         mlflow.exceptions.MlflowException: The store cannot be reached.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrackingSettings) -> None:
         prepare_environment()
         from mlflow import MlflowClient
 
@@ -122,7 +127,7 @@ class Store:
         try:
             self._client.get_logged_model(model_id)
         except MlflowException as error:
-            if error.error_code in _MISSING:
+            if error.error_code in MISSING:
                 return False
             raise
         return True
@@ -251,14 +256,27 @@ class Store:
         self._client.delete_logged_model(model_id)
 
     def register(
-        self, model_id: str, run_id: str, *, description: str, tags: Mapping[str, Any], time: int
-    ) -> str:
-        """Register a model as a new version that takes the alias; return the version.
+        self,
+        name: str,
+        model_id: str,
+        run_id: str,
+        *,
+        description: str,
+        tags: Mapping[str, Any],
+        completion: int,
+    ) -> Decision:
+        """Register a model as a new version, and decide whether it is the champion.
 
-        A run registers a model once: its version is looked up first. One that is sent late leaves
-        the alias to a run that ended after `time`.
+        A run registers a model once: its version is looked up first.
+
+        Args:
+            name: Under which it is registered.
+            model_id: The model.
+            run_id: The run of its search.
+            description: Of the version.
+            tags: Of the version.
+            completion: How often the search had been completed before.
         """
-        name = self._settings.registered_model
         self._ensure_registered_model(name)
         found = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
         # Not `models:/<id>`: MLflow would look that up in the global tracking URI.
@@ -269,21 +287,11 @@ class Store:
             version = self._client.create_model_version(
                 name, source, run_id, texts, None, description, 0, model_id
             )
-        if self._alias_since(name) <= time:
-            self._client.set_registered_model_alias(name, self._settings.alias, version.version)
-        return str(version.version)
-
-    def _alias_since(self, name: str) -> int:
-        """Return when the run ended whose version has the alias, in milliseconds since 1970."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            version = self._client.get_model_version_by_alias(name, self._settings.alias)
-            return int(self._client.get_run(version.run_id).info.end_time or 0)
-        except MlflowException as error:
-            if error.error_code in _MISSING:
-                return 0
-            raise
+        alias, promote = self._settings.alias, self._settings.promote
+        with locked(self._uri):
+            return decide(
+                self._client, version, alias=alias, promote=promote, completion=completion
+            )
 
     def arrange_view(self) -> str:
         """Prepare the runs table of MLflow's UI; return its place there."""
@@ -366,7 +374,7 @@ def check_experiment(experiment: Experiment, uri: str) -> None:
     raise ConfigError("tracking.experiment", expected, str(experiment.name), hint)
 
 
-def make_ready(settings: Settings) -> None:
+def make_ready(settings: TrackingSettings) -> None:
     """Build a store and its experiment where they are missing, and end what dead processes left.
 
     Raises:

@@ -6,29 +6,85 @@ import difflib
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import classifier_file
-from pneumonia.shell import as_path, first_search
-from pneumonia.tracking.mlflow_store import MODEL_NAME, SEARCH_ID
-from pneumonia.tracking.settings import Settings, open_store, redact, unreachable
+from pneumonia.shell import as_path, command, first_search
+from pneumonia.storage import journal
+from pneumonia.tracking.mlflow_store import MODEL_NAME
+from pneumonia.tracking.registry import (
+    MISSING,
+    SEARCH_ID,
+    champions,
+    find_version,
+    is_generated,
+    origin_tags,
+    uri,
+)
+from pneumonia.tracking.settings import CHAMPION, TrackingSettings, open_store, redact, unreachable
 from pneumonia.tracking.tracker import fetch_classifier
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CLASS_NAMES, THRESHOLD = "class_names", "threshold"
 
 _EXPECTED = "a model: an MLflow URI, the id of a run, or a .keras file"
-_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+|latest)")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 _RUN = re.compile(rf"(runs:/)?(?P<id>[0-9a-f]{{32}})(/({MODEL_NAME})?)?")
-_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a classifier came about, as far as that is known; as a text, half a sentence.
+
+    Attributes:
+        dataset: The option of the config group.
+        is_generated: Whether its images were generated phantoms.
+        objective: The name of the score.
+        score: Of the trial, on val.
+        search: The id of the search.
+        date: When the search registered it or began it, as `2026-11-27`.
+    """
+
+    dataset: str = ""
+    is_generated: bool = False
+    objective: str = ""
+    score: float | None = None
+    search: str = ""
+    date: str = ""
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Origin:
+        """Return what the tags of a version, a model or a run tell."""
+        score = _parse(tags.get("score"), None)
+        is_number = isinstance(score, (int, float)) and math.isfinite(score)
+        seconds = int(tags.get("time") or 0) / 1000
+        return cls(
+            tags.get("dataset", ""),
+            is_generated(tags),
+            tags.get("objective", ""),
+            float(score) if is_number else None,  # type: ignore[arg-type]
+            tags.get(SEARCH_ID, ""),
+            time.strftime("%Y-%m-%d", time.localtime(seconds)) if seconds else "",
+        )
+
+    def __str__(self) -> str:
+        on = "generated phantoms" if self.is_generated else self.dataset
+        parts = (
+            f"trained on {on}" if on else "not known what it was trained on",
+            "" if self.score is None else f"{self.objective or 'score'} {self.score:.4f}",
+            f"search {self.search}" if self.search else "",
+            self.date,
+        )
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +96,17 @@ class FoundModel:
         file: The `.keras` file.
         class_names: Negative, positive.
         threshold: Strictly above it, an image is positive.
-        search_id: The search that made it, where the store tells.
+        origin: How it came about.
     """
 
     uri: str
     file: Path
     class_names: tuple[str, str] = ("negative", "positive")
     threshold: float = 0.5
-    search_id: str = ""
+    origin: Origin = Origin()
 
 
-def find_model(model: str, settings: Settings) -> FoundModel:
+def find_model(model: str | None, settings: TrackingSettings) -> FoundModel:
     """Find a classifier.
 
     The class names (a JSON list) and the threshold are the tags `class_names` and `threshold` of
@@ -59,52 +115,75 @@ def find_model(model: str, settings: Settings) -> FoundModel:
 
     Args:
         model: A model's URI in MLflow, the id of a search's or a trial's run, or a `.keras` file.
+            None: the only champion that was not trained on phantoms.
         settings: Where the store is.
 
     Raises:
         ConfigError: There is no such model, or no store.
         UserError: The tags are not what they should be.
     """
-    if model.endswith(".keras") and ":/" not in model:
+    if model is not None and model.endswith(".keras") and ":/" not in model:
         file = as_path(model)
         if not file.is_file():
             raise ConfigError("model", _EXPECTED, model, f"There is no file {file}")
-        return FoundModel(model, file, *_facts(model, _stated(file)))
+        origin = Origin.of(_tags_beside(file))
+        return FoundModel(model, file, *_facts(model, _stated(file)), origin=origin)
     client = open_store(settings)
     from mlflow.exceptions import MlflowException
 
-    uri = settings.store_uri
     try:
-        found, tags = _resolve(client, model)
+        if model is None:
+            found, tags = _of_version(client, _champion(client))
+        else:
+            found, tags = _resolve(client, model)
     except MlflowException as error:
-        if error.error_code not in _MISSING:
-            raise unreachable(uri, error) from error
-        raise ConfigError("model", _EXPECTED, model, _advice(client, model)) from error
+        if error.error_code not in MISSING:
+            raise unreachable(settings.store_uri, error) from error
+        raise ConfigError("model", _EXPECTED, model, _advice(client, str(model))) from error
     file = fetch_classifier(found, settings)
     if not file.is_file():
         raise ConfigError("model", _EXPECTED, model, "That is no classifier of this program")
-    facts = _facts(found, _stated(file) | tags)
-    return FoundModel(found, file, *facts, search_id=tags.get(SEARCH_ID, ""))
+    return FoundModel(found, file, *_facts(found, _stated(file) | tags), origin=Origin.of(tags))
+
+
+def _champion(client: MlflowClient) -> ModelVersion:
+    """Return the champion to take where none is named.
+
+    Raises:
+        ConfigError: There is none but of phantoms, or more than one.
+    """
+    found = champions(client)
+    real = [one for one in found if not is_generated(one.tags)]
+    if len(real) == 1:
+        return real[0]
+    named = [f"model=models:/{one.name}@{CHAMPION}" for one in found]
+    if not found:
+        raise ConfigError("model", _EXPECTED, None, _advice(client, CHAMPION))
+    if real:
+        listed = "; ".join(
+            f"`{name}`, {Origin.of(one.tags)}" for name, one in zip(named, found, strict=True)
+        )
+        raise ConfigError("model", "one of several champions", None, f"There is {listed}")
+    what = "The only champion was" if len(found) == 1 else "All champions were"
+    hint = f"{what} trained on generated phantoms. To take it all the same: `{named[0]}`"
+    raise ConfigError("model", "a champion of real images, or one that is named", None, hint)
 
 
 def _resolve(client: MlflowClient, model: str) -> tuple[str, dict[str, str]]:
     """Return a URI that cannot change its meaning, and the tags of all it belongs to."""
-    if match := _ALIAS.fullmatch(model):
-        version = client.get_model_version_by_alias(match["name"], match["alias"])
-    elif match := _VERSION.fullmatch(model):
-        number = match["version"]
-        if number == "latest":
-            number = _latest(client, match["name"])
-        version = client.get_model_version(match["name"], number)
-    elif match := _LOGGED.fullmatch(model):
+    if version := find_version(client, model):
+        return _of_version(client, version)
+    if match := _LOGGED.fullmatch(model):
         logged = client.get_logged_model(match["id"])
         return model, _run_tags(client, logged.source_run_id) | dict(logged.tags)
-    elif match := _RUN.fullmatch(model):
+    if match := _RUN.fullmatch(model):
         return _model_of_run(client, match["id"], model)
-    else:
-        return model, {}
-    tags = _run_tags(client, version.run_id) | dict(version.tags)
-    return f"models:/{version.name}/{version.version}", tags
+    return model, {}
+
+
+def _of_version(client: MlflowClient, version: ModelVersion) -> tuple[str, dict[str, str]]:
+    tags = _run_tags(client, version.run_id) | {"time": str(version.creation_timestamp)}
+    return uri(version), tags | dict(version.tags)
 
 
 def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, dict[str, str]]:
@@ -116,7 +195,7 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
         try:
             models.append(client.get_logged_model(row.model_id))
         except MlflowException as error:
-            if error.error_code not in _MISSING:  # missing: a later one has taken its place
+            if error.error_code not in MISSING:  # missing: a later one has taken its place
                 raise
     if not models:
         hint = "That run has kept no classifier (`tracking.log_models`)"
@@ -126,23 +205,39 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
 
 
 def _run_tags(client: MlflowClient, run_id: str | None) -> dict[str, str]:
-    """Return the tags of a run over those of its parent; none where the run is gone."""
+    """Return the tags of a run over those of its parent, with its score; none where it is gone."""
     from mlflow.exceptions import MlflowException
 
     if not run_id:
         return {}
     try:
-        tags = dict(client.get_run(run_id).data.tags)
+        run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _MISSING:
+        if error.error_code not in MISSING:
             raise
         return {}
-    return _run_tags(client, tags.get("mlflow.parentRunId")) | tags
+    tags = _run_tags(client, run.data.tags.get("mlflow.parentRunId")) | dict(run.data.tags)
+    objective = run.data.params.get("objective.name", "")  # a search has it, a trial a score
+    score = run.data.metrics.get("score", run.data.metrics.get(objective))
+    named = {"objective": objective} if objective else {}
+    return {**tags, **named, "time": str(run.info.start_time), "score": json.dumps(score)}
 
 
-def _latest(client: MlflowClient, name: str) -> str:
-    numbers = [int(row.version) for row in client.search_model_versions(f"name = '{name}'")]
-    return str(max(numbers, default=1))
+def _tags_beside(file: Path) -> dict[str, str]:
+    """Return what the journal of a classifier's search, if it lies there, tells, as tags would."""
+    file = file.resolve()
+    tags: dict[str, str] = {}
+    folder = next((one for one in file.parents[:2] if (one / journal.NAME).exists()), None)
+    with suppress(UserError):  # a journal that is damaged
+        for event in journal.read(folder) if folder else ():
+            if event["kind"] == "search_started":
+                tags = {**event["tags"], **origin_tags(event), SEARCH_ID: event["search_id"]}
+                tags["objective"] = event["params"].get("objective.name", "")
+                tags["time"] = str(event["time"])
+            elif event.get("classifier") == file.relative_to(folder or "/").as_posix():
+                score = event.get("score", event["metrics"].get(tags.get("objective")))
+                tags["score"] = json.dumps(score)
+    return tags
 
 
 def _advice(client: MlflowClient, model: str) -> str:
@@ -158,8 +253,11 @@ def _advice(client: MlflowClient, model: str) -> str:
             f"There is no champion yet in {store}: a search that completes makes one, such as "
             f"`{first_search()}`"
         )
-    near = difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3]
-    return f"It is not in {store}. There is {', '.join(near)}"
+    near = ", ".join(difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3])
+    if model == CHAMPION:
+        how = command("pneumonia", "promote", "last")
+        return f"No model in {store} is the champion. `{how}` makes one; or name one: {near}"
+    return f"It is not in {store}. There is {near}"
 
 
 def _stated(file: Path) -> dict[str, str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import first_search
-from pneumonia.tracking.mlflow_store import SEARCH_ID, check_experiment
-from pneumonia.tracking.settings import Settings, open_store, unreachable
+from pneumonia.tracking.mlflow_store import check_experiment
+from pneumonia.tracking.registry import REGISTERED, SEARCH_ID, find_version
+from pneumonia.tracking.settings import TrackingSettings, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
 _PAGE = 1000
 _SHORTEST = 4  # of the beginning of an id
 _HEX = re.compile(r"[0-9a-f]+")
-_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _EXPECTED = (
     "`last`, the id of a search's run or its beginning, a name that one search has, or a "
-    "registered model such as models:/pneumonia@champion"
+    "registered model such as models:/NAME@champion"
 )
 
 
@@ -79,7 +79,7 @@ class Runs:
         ConfigError: There is no such store or experiment.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrackingSettings) -> None:
         self._client: MlflowClient = open_store(settings)
         from mlflow.exceptions import MlflowException
 
@@ -111,8 +111,9 @@ class Runs:
             ConfigError: There is none, or more than one.
         """
         every = self.searches()
-        if match := _MODEL.fullmatch(name):
-            found = [run for run in every if run.run_id == self._run_of(match, key, name)]
+        if REGISTERED.fullmatch(name):
+            run_id = self._run_of(key, name)
+            found = [run for run in every if run.run_id == run_id]
         elif name == "last":
             found = every[:1]
         else:
@@ -133,7 +134,7 @@ class Runs:
         """
         prefix, slash, number = name.rpartition("/")
         is_model = name.startswith("models:/") and not number.isdigit()
-        if slash and not is_model and not _MODEL.fullmatch(name):
+        if slash and not is_model and not REGISTERED.fullmatch(name):
             search = self.search(prefix, key=key)
             found = [run for run in self.trials([search]) if str(run.number) == number]
             expected = f"the number of a trial of {search.name}"
@@ -200,18 +201,14 @@ class Runs:
         """Return the trials whose run's id begins so."""
         return [run for run in self._search("tags.kind = 'trial'") if _begins(run, beginning)]
 
-    def _run_of(self, match: re.Match[str], key: str, name: str) -> str | None:
+    def _run_of(self, key: str, name: str) -> str | None:
         from mlflow.exceptions import MlflowException
 
         try:
-            if alias := match["alias"]:
-                version = self._client.get_model_version_by_alias(match["name"], alias)
-            else:
-                version = self._client.get_model_version(match["name"], match["version"])
+            version = find_version(self._client, name)
         except MlflowException as error:
             raise ConfigError(key, _EXPECTED, name, "There is no such model") from error
-        run_id: str | None = version.run_id
-        return run_id
+        return version.run_id if version else None
 
     def _find_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

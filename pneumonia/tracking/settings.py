@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FOLDER = "mlruns"
+CHAMPION = "champion"
 PROBE_SECONDS = 5.0
 CONTACT_SECONDS = 10.0
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -53,7 +54,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TrackingSettings:
     """Where and what to track: the keys of the config group `tracking`.
 
     Args:
@@ -63,17 +64,19 @@ class Settings:
             server, which has its own place for them. None: the store decides.
         experiment: Name of the experiment.
         log_models: Whose trials' classifiers to keep. The search's final one is always kept.
-        registered_model: Name under which final classifiers are registered.
-        alias: Given to the version of the search that completed last. Not to the best one: the
-            scores of searches on different data do not compare.
+        registered_model: Name under which final classifiers are registered. None: by the dataset.
+        alias: Of the champion among them.
+        promote: When a search's final classifier takes the alias: if it is `better` than the
+            champion on the same val split, `always` or `never`.
     """
 
     uri: str | None = None
     artifacts: str | None = f"{FOLDER}/artifacts"
     experiment: str = "pneumonia"
     log_models: Literal["all", "best", "none"] = "all"
-    registered_model: str = "pneumonia"
-    alias: str = "champion"
+    registered_model: str | None = None
+    alias: str = CHAMPION
+    promote: Literal["better", "always", "never"] = "better"
 
     @property
     def store_uri(self) -> str:
@@ -91,9 +94,16 @@ class Settings:
             return None
         return location(Path(self.artifacts).expanduser().resolve())
 
-    def resolved(self) -> Settings:
+    def resolved(self) -> TrackingSettings:
         """Return the same for a process with another folder or environment."""
         return replace(self, uri=self.store_uri, artifacts=self.artifact_location)
+
+    def elsewhere(self) -> list[str]:
+        """Return what a command has to be given to find the same champion."""
+        usual = TrackingSettings()
+        uri, alias = self.store_uri, self.alias
+        given = [] if uri == usual.store_uri else [f"tracking.uri={redact(uri)}"]
+        return given if alias == usual.alias else [*given, f"tracking.alias={alias}"]
 
 
 def redact(uri: str) -> str:
@@ -235,7 +245,7 @@ def _ask_database(uri: str) -> None:
     create_engine(uri, poolclass=NullPool).connect().close()
 
 
-def open_store(settings: Settings) -> MlflowClient:
+def open_store(settings: TrackingSettings) -> MlflowClient:
     """Return a client of a store that is there already: MLflow would make an empty one.
 
     Raises:

@@ -23,9 +23,9 @@ from typing import Any, TextIO
 
 from pneumonia import startup
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.settings import Settings, prepare_environment
+from pneumonia.tracking.settings import TrackingSettings, prepare_environment
 
 CLOSING_SECONDS = 30.0
 NICENESS = 15
@@ -37,18 +37,18 @@ serve()
 """
 
 _log = logging.getLogger(__name__)
-_current: Companion | None = None
+_current: Sidecar | None = None
 
 
-def current() -> Companion:
-    """Return the companion of this process; start one if there is none alive."""
+def current() -> Sidecar:
+    """Return the sidecar of this process; start one if there is none alive."""
     global _current
     if _current is None or not _current.is_alive:
-        _current = Companion()
+        _current = Sidecar()
     return _current
 
 
-class Companion:
+class Sidecar:
     """Owns the other process, and what it was asked to do.
 
     It serves the searches of this process one after the other, so that MLflow is imported once.
@@ -70,7 +70,7 @@ class Companion:
         self._followed: set[Path] = set()
         self._count = 0
         self._has_ended, self._last = False, ""
-        threading.Thread(target=self._listen, name="companion", daemon=True).start()
+        threading.Thread(target=self._listen, name="sidecar", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -82,11 +82,11 @@ class Companion:
         """Whether the process still takes requests."""
         return self._process.poll() is None
 
-    def check(self, settings: Settings) -> Future[None]:
+    def check(self, settings: TrackingSettings) -> Future[None]:
         """Have a store made ready for a search; a `ConfigError` is in the answer."""
         return self._ask("check", settings=asdict(settings.resolved()))
 
-    def follow(self, folder: Path, settings: Settings) -> None:
+    def follow(self, folder: Path, settings: TrackingSettings) -> None:
         """Have a journal followed, unless it is already."""
         folder = folder.resolve()
         if folder not in self._followed:
@@ -169,12 +169,12 @@ def serve() -> None:
 
 
 class _Desk:
-    """Owns the followers in this process, and answers requests."""
+    """Owns the consumers in this process, and answers requests."""
 
     def __init__(self, answers: TextIO) -> None:
         self._answers = answers
         self._lock = threading.Lock()
-        self._followers: dict[str, Follower] = {}
+        self._consumers: dict[str, Consumer] = {}
 
     def take(self, line: str) -> None:
         number, request, fields = json.loads(line)
@@ -186,19 +186,19 @@ class _Desk:
             self._send("done", number, found)
 
     def close_all(self) -> None:
-        for folder in list(self._followers):
+        for folder in list(self._consumers):
             self._close(folder, CLOSING_SECONDS)
 
     def _check(self, settings: dict[str, Any]) -> None:
-        make_ready(Settings(**settings))
+        make_ready(TrackingSettings(**settings))
 
     def _follow(self, folder: str, settings: dict[str, Any]) -> None:
-        follower = Follower(Path(folder), Settings(**settings), self._warn)
-        self._followers[folder] = follower
-        follower.start()
+        consumer = Consumer(Path(folder), TrackingSettings(**settings), self._warn)
+        self._consumers[folder] = consumer
+        consumer.start()
 
     def _close(self, folder: str, timeout: float) -> int:
-        return self._followers.pop(folder).close(timeout)
+        return self._consumers.pop(folder).close(timeout)
 
     def _warn(self, text: str) -> None:
         self._send("warning", text)

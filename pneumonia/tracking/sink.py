@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pneumonia.shell import command
+from pneumonia.storage import journal
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
-from pneumonia.tracking.mlflow_store import SEARCH_ID, Point, Store, is_final, is_unwanted
-from pneumonia.tracking.settings import Settings
+from pneumonia.tracking import registry
+from pneumonia.tracking.mlflow_store import Point, Store, is_final, is_unwanted
+from pneumonia.tracking.registry import SEARCH_ID
+from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.ui_view import NOTE, note, version_note
 
 EVENT = "pneumonia.event"
@@ -40,7 +44,7 @@ class Waiting:
     epochs: dict[tuple[int, int], list[Point]] = field(default_factory=dict)
 
 
-class Mirror:
+class Sink:
     """Owns how a search appears in MLflow: one run, with one child run per trial.
 
     Applying events that were already applied, wholly or in part, changes nothing, as long as
@@ -57,7 +61,9 @@ class Mirror:
         cursor: What was sent so far; kept up to date here.
     """
 
-    def __init__(self, store: Store, folder: Path, settings: Settings, cursor: Cursor) -> None:
+    def __init__(
+        self, store: Store, folder: Path, settings: TrackingSettings, cursor: Cursor
+    ) -> None:
         self._store = store
         self._folder = folder
         self._settings = settings
@@ -114,7 +120,7 @@ class Mirror:
         cursor.direction = event.get("direction", "max")
         cursor.dataset = str(given.get("dataset", ""))
         key = {"kind": "search", SEARCH_ID: cursor.search_id}
-        tags = {**given, **key, "status": "running"}
+        tags = {**given, **registry.origin_tags(event), **key, "status": "running"}
         if commit := given.get("git_commit"):
             tags["mlflow.source.git.commit"] = commit
         is_new = cursor.run_id is None
@@ -249,6 +255,7 @@ class Mirror:
     def _end_search(self, event: Event) -> None:
         cursor, status = self._cursor, event["status"]
         run_id, time = str(cursor.run_id), event["time"]
+        cursor.decision = ""
         self._flush_all(is_over=status == "completed")
         self._kill_trials(time)
         self._log_files(event)
@@ -266,10 +273,10 @@ class Mirror:
         self._store.end_run(run_id, RUN_STATUS[status], time=time)
         cursor.is_open = False
         if model_id and status == "completed":
-            name = f"{self._settings.registered_model}@{self._settings.alias}"
+            name = self._settings.registered_model or registry.model_name(cursor.dataset)
             self._part(
                 f"the registration of the classifier as {name}",
-                lambda: self._register(model_id, event),
+                lambda: self._register(name, model_id, event),
                 is_refusal=is_unwanted,
             )
             for row in cursor.trials.values():
@@ -317,21 +324,28 @@ class Mirror:
             self._store.delete_model(previous)
         return model_id
 
-    def _register(self, model_id: str, event: Event) -> None:
-        cursor = self._cursor
+    def _register(self, name: str, model_id: str, event: Event) -> None:
+        """Register what the search ended with, and note what was decided of the champion."""
+        cursor, run_id = self._cursor, str(self._cursor.run_id)
         facts = {
             SEARCH_ID: cursor.search_id,
             "search_run_id": cursor.run_id,
             "dataset": cursor.dataset,
             "winner": event.get("winner"),
             **event.get("metrics", {}),
+            **registry.comparison_tags(next(journal.read(self._folder)), event),
         }
-        run_id, files = str(cursor.run_id), event.get("artifacts", [])
-        about = note(event.get("description") or "", run_id, files)
-        description = version_note(cursor.name, self._store.experiment_id, run_id, about)
-        self._store.register(
-            model_id, run_id, description=description, tags=_present(facts), time=event["time"]
+        about = note(event.get("description") or "", run_id, event.get("artifacts", []))
+        decision = self._store.register(
+            name,
+            model_id,
+            run_id,
+            description=version_note(cursor.name, self._store.experiment_id, run_id, about),
+            tags=_present(facts),
+            completion=int(event.get("extension", 0)),
         )
+        how = command("pneumonia", "promote", cursor.search_id, *self._settings.elsewhere())
+        cursor.decision = decision.text + ("" if decision.takes else f" To promote it: `{how}`")
 
     def _open_run(
         self, name: str, key: Mapping[str, str], tags: Mapping[str, Any], time: int

@@ -110,7 +110,7 @@ def ensure_sqlite(uri: str) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_suffix(".lock")), _explained(path), closing(_connect(path)) as store:
+    with locked(uri), _explained(path), closing(_connect(path)) as store:
         # Fails at once on what is no database: MLflow would try it for minutes.
         store.execute("pragma schema_version").fetchone()
         _bring_up_to_date(store, path)
@@ -162,8 +162,13 @@ def _whole(store: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+def locked(uri: str) -> Iterator[None]:
+    """Keep other processes of this program from a SQLite store; of another store nothing can."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    with path.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,27 +1,29 @@
 """The tracking of searches: another process mirrors their journals to MLflow.
 
 The search never waits for MLflow and does not know it: its journal is all the two share. In a
-process of its own, the mirror takes no time from the training, and it outlives a search that is
+process of its own, the sink takes no time from the training, and it outlives a search that is
 killed for as long as it needs to close its runs.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 
-from pneumonia import shell
+from pneumonia import shell, terminal
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.storage import journal, offset
+from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.mlflow_model import CLASSIFIER, DATA
-from pneumonia.tracking.settings import Settings, prepare_environment, probe, redact
+from pneumonia.tracking.settings import TrackingSettings, prepare_environment, probe, redact
 from pneumonia.tracking.sidecar import CLOSING_SECONDS, current
 
 __all__ = [
     "Checked",
-    "Settings",
     "Tracker",
+    "TrackingSettings",
     "check",
     "disk_estimate",
     "fetch_classifier",
@@ -41,7 +43,7 @@ def prepare() -> None:
     current()
 
 
-def check(settings: Settings) -> Checked:
+def check(settings: TrackingSettings) -> Checked:
     """Make sure, before a search, that its results can be tracked.
 
     Builds the store and the experiment if they are missing, and marks as killed the runs that a
@@ -60,7 +62,7 @@ def check(settings: Settings) -> Checked:
 class Checked:
     """The answer to `check`: of the other process, or where that has died, of another one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrackingSettings) -> None:
         self._settings = settings
         self._answer = current().check(settings)
 
@@ -91,7 +93,7 @@ class Tracker:
         settings: Where and what to track.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: TrackingSettings) -> None:
         self._folder, self._settings = folder, settings
 
     def __enter__(self) -> Tracker:
@@ -110,16 +112,20 @@ class Tracker:
         """Wait until all is sent, but no longer than some seconds.
 
         A search that the journal does not end is marked as killed. A warning says what is left
-        unsent and what will send it. What a process that died has left, another one sends.
+        unsent and what will send it. What a process that died has left, another one sends. Of a
+        search that is complete it tells on standard output whether it made the champion.
 
         Returns:
             Whether all is sent.
         """
         for attempt in range(ATTEMPTS):
-            companion = current()
-            companion.follow(self._folder, self._settings)
+            sidecar = current()
+            sidecar.follow(self._folder, self._settings)
             try:
-                return companion.close(self._folder, timeout) == 0
+                left = sidecar.close(self._folder, timeout)
+                if decision := Cursor.read(self._folder / offset.NAME).decision:
+                    terminal.write(f"\n{decision}\n", sys.stdout)
+                return left == 0
             except ChildProcessError as error:
                 if attempt == ATTEMPTS - 1:
                     first = next(journal.read(self._folder), {})
@@ -132,7 +138,7 @@ class Tracker:
 def search_run_id(folder: Path) -> str | None:
     """Return the id of a search's run, or None if the tracking has not sent it yet."""
     path = folder / offset.NAME
-    return offset.Cursor.read(path).run_id if path.exists() else None
+    return Cursor.read(path).run_id if path.exists() else None
 
 
 def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) -> int:
@@ -144,11 +150,11 @@ def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) ->
     return min(kept, trials + 1) * (bytes_per_classifier + SIDE_FILES)
 
 
-def fetch_classifier(model_uri: str, settings: Settings) -> Path:
+def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:
     """Return the local path of the `.keras` file of a model in MLflow.
 
     Args:
-        model_uri: Such as `models:/pneumonia@champion`, `models:/pneumonia/3` or `models:/m-...`.
+        model_uri: Such as `models:/NAME@champion`, `models:/NAME/3` or `models:/m-...`.
         settings: Where the store is. Files of a local store are not copied.
 
     Raises:

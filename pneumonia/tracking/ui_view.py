@@ -19,8 +19,8 @@ EXPERIMENT_NOTE = (
 )
 MODEL_NOTE = (
     "Classifiers of chest X-rays: raw uint8 images of any size in, the probability of the positive "
-    "class out. Each version is the final classifier of a search; the alias `champion` is on that "
-    "of the search that completed last. **Not for clinical use.**"
+    "class out. Each version is the final classifier of a search; the alias `champion` is on the "
+    "best on the same val split, or on the one that was promoted. **Not for clinical use.**"
 )
 VERSION_LENGTH = 5000  # of a version's description, in MLflow's database
 _SHARED, _KEY = "mlflow.sharedViewState", "pneumonia"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PHASES = ("fresh", "start", "extraction", "training", "checkpoint", "logging", "evaluation")
-SEARCH, COMPANION, BOTH = VICTIMS = ("search", "companion", "search and companion")
+SEARCH, SIDECAR, BOTH = VICTIMS = ("search", "sidecar", "search and sidecar")
 PAUSE = 0.0004
 LONGEST = 240.0
 
@@ -28,7 +28,7 @@ class Moment:
         sign: Tells of a project folder whether it is there.
         count: How often the sign has to come first.
         delay: How many seconds later.
-        victim: One of `VICTIMS`; the companion is the process that talks to MLflow.
+        victim: One of `VICTIMS`; the sidecar is the process that talks to MLflow.
     """
 
     phase: str
@@ -96,23 +96,23 @@ def kill(process: subprocess.Popen[str], project: Path, moment: Moment) -> bool:
 
 
 def _strike(process: subprocess.Popen[str], victim: str) -> bool:
-    pids = [] if victim == SEARCH else _companions(process.pid)
-    if victim != COMPANION:
+    pids = [] if victim == SEARCH else _sidecars(process.pid)
+    if victim != SIDECAR:
         process.kill()
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if victim != COMPANION:
+    if victim != SIDECAR:
         process.wait()
-    return victim != COMPANION or bool(pids)
+    return victim != SIDECAR or bool(pids)
 
 
-def _companions(pid: int) -> list[int]:
+def _sidecars(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     found = []
     for one in children.read_text().split() if children.exists() else ():
         with suppress(OSError):  # it has ended meanwhile
-            if b"companion" in Path(f"/proc/{one}/cmdline").read_bytes():
+            if b"sidecar" in Path(f"/proc/{one}/cmdline").read_bytes():
                 found.append(int(one))
     return found
 

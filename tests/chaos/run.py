@@ -155,9 +155,9 @@ def _torment(
             process = _start(project, _command(story.tuner, project))
         story.kills.append(moment)
         _tell(story)
-        if moment.victim == moments.COMPANION:
+        if moment.victim == moments.SIDECAR:
             if process.wait(moments.LONGEST) != 0:
-                story.differences.append(f"without its companion: {process.returncode}")
+                story.differences.append(f"without its sidecar: {process.returncode}")
             story.differences += _ended_well(project, whole)
             return story
         if phase == "fresh":

@@ -155,7 +155,7 @@ def test_trials_are_listed_by_any_name_of_their_search(
     text = told("last")
     assert f"The winner of {searched.run_id[:8]} is trial {searched.winner}." in text
     search_id = next(journal.read(searched.folder))["search_id"]
-    for name in (searched.run_id, searched.run_id[:6], search_id, "models:/pneumonia@champion"):
+    for name in (searched.run_id, searched.run_id[:6], search_id, "models:/pneumonia-phantom/1"):
         assert told(name) == text
     told("last", f"output={tmp_path / 'trials.csv'}", "sort=trial", "columns=trial,score")
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))

@@ -33,7 +33,7 @@ def test_the_champion_is_exported_and_measured(
     assert export.main([str(tmp_path / "scans"), f"output={output}"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert f"models:/pneumonia/2 is in {output}" in said.out
+    assert f"models:/pneumonia-chest/2 is in {output}" in said.out
     facts = json.loads((tmp_path / "champion.json").read_text())
     assert facts["bytes"] == output.stat().st_size
     assert facts["classifier_bytes"] == here.classifier.stat().st_size

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import Settings
+from pneumonia.tracking.tracker import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,11 +46,15 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     ran = spawn("pneumonia", "predict", scans, "threshold=0.5", folder=project.folder)
     assert ran.returncode == 1
     errors = ran.stderr.splitlines()
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert errors[0].startswith(f"{tmp_path}/scans/broken.png: cannot be decoded")
     assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP, TIFF or WebP image."
+    today = time.strftime("%Y-%m-%d")
     assert errors[2] == (
-        "models:/pneumonia/2: the probability is that of pneumonia, decided for above 0.5. "
+        f"models:/pneumonia-chest/2: trained on chest, val_auc 0.9000, search b, {today}."
+    )
+    assert errors[3] == (
+        "models:/pneumonia-chest/2: the probability is that of pneumonia, decided for above 0.5. "
         "Not for clinical use."
     )
     rows = [line.split() for line in ran.stdout.splitlines()]
@@ -66,7 +71,9 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
 def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path: Path) -> None:
     write_images(tmp_path)
     if has_store:
-        make_ready(Settings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path)))
+        make_ready(
+            TrackingSettings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path))
+        )
     code = (
         "import sys; from pneumonia.cli.predict import main; status = main(['a.png']); "
         "print(status, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
@@ -80,7 +87,7 @@ def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path
     (line,) = ran.stderr.splitlines()
     if has_store:
         assert line.startswith("`model`: expected a model")
-        assert "Received: 'models:/pneumonia@champion'. There is no champion yet" in line
+        assert "Received: None. There is no champion yet" in line
     else:
         assert line.startswith("`tracking.uri`: expected an MLflow store that exists.")
     assert "`pneumonia experiment=demo`" in line

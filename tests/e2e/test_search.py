@@ -167,7 +167,7 @@ class Store:
 
     def champion(self) -> Any:
         """Return the registered version."""
-        return self.client.get_model_version_by_alias("pneumonia", "champion")
+        return self.client.get_model_version_by_alias("pneumonia-phantom", "champion")
 
     def champion_id(self) -> str:
         """Return the id of the logged model that it is."""
@@ -234,7 +234,7 @@ def killed(both: tuple[Ran, Ran]) -> Ran:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables: making one takes two seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    settings = tracker.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
+    settings = tracker.TrackingSettings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
     tracker.check(settings).result()
     return path
 
@@ -506,7 +506,7 @@ def test_champion_is_the_winner_and_scores_as_reported(ran: Ran) -> None:
     assert store.champion_id() == output.model_id
     assert store.champion().run_id == ran.parent.info.run_id
     split = phantom(train=120, val=60, test=60, image_size=32).test
-    model = mlflow.pyfunc.load_model("models:/pneumonia@champion")
+    model = mlflow.pyfunc.load_model("models:/pneumonia-phantom@champion")
     given = np.asarray(model.predict(split.images.read(np.arange(60))))[:, 0]
     metrics = ran.parent.data.metrics
     assert roc_auc(split.labels, given) == pytest.approx(metrics["test_auc"], abs=1e-6)

@@ -26,7 +26,7 @@ from samples import Project, pixels, write_images
 from pneumonia.cli import predict
 from pneumonia.tracking.mlflow_model import write_model
 
-CHAMPION = "models:/pneumonia@champion"
+CHAMPION = "models:/pneumonia-chest@champion"
 REQUEST = """\
 import json, sys
 from pathlib import Path

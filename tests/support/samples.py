@@ -17,9 +17,9 @@ from PIL import Image
 
 from pneumonia.models import backbones, classifier, heads
 from pneumonia.storage.journal import Journal
-from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import Settings, search_run_id
+from pneumonia.tracking.tracker import TrackingSettings, search_run_id
 
 SIZE = 32
 NAMES = ["normal", "pneumonia"]
@@ -34,8 +34,8 @@ class Project:
     run_ids: tuple[str, str]
 
     @property
-    def settings(self) -> Settings:
-        return Settings(
+    def settings(self) -> TrackingSettings:
+        return TrackingSettings(
             uri=f"sqlite:///{self.folder}/mlruns/mlflow.db",
             artifacts=str(self.folder / "mlruns" / "artifacts"),
         )
@@ -56,27 +56,28 @@ def make_project(model: keras.Model, folder: Path) -> Project:
     project = Project(folder, file, ("", ""))
     make_ready(project.settings)
     told = {"class_names": json.dumps(NAMES), "threshold": "0.25"}
-    ids = [track_search(project, name, tags) for name, tags in (("a", {}), ("b", told))]
+    ids = [track_search(project, *one) for one in (("a", {}, 0.8), ("b", told, 0.9))]
     return Project(folder, file, (ids[0], ids[1]))
 
 
-def track_search(project: Project, name: str, tags: dict[str, str]) -> str:
+def track_search(project: Project, name: str, tags: dict[str, str], score: float) -> str:
     """Record a search of one trial that wins; return the id of its run."""
     folder = project.folder / "outputs" / name
     folder.mkdir(parents=True)
     with closing(Journal(folder)) as journal:
         shutil.copyfile(project.classifier, folder / "trial.keras")
-        fields: dict[str, Any] = {"params": {}, "datasets": [], "artifacts": []}
-        journal.append(
-            "search_started", search_id=name, name=name, direction="max", tags=tags, **fields
-        )
+        data = [{"name": "chest", "split": "val", "digest": "d1", "size": 9, "positives": 4}]
+        fields: dict[str, Any] = {"params": {"objective.name": "val_auc"}, "datasets": data}
+        fields |= {"artifacts": [], "tags": {"dataset": "chest", **tags}}
+        journal.append("search_started", search_id=name, name=name, direction="max", **fields)
         trial = {"trial_id": "0001"}
         journal.append("trial_started", **trial, number=1, name="trial 1", values={}, tags={})
         ended = {"reason": None, "traceback": None, "metrics": {}, "classifier": "trial.keras"}
-        journal.append("trial_ended", **trial, status="COMPLETED", score=0.9, **ended)
-        ended = {"reason": None, "artifacts": [], "metrics": {}, "classifier": "trial.keras"}
+        journal.append("trial_ended", **trial, status="COMPLETED", score=score, **ended)
+        ended = {"reason": None, "artifacts": [], "classifier": "trial.keras"}
+        ended["metrics"] = {"val_auc": score}
         journal.append("search_ended", status="completed", winner="0001", **ended)
-    with Follower(folder, project.settings):
+    with Consumer(folder, project.settings):
         pass
     run_id = search_run_id(folder)
     assert run_id is not None

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("started")
 @pytest.mark.parametrize(
     ("wanted", "found", "names"),
     [
-        ("models:/pneumonia@champion", "models:/pneumonia/2", NAMES),
-        ("models:/pneumonia/1", "models:/pneumonia/1", ["negative", "positive"]),
-        ("models:/pneumonia/latest", "models:/pneumonia/2", NAMES),
+        ("models:/pneumonia-chest@champion", "models:/pneumonia-chest/2", NAMES),
+        ("models:/pneumonia-chest/1", "models:/pneumonia-chest/1", ["negative", "positive"]),
+        ("models:/pneumonia-chest/latest", "models:/pneumonia-chest/2", NAMES),
         ("{model}", "{model}", NAMES),
         ("{search}", "{model}", NAMES),
         ("runs:/{search}", "{model}", NAMES),
@@ -56,6 +56,11 @@ def test_the_ways_to_name_a_model(
     assert shown["class_names"] == names
     assert shown["threshold"] == (0.25 if names == NAMES else 0.5)
     assert shown["note"] == "Not for clinical use."
+    origin = {"dataset": "chest", "is_generated": False, "objective": "val_auc"}
+    if wanted != "classifier.keras":
+        assert origin.items() <= shown["origin"].items()
+        assert shown["origin"]["score"] == (0.9 if names == NAMES else 0.8)
+        assert shown["origin"]["search"] == ("b" if names == NAMES else "a")
     # The probability is not above 0.5.
     assert shown["predictions"][0]["decision"] == names[names == NAMES]
 
@@ -63,9 +68,12 @@ def test_the_ways_to_name_a_model(
 @pytest.mark.parametrize(
     ("wanted", "fragment"),
     [
-        ("models:/pneumona@champion", "There is models:/pneumonia@champion, models:/pneumonia/"),
-        ("models:/pneumonia@best", "models:/pneumonia@champion"),
-        ("models:/pneumonia/7", "It is not in sqlite:///"),
+        (
+            "models:/pneumona-chest@champion",
+            "There is models:/pneumonia-chest@champion, models:/pneumonia-chest/",
+        ),
+        ("models:/pneumonia-chest@best", "models:/pneumonia-chest@champion"),
+        ("models:/pneumonia-chest/7", "It is not in sqlite:///"),
         ("models:/m-0123456789abcdef0123456789abcdef", "It is not in sqlite:///"),
         ("0" * 32, "It is not in sqlite:///"),
         ("runs:/" + "0" * 32 + "/model", ""),
@@ -94,14 +102,14 @@ def test_a_version_tag_that_makes_no_sense_is_told(
     from mlflow import MlflowClient
 
     client = MlflowClient(here.settings.store_uri, here.settings.store_uri)
-    client.set_model_version_tag("pneumonia", "2", name, value)
+    client.set_model_version_tag("pneumonia-chest", "2", name, value)
     path = sorted(write_images(tmp_path))[0]
     try:
         assert predict.main([str(path)]) == 2
     finally:
-        client.delete_model_version_tag("pneumonia", "2", name)
+        client.delete_model_version_tag("pneumonia-chest", "2", name)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"models:/pneumonia/2: the tag `{name}` should be")
+    assert line.startswith(f"models:/pneumonia-chest/2: the tag `{name}` should be")
     assert line.endswith(f"Received: {value!r}.")
 
 

@@ -20,8 +20,8 @@ import pytest
 from pneumonia.errors import UserError
 from pneumonia.storage.journal import Journal
 from pneumonia.tracking import tracker
-from pneumonia.tracking.sidecar import Companion, current
-from pneumonia.tracking.tracker import Settings, Tracker
+from pneumonia.tracking.sidecar import Sidecar, current
+from pneumonia.tracking.tracker import Tracker, TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 SEARCH = """
@@ -32,9 +32,9 @@ from pneumonia.tracking.sidecar import current
 from pneumonia.storage.journal import Journal
 
 folder = Path("outputs/search")
-tracking.check(tracking.Settings()).result()
+tracking.check(tracking.TrackingSettings()).result()
 journal = Journal(folder)
-with tracking.Tracker(folder, tracking.Settings()):
+with tracking.Tracker(folder, tracking.TrackingSettings()):
     journal.append("search_started", search_id="s1", name="owl", tags={}, params={}, datasets=[])
     journal.append("trial_started", trial_id="1", name="trial 1", values={"dense.units": 3})
     print(current().pid, "mlflow" in sys.modules, flush=True)
@@ -117,10 +117,10 @@ def test_the_runs_of_a_killed_search_are_closed_at_once(project: Path) -> None:
     await_condition(lambda: is_gone(int(done.stdout.split()[0])))
 
 
-def test_a_companion_that_dies_is_replaced(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sidecar_that_dies_is_replaced(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = project / "search"
     journal = start_search(folder)
-    with Tracker(folder, Settings()):
+    with Tracker(folder, TrackingSettings()):
         first = current().pid
         await_condition(are_running)
         os.kill(first, signal.SIGKILL)
@@ -130,13 +130,13 @@ def test_a_companion_that_dies_is_replaced(project: Path, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_one_companion_serves_many_searches_out_of_the_reach_of_the_terminal(
+def test_one_sidecar_serves_many_searches_out_of_the_reach_of_the_terminal(
     project: Path,
 ) -> None:
     pids = set()
     for name in ("a", "b"):
         journal = start_search(project / name)
-        with Tracker(project / name, Settings()):
+        with Tracker(project / name, TrackingSettings()):
             end_search(journal)
         pids.add(current().pid)
     assert len(pids) == 1
@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_store_comes_back(project: Path) -> None:
     Path("mlruns").mkdir()
     Path("mlruns/mlflow.db").write_text("no database, but long enough to look at" * 9)
     with pytest.raises(UserError, match=r"tracking\.uri.*SQLite database"):
-        tracker.check(Settings()).result()
+        tracker.check(TrackingSettings()).result()
 
 
 def test_warnings_of_the_other_process_are_shown_here(
@@ -157,17 +157,17 @@ def test_warnings_of_the_other_process_are_shown_here(
     folder = project / "search"
     journal = start_search(folder)
     journal.append("trial_ended", trial_id="nobody", status="COMPLETED", score=1.0, metrics={})
-    with caplog.at_level(logging.WARNING), Tracker(folder, Settings()):
+    with caplog.at_level(logging.WARNING), Tracker(folder, TrackingSettings()):
         end_search(journal)
     assert "MLflow has refused a part of this search (trial_ended)" in caplog.text
 
 
-def test_a_companion_that_cannot_start_says_why(
+def test_a_sidecar_that_cannot_start_says_why(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "mlflow.py").write_text("raise ImportError('no such luck')")
     monkeypatch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
-    answer = Companion().check(Settings())
+    answer = Sidecar().check(TrackingSettings())
     with pytest.raises(ChildProcessError, match="no such luck"):
         answer.result(timeout=60)
 
@@ -176,38 +176,38 @@ def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> Non
     folder = project / "search"
     journal = start_search(folder)
     end_search(journal)
-    others = [Companion() for _ in range(2)]
+    others = [Sidecar() for _ in range(2)]
     for other in others:
-        other.follow(folder, Settings())
+        other.follow(folder, TrackingSettings())
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda other: other.close(folder, 30), others))
     assert statuses() == ["FINISHED", "FINISHED"]
     assert json.loads((folder / "tracking.json").read_text())["next"] == 4
 
 
-def test_a_companion_that_is_killed_at_the_very_start_is_replaced(
+def test_a_sidecar_that_is_killed_at_the_very_start_is_replaced(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker.prepare()
-    checked = tracker.check(Settings())
+    checked = tracker.check(TrackingSettings())
     first = current()
     os.kill(first.pid, signal.SIGKILL)
     checked.result()
     assert current() is not first
     folder = project / "search"
     journal = start_search(folder)
-    with Tracker(folder, Settings()):
+    with Tracker(folder, TrackingSettings()):
         end_search(journal)
     assert statuses() == ["FINISHED", "FINISHED"]
     assert not caplog.records
 
 
-def test_companions_that_cannot_start_are_one_message(
+def test_sidecars_that_cannot_start_are_one_message(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "mlflow.py").write_text("raise ImportError('no such luck')")
     monkeypatch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
     monkeypatch.setattr("pneumonia.tracking.sidecar._current", None)
     with pytest.raises(UserError, match="talks to MLflow has died: ImportError: no such luck"):
-        tracker.check(Settings()).result()
+        tracker.check(TrackingSettings()).result()
     monkeypatch.setattr("pneumonia.tracking.sidecar._current", None)

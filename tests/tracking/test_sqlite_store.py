@@ -38,7 +38,7 @@ from pneumonia.tracking import sqlite_store
 from pneumonia.tracking.mlflow_store import Store, make_ready
 from pneumonia.tracking.model_lookup import find_model
 from pneumonia.tracking.runs import Runs
-from pneumonia.tracking.settings import Settings, prepare_environment
+from pneumonia.tracking.settings import TrackingSettings, prepare_environment
 from pneumonia.tracking.sqlite_store import (
     ensure_sqlite,
     local_path,
@@ -117,9 +117,9 @@ def test_whatever_statement_a_kill_hits_the_store_is_built_the_next_time(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_store, "_connect", dying(statements, word))
-        killed(lambda: ensure_sqlite(Settings().store_uri))
+        killed(lambda: ensure_sqlite(TrackingSettings().store_uri))
     assert DB.exists()
-    make_ready(Settings())
+    make_ready(TrackingSettings())
     assert_is_built()
 
 
@@ -141,7 +141,7 @@ def test_a_store_that_an_earlier_version_left_half_built_is_built_again(
         from mlflow.store.db import utils
         from sqlalchemy import event
 
-        engine = utils.create_sqlalchemy_engine_with_retry(Settings().store_uri)
+        engine = utils.create_sqlalchemy_engine_with_retry(TrackingSettings().store_uri)
 
         def look(*_: object) -> None:
             if DB.exists() and DB.stat().st_size >= size:
@@ -152,12 +152,12 @@ def test_a_store_that_an_earlier_version_left_half_built_is_built_again(
 
     killed(build)
     assert DB.stat().st_size >= size
-    make_ready(Settings())
+    make_ready(TrackingSettings())
     assert_is_built()
 
 
 def test_a_store_of_runs_that_cannot_be_brought_up_to_date_is_left_as_it_is(
-    settings: Settings, folder: Path
+    settings: TrackingSettings, folder: Path
 ) -> None:
     write_search(folder, (0.7,))
     track(folder, settings)
@@ -182,7 +182,11 @@ def test_a_store_of_runs_that_cannot_be_brought_up_to_date_is_left_as_it_is(
 
 @pytest.mark.parametrize(("statements", "word"), [(2, "update"), (1, "commit")])
 def test_an_upgrade_that_is_killed_is_made_the_next_time(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, statements: int, word: str
+    settings: TrackingSettings,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: int,
+    word: str,
 ) -> None:
     from alembic import command
     from mlflow.store.db import utils
@@ -204,7 +208,7 @@ def test_what_is_built_is_what_mlflow_would_build(fresh: Path) -> None:
     from mlflow.store.db import utils
 
     utils._initialize_tables(utils.create_sqlalchemy_engine_with_retry("sqlite:///theirs.db"))
-    ensure_sqlite(Settings().store_uri)
+    ensure_sqlite(TrackingSettings().store_uri)
     assert tables(DB) == tables(Path("theirs.db"))
 
 
@@ -218,8 +222,8 @@ def tables(path: Path) -> list[tuple[str, str, list[str]]]:
 
 def test_several_build_one_store(fresh: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: ensure_sqlite(Settings().store_uri), range(4)))
-    make_ready(Settings())
+        list(pool.map(lambda _: ensure_sqlite(TrackingSettings().store_uri), range(4)))
+    make_ready(TrackingSettings())
     assert_is_built()
 
 
@@ -228,7 +232,7 @@ def test_another_programs_database_is_left_alone(fresh: Path) -> None:
         connection.execute("create table bookmarks (name text)")
     was = Path("other.db").read_bytes()
     with pytest.raises(ConfigError, match="this version of MLflow can use"):
-        make_ready(Settings(uri="sqlite:///other.db"))
+        make_ready(TrackingSettings(uri="sqlite:///other.db"))
     assert Path("other.db").read_bytes() == was
 
 
@@ -238,10 +242,10 @@ def test_a_full_disk_is_one_message_and_a_store_when_there_is_room(fresh: Path, 
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(ConfigError, match=r"`tracking\.uri`.*with room in it"):
-            make_ready(Settings())
+            make_ready(TrackingSettings())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    make_ready(Settings())
+    make_ready(TrackingSettings())
     assert_is_built()
 
 
@@ -273,12 +277,12 @@ def test_all_lands_in_the_folder_whatever_its_name(
     project.mkdir(parents=True)
     monkeypatch.chdir(project)
     write_search(project / "outputs" / "search", (0.7, 0.9))
-    make_ready(Settings())
-    track(project / "outputs" / "search", Settings())
+    make_ready(TrackingSettings())
+    track(project / "outputs" / "search", TrackingSettings())
     assert_whole(trials=2, epochs=2)
-    (search,) = Runs(Settings()).searches()
-    assert Runs(Settings()).text(search, "config.yaml") == "seed: 1\n"
-    found = fetch_classifier("models:/pneumonia@champion", Settings())
+    (search,) = Runs(TrackingSettings()).searches()
+    assert Runs(TrackingSettings()).text(search, "config.yaml") == "seed: 1\n"
+    found = fetch_classifier("models:/pneumonia-phantom@champion", TrackingSettings())
     assert found.read_bytes() == CLASSIFIER + b"0002"
     assert found.is_relative_to(project / "mlruns")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -319,7 +323,8 @@ def test_every_command_works_in_a_folder_of_any_name(tmp_path: Path) -> None:
     for command in printed[1:]:
         run(command.replace("IMAGE...", "'an image.png' heatmaps=true"))
     run("pneumonia resume=last")
-    for command in ("compare", "compare last", "export", "report outputs/2*/*"):
+    export = "export model=models:/pneumonia-phantom@champion"
+    for command in ("compare", "compare last", export, "report outputs/2*/*"):
         run(f"pneumonia {command}")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([project.name, "bin"])
     assert {entry.name for entry in project.iterdir()} == {
@@ -363,15 +368,15 @@ def test_hints_are_quoted_for_a_shell(fresh: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def old(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def old(settings: TrackingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project `old` with a search, which is the current folder."""
     project = tmp_path / "old"
     project.mkdir()
     Path("mlruns").rename(project / "mlruns")
     monkeypatch.chdir(project)
     write_search(project / "outputs" / "search")
-    make_ready(Settings())
-    track(project / "outputs" / "search", Settings())
+    make_ready(TrackingSettings())
+    track(project / "outputs" / "search", TrackingSettings())
     return project
 
 
@@ -403,13 +408,15 @@ def test_artifacts_belong_to_where_the_project_is_now(
     before = places(old / DB) if old.exists() else set()
     files = sorted(old.rglob("*"))
     monkeypatch.chdir(new)
-    assert find_model("models:/pneumonia@champion", Settings()).file.is_relative_to(new)
+    assert find_model("models:/pneumonia-phantom@champion", TrackingSettings()).file.is_relative_to(
+        new
+    )
     assert_whole(trials=3, epochs=2)
-    track(new / "outputs" / "search", Settings())  # nothing is sent again
+    track(new / "outputs" / "search", TrackingSettings())  # nothing is sent again
     assert_whole(trials=3, epochs=2)
     write_search(new / "outputs" / "other")
     edit_journal(new / "outputs" / "other", '"s1"', '"s2"')
-    track(new / "outputs" / "other", Settings())
+    track(new / "outputs" / "other", TrackingSettings())
     assert not any(path.is_relative_to(old) for path in places())
     assert len(list((new / "mlruns").rglob("model.keras"))) == 6
     # The place where it was is as it was.
@@ -421,14 +428,14 @@ def test_a_store_that_was_moved_alone_takes_its_artifacts_along(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (old / "mlruns").rename(old.with_name("elsewhere"))
-    settings = Settings(uri=f"sqlite:///{old.with_name('elsewhere')}/mlflow.db")
-    found = find_model("models:/pneumonia@champion", settings).file
+    settings = TrackingSettings(uri=f"sqlite:///{old.with_name('elsewhere')}/mlflow.db")
+    found = find_model("models:/pneumonia-phantom@champion", settings).file
     assert found.is_relative_to(old.with_name("elsewhere"))
     assert not (old / "mlruns").exists()
 
 
 def test_a_project_that_left_its_store_where_it_was_takes_its_artifacts_along(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     for name in ("old", "new"):
@@ -440,7 +447,7 @@ def test_a_project_that_left_its_store_where_it_was_takes_its_artifacts_along(
         write_search(Path.cwd() / "outputs" / name)
         journal = Path.cwd() / "outputs" / name / "journal.jsonl"
         journal.write_text(journal.read_text().replace('"s1"', f'"{name}"'))
-        track(Path.cwd() / "outputs" / name, Settings(uri=uri))
+        track(Path.cwd() / "outputs" / name, TrackingSettings(uri=uri))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "new"]
     words = "select artifact_uri from runs"
     assert all(row[0].startswith(f"{tmp_path}/new/") for row in rows(words, tmp_path / DB))
@@ -459,7 +466,7 @@ def test_artifacts_beside_a_store_are_found_where_they_are(
     shutil.copytree(old / "mlruns", old.with_name("part") / "mlruns")
     for name, expected in (("whole", old.with_name("whole")), ("part", old)):
         monkeypatch.chdir(old.with_name(name))
-        Store(Settings())
+        Store(TrackingSettings())
         found = {row[0] for row in rows("select artifact_location from experiments")}
         assert found == {f"{expected}/files"}
         assert {row[0][:12] for row in rows("select artifact_uri from runs")} == {"s3://bucket/"}
@@ -471,16 +478,16 @@ def test_the_same_folder_by_another_name_is_not_moved(
     was = places()
     old.with_name("link").symlink_to(old)
     monkeypatch.chdir(old.with_name("link"))
-    Store(Settings())
+    Store(TrackingSettings())
     with closing(sqlite3.connect(DB)) as connection:  # as a folder that is mounted twice
         connection.execute("update pneumonia_place set folder = ?", [f"{old}/../link/mlruns"])
         connection.commit()
-    Store(Settings())
+    Store(TrackingSettings())
     assert places() == was
 
 
 def test_a_store_that_has_its_artifacts_elsewhere_on_purpose_keeps_them_there(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a store of an earlier version that several projects share: nothing was moved."""
     (tmp_path / "one").mkdir()
@@ -490,9 +497,11 @@ def test_a_store_that_has_its_artifacts_elsewhere_on_purpose_keeps_them_there(
         connection.execute(words, [str(tmp_path / "one" / "mlruns" / "0")])
         connection.execute("drop table pneumonia_place")
         connection.commit()
-    shared = Settings(uri=f"sqlite:///{tmp_path / DB}")
+    shared = TrackingSettings(uri=f"sqlite:///{tmp_path / DB}")
     write_search(Path.cwd() / "outputs" / "search")
     forget = rows("select artifact_location from experiments", tmp_path / DB)
     track(Path.cwd() / "outputs" / "search", shared)
     assert set(forget) <= set(rows("select artifact_location from experiments", tmp_path / DB))
-    assert fetch_classifier("models:/pneumonia@champion", shared).is_relative_to(tmp_path / "one")
+    assert fetch_classifier("models:/pneumonia-phantom@champion", shared).is_relative_to(
+        tmp_path / "one"
+    )

@@ -30,13 +30,13 @@ from pneumonia.process import process_start
 from pneumonia.storage import offset
 from pneumonia.storage.journal import Journal, Place, read, seal
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import Point, Store, make_ready
 from pneumonia.tracking.runs import Runs
 from pneumonia.tracking.settings import redact
-from pneumonia.tracking.sink import Mirror
+from pneumonia.tracking.sink import Sink
 from pneumonia.tracking.tracker import (
-    Settings,
+    TrackingSettings,
     check,
     disk_estimate,
     fetch_classifier,
@@ -53,17 +53,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        make_ready(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+        make_ready(TrackingSettings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
     return path
 
 
 @pytest.fixture
-def settings(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrackingSettings:
     """Settings of a store of its own, in a project folder of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlruns").mkdir()
     shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    return Settings()
+    return TrackingSettings()
 
 
 @pytest.fixture
@@ -98,7 +100,13 @@ def start_search(journal: Journal, **fields: Any) -> None:
         for split in ("train", "val", "test")
     ]
     tags = {"tuner": "random", "model": "cnn", "dataset": "phantom", "git_commit": "c0ffee"}
-    params = {"dense.units": "choice(1, 2)", "seed": 1, "augment.name": None, "long": "x" * 7000}
+    params = {
+        "objective.name": "val_auc",
+        "dense.units": "choice(1, 2)",
+        "seed": 1,
+        "augment.name": None,
+        "long": "x" * 7000,
+    }
     event = {"search_id": "s1", "name": "brave owl", "direction": "max", "tags": tags}
     event |= {"params": params, "datasets": data, "artifacts": ["config.yaml", "missing.yaml"]}
     journal.path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,10 +179,10 @@ def edit_journal(folder: Path, old: str, new: str) -> None:
     (folder / "journal.jsonl").write_bytes(b"".join(lines))
 
 
-def track(folder: Path, settings: Settings) -> None:
-    follower = Follower(folder, settings)
-    follower.start()
-    assert follower.close() == 0
+def track(folder: Path, settings: TrackingSettings) -> None:
+    consumer = Consumer(folder, settings)
+    consumer.start()
+    assert consumer.close() == 0
 
 
 def rows(sql: str, path: Path = Path("mlruns/mlflow.db")) -> list[Any]:
@@ -182,13 +190,13 @@ def rows(sql: str, path: Path = Path("mlruns/mlflow.db")) -> list[Any]:
         return connection.execute(sql).fetchall()
 
 
-def client(settings: Settings) -> Any:
+def client(settings: TrackingSettings) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(settings.store_uri, settings.store_uri)
 
 
-def runs(settings: Settings, kind: str) -> list[Any]:
+def runs(settings: TrackingSettings, kind: str) -> list[Any]:
     found = client(settings).search_runs(
         [client(settings).get_experiment_by_name("pneumonia").experiment_id],
         f"tags.kind = '{kind}'",
@@ -216,7 +224,7 @@ def assert_whole(trials: int, epochs: int) -> None:
     assert len(list(Path("mlruns/artifacts/models").glob("*/artifacts/data/model.keras"))) == trials
 
 
-def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) -> None:
+def test_a_search_is_one_run_with_its_facts(settings: TrackingSettings, folder: Path) -> None:
     write_search(folder)
     make_ready(settings)
     track(folder, settings)
@@ -230,9 +238,9 @@ def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) ->
     picture = f"![plots/roc.png](get-artifact?path=plots/roc.png&run_uuid={run.info.run_id})"
     assert tags["mlflow.note.content"] == f"# A search\n\n{picture}\n"
     assert client(settings).get_experiment("2").tags["mlflow.experimentKind"]
-    model = client(settings).get_registered_model("pneumonia")
+    model = client(settings).get_registered_model("pneumonia-phantom")
     assert "Not for clinical use" in model.description
-    version = client(settings).get_model_version("pneumonia", "1").description
+    version = client(settings).get_model_version("pneumonia-phantom", "1").description
     where = f"(#/experiments/2/runs/{run.info.run_id})"
     assert (
         version
@@ -252,7 +260,7 @@ def test_a_search_is_one_run_with_its_facts(settings: Settings, folder: Path) ->
     assert not Path("mlflow.db").exists()
 
 
-def test_a_trial_is_a_child_run_with_its_values(settings: Settings, folder: Path) -> None:
+def test_a_trial_is_a_child_run_with_its_values(settings: TrackingSettings, folder: Path) -> None:
     write_search(folder)
     track(folder, settings)
     trial = runs(settings, "trial")[1]
@@ -270,7 +278,7 @@ def test_a_trial_is_a_child_run_with_its_values(settings: Settings, folder: Path
 
 
 def test_a_failed_trial_shows_its_traceback(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     start_search(journal)
     fail_trial(journal, start_trial(journal, 1))
@@ -285,13 +293,15 @@ def test_a_failed_trial_shows_its_traceback(
     assert (run.info.status, run.data.tags["status"]) == ("FAILED", "failed")
 
 
-def test_executions_and_repeated_epochs(settings: Settings, folder: Path, journal: Journal) -> None:
+def test_executions_and_repeated_epochs(
+    settings: TrackingSettings, folder: Path, journal: Journal
+) -> None:
     start_search(journal)
     trial_id = start_trial(journal, 1)
     add_epochs(journal, trial_id, range(1, 4))
-    follower = Follower(folder, settings)
-    follower.start()
-    follower.close()
+    consumer = Consumer(folder, settings)
+    consumer.start()
+    consumer.close()
     time.sleep(0.01)
     add_epochs(journal, trial_id, range(2, 6))  # went on from the checkpoint of epoch 1
     add_epochs(journal, trial_id, range(1, 3), execution=1)
@@ -308,9 +318,9 @@ def test_executions_and_repeated_epochs(settings: Settings, folder: Path, journa
 
 
 def test_events_are_followed_as_they_come(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
-    with Follower(folder, settings):
+    with Consumer(folder, settings):
         start_search(journal)
         trial_id = start_trial(journal, 1)
         add_epochs(journal, trial_id, range(1, 2))
@@ -323,7 +333,7 @@ def test_events_are_followed_as_they_come(
 
 
 def test_an_interrupted_search_goes_on_in_the_same_runs(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     start_search(journal)
     first = start_trial(journal, 1)
@@ -353,9 +363,9 @@ def test_an_interrupted_search_goes_on_in_the_same_runs(
 
 @pytest.mark.parametrize("log_models", ["all", "best", "none"])
 def test_only_wanted_models_stay_on_the_disk(
-    settings: Settings, folder: Path, log_models: Any
+    settings: TrackingSettings, folder: Path, log_models: Any
 ) -> None:
-    settings = Settings(log_models=log_models)
+    settings = TrackingSettings(log_models=log_models)
     write_search(folder, (0.7, 0.9, 0.8, 0.95))
     track(folder, settings)
     stored = list(Path("mlruns/artifacts").rglob("model.keras"))
@@ -364,39 +374,27 @@ def test_only_wanted_models_stay_on_the_disk(
     assert len(list(Path("mlruns/artifacts/models").iterdir())) == len(stored)
     files = [folder / "trial-0004.keras", *stored]
     assert len({path.stat().st_ino for path in files}) == len(stored)  # hard links
-    (version,) = client(settings).search_model_versions("name = 'pneumonia'")
-    path = fetch_classifier("models:/pneumonia@champion", settings)
+    (version,) = client(settings).search_model_versions("name = 'pneumonia-phantom'")
+    path = fetch_classifier("models:/pneumonia-phantom@champion", settings)
     assert path.read_bytes() == CLASSIFIER + b"0004"
     assert version.tags["test_auc"] == "0.9"
     assert version.run_id == search_run_id(folder)
 
 
 def test_equal_scores_keep_both_files_until_the_end(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     start_search(journal, direction="min")
     for number, score in enumerate((0.3, 0.2, 0.2), 1):
         end_trial(journal, start_trial(journal, number), score)
-    with Follower(folder, settings):
+    with Consumer(folder, settings):
         left = {"trial-0002.keras", "trial-0003.keras"}
         await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
 
 
-def test_the_champion_is_the_search_completed_last(settings: Settings, tmp_path: Path) -> None:
-    for name, score in (("a", 0.9), ("b", 0.6)):
-        with closing(Journal(tmp_path / name)) as journal:
-            start_search(journal, search_id=name)
-            end_trial(journal, start_trial(journal, 1), score)
-            end_search(journal, "0001")
-        track(tmp_path / name, settings)
-    champion = client(settings).get_model_version_by_alias("pneumonia", "champion")
-    assert str(champion.version) == "2"
-    assert champion.run_id == search_run_id(tmp_path / "b")
-
-
 @pytest.mark.parametrize("log_models", ["all", "none"])
 def test_models_open_without_this_package(
-    settings: Settings, folder: Path, journal: Journal, keras_file: Path, log_models: Any
+    settings: TrackingSettings, folder: Path, journal: Journal, keras_file: Path, log_models: Any
 ) -> None:
     import keras
     import mlflow
@@ -405,17 +403,17 @@ def test_models_open_without_this_package(
     trial_id = start_trial(journal, 1)
     end_trial(journal, trial_id, 0.8, keras_file)
     end_search(journal, trial_id)
-    track(folder, Settings(log_models=log_models))
+    track(folder, TrackingSettings(log_models=log_models))
     mlflow.set_tracking_uri(settings.store_uri)
     images = np.arange(2 * 6 * 5 * 1, dtype=np.uint8).reshape(2, 6, 5, 1)
     expected = keras.saving.load_model(keras_file).predict(images, verbose=0)
     kind = "trial" if log_models == "all" else "search"
     run_id = runs(settings, kind)[0].info.run_id
-    for uri in (f"runs:/{run_id}/classifier", "models:/pneumonia@champion"):
+    for uri in (f"runs:/{run_id}/classifier", "models:/pneumonia-phantom@champion"):
         loaded = mlflow.pyfunc.load_model(uri)
         np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-6)
     colour = np.repeat(images, 3, axis=-1)
-    model = mlflow.keras.load_model("models:/pneumonia/1")
+    model = mlflow.keras.load_model("models:/pneumonia-phantom/1")
     np.testing.assert_allclose(model.predict(colour, verbose=0), expected, rtol=1e-6)
     assert loaded.predict(loaded.input_example).shape == (1, 1)
     assert "float32" in str(loaded.metadata.signature)
@@ -423,7 +421,7 @@ def test_models_open_without_this_package(
 
 
 def test_the_written_model_is_what_mlflow_would_write(
-    settings: Settings, folder: Path, keras_file: Path, tmp_path: Path
+    settings: TrackingSettings, folder: Path, keras_file: Path, tmp_path: Path
 ) -> None:
     import keras
     import mlflow
@@ -478,7 +476,7 @@ class Faulty:
 
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_whatever_answer_is_lost_nothing_is_sent_twice(
-    settings: Settings, folder: Path, journal: Journal, step: int
+    settings: TrackingSettings, folder: Path, journal: Journal, step: int
 ) -> None:
     start_search(journal)
     trial_id = start_trial(journal, 1)
@@ -495,7 +493,7 @@ def test_whatever_answer_is_lost_nothing_is_sent_twice(
         Cursor("x").save(path)
         for attempt in range(2):
             # As after a crash: the cursor on the disk, not the one in memory.
-            part = Mirror(store, folder, settings, Cursor.load(path, "x"))
+            part = Sink(store, folder, settings, Cursor.load(path, "x"))
             try:
                 part.apply(events, look_up=attempt > 0)
                 break
@@ -523,8 +521,8 @@ CRASH = """
     import os, signal, sys
     from pathlib import Path
     from pneumonia.tracking import mlflow_store
-    from pneumonia.tracking.consumer import Follower
-    from pneumonia.tracking.tracker import Settings
+    from pneumonia.tracking.consumer import Consumer
+    from pneumonia.tracking.tracker import TrackingSettings
 
     method, calls = sys.argv[2], int(sys.argv[3])
     real = getattr(mlflow_store.Store, method)
@@ -538,7 +536,7 @@ CRASH = """
         return answer
 
     setattr(mlflow_store.Store, method, deadly)
-    with Follower(Path(sys.argv[1]), Settings()):
+    with Consumer(Path(sys.argv[1]), TrackingSettings()):
         pass
 """
 
@@ -555,7 +553,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("method", "calls"), [("log_model", 2), pytest.param("create_run", 3, marks=pytest.mark.slow)]
 )
 def test_a_killed_process_loses_nothing(
-    settings: Settings, folder: Path, method: str, calls: int
+    settings: TrackingSettings, folder: Path, method: str, calls: int
 ) -> None:
     write_search(folder)
     done = run_python(CRASH, str(folder), method, str(calls))
@@ -569,7 +567,7 @@ def test_a_killed_process_loses_nothing(
     assert_whole(trials=3, epochs=2)
 
 
-def test_runs_of_a_living_process_are_left_alone(settings: Settings, folder: Path) -> None:
+def test_runs_of_a_living_process_are_left_alone(settings: TrackingSettings, folder: Path) -> None:
     store = Store(settings)
     run_id = store.create_run("alive", {"kind": "search"}, time=1)
     assert store.end_orphans() == 0
@@ -581,19 +579,21 @@ def test_runs_of_a_living_process_are_left_alone(settings: Settings, folder: Pat
     assert process_start(2**22 + 1) is None
 
 
-def test_a_lost_store_is_filled_anew(settings: Settings, folder: Path, empty_store: Path) -> None:
+def test_a_lost_store_is_filled_anew(
+    settings: TrackingSettings, folder: Path, empty_store: Path
+) -> None:
     write_search(folder)
     track(folder, settings)
     (folder / "trial-0001.keras").write_bytes(CLASSIFIER)
     shutil.copyfile(empty_store, "mlruns/other.db")
-    other = Settings(uri="sqlite:///mlruns/other.db", artifacts="mlruns/other")
+    other = TrackingSettings(uri="sqlite:///mlruns/other.db", artifacts="mlruns/other")
     track(folder, other)
     assert len(runs(other, "trial")) == 3
     assert rows("select count(*) from logged_models", Path("mlruns/other.db")) == [(2,)]
 
 
 def test_what_the_store_refuses_is_left_out_with_one_warning(
-    settings: Settings, folder: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+    settings: TrackingSettings, folder: Path, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     start_search(journal)
     for trial_id in ("nobody", "no one"):
@@ -624,22 +624,22 @@ def test_an_unreachable_server_is_one_clear_error(tmp_path: Path) -> None:
     uri = f"http://someone:secret@127.0.0.1:{free_port()}"
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"tracking\.uri.*can be reached.*refused") as caught:
-        check(Settings(uri=uri))
+        check(TrackingSettings(uri=uri))
     assert time.monotonic() - started < 10
     assert "secret" not in str(caught.value)
     database = f"postgresql://someone:secret@127.0.0.1:{free_port()}/mlflow"
     with pytest.raises(ConfigError, match="refused"):
-        check(Settings(uri=database))
+        check(TrackingSettings(uri=database))
 
 
 def test_a_search_goes_on_without_its_server(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_search(folder)
-    follower = Follower(folder, Settings(uri=f"http://127.0.0.1:{free_port()}"))
-    follower.start()
+    consumer = Consumer(folder, TrackingSettings(uri=f"http://127.0.0.1:{free_port()}"))
+    consumer.start()
     time.sleep(0.5)
-    assert follower.close(timeout=3) == len(list(read(folder)))
+    assert consumer.close(timeout=3) == len(list(read(folder)))
     away, left = (record.getMessage() for record in caplog.records)
     assert "cannot be reached" in away
     assert f"`pneumonia resume={folder}` sends them." in left
@@ -698,9 +698,9 @@ def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
 def test_a_server_that_falls_gets_everything_in_the_end(
     server: Server, folder: Path, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings(uri=server.uri)
+    settings = TrackingSettings(uri=server.uri)
     make_ready(settings)
-    with Follower(folder, settings) as follower:
+    with Consumer(folder, settings) as consumer:
         start_search(journal)
         end_trial(journal, start_trial(journal, 1), 0.7)
         await_condition(lambda: len(runs(settings, "trial")) == 1)
@@ -711,13 +711,13 @@ def test_a_server_that_falls_gets_everything_in_the_end(
         server.start()
         end_trial(journal, trial_id, 0.9)
         end_search(journal, trial_id)
-        assert follower.close() == 0
+        assert consumer.close() == 0
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
     assert {r.info.status for r in [*runs(settings, "trial"), *runs(settings, "search")]} == {
         "FINISHED"
     }
     assert len(list((tmp_path / "files").rglob("model.keras"))) == 2
-    path = fetch_classifier("models:/pneumonia@champion", settings)
+    path = fetch_classifier("models:/pneumonia-phantom@champion", settings)
     assert path.read_bytes() == CLASSIFIER + trial_id.encode()
     # With a server, a sent file is not kept twice.
     assert [p.name for p in folder.glob("*.keras")] == [f"trial-{trial_id}.keras"]
@@ -728,7 +728,7 @@ def test_a_missing_store_is_built_once_by_parallel_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = "from pneumonia.tracking.tracker import *; check(Settings()).result()"
+    code = "from pneumonia.tracking.tracker import *; check(TrackingSettings()).result()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error:::pneumonia", "-c", code]
     both = [
@@ -741,7 +741,7 @@ def test_a_missing_store_is_built_once_by_parallel_processes(
     assert experiments == [("pneumonia", str(tmp_path / "mlruns" / "artifacts"))]
 
 
-def test_an_older_store_is_brought_up_to_date(settings: Settings, folder: Path) -> None:
+def test_an_older_store_is_brought_up_to_date(settings: TrackingSettings, folder: Path) -> None:
     from alembic import command
     from mlflow.store.db import utils
 
@@ -761,7 +761,7 @@ def test_an_older_store_is_brought_up_to_date(settings: Settings, folder: Path) 
     assert_whole(trials=1, epochs=2)
 
 
-def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: Settings) -> None:
+def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: TrackingSettings) -> None:
     with closing(sqlite3.connect("mlruns/mlflow.db")) as connection:
         connection.execute("update alembic_version set version_num = 'future'")
         connection.commit()
@@ -769,7 +769,7 @@ def test_a_store_from_the_future_or_of_another_kind_is_refused(settings: Setting
         make_ready(settings)
     Path("notes.txt").write_text("no database, but long enough to be read as one" * 100)
     with pytest.raises(ConfigError, match="SQLite"):
-        make_ready(Settings(uri="sqlite:///notes.txt"))
+        make_ready(TrackingSettings(uri="sqlite:///notes.txt"))
 
 
 @pytest.mark.parametrize("option", ["local", "server"])
@@ -780,8 +780,8 @@ def test_the_config_group_holds_the_settings(option: str) -> None:
     with initialize_config_dir(str(ROOT / "conf" / "tracking"), version_base="1.3"):
         values = OmegaConf.to_container(compose(option), resolve=True)
     assert isinstance(values, dict)
-    settings = Settings(**values)
-    given = settings if option == "local" else Settings(uri=settings.uri, artifacts=None)
+    settings = TrackingSettings(**values)
+    given = settings if option == "local" else TrackingSettings(uri=settings.uri, artifacts=None)
     assert settings == given
     assert settings.store_uri.startswith("sqlite" if option == "local" else "http://127.0.0.1")
 
@@ -797,7 +797,7 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(
     (tmp_path / name / "mlruns").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / name)
     shutil.copyfile(empty_store, "mlruns/mlflow.db")
-    settings = Settings()
+    settings = TrackingSettings()
     known = Store(settings).experiment_id
     client(settings).delete_experiment(known)
     for use in (make_ready, Runs):
@@ -816,13 +816,13 @@ def test_the_environment_names_the_store_unless_the_config_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Settings().store_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    assert Settings().artifact_location == str(tmp_path / "mlruns/artifacts")
+    assert TrackingSettings().store_uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert TrackingSettings().artifact_location == str(tmp_path / "mlruns/artifacts")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert Settings().store_uri == "http://host:5000"
-    assert Settings().artifact_location is None
-    assert Settings(artifacts="s3://bucket/path").artifact_location == "s3://bucket/path"
-    assert Settings(uri="sqlite:///a.db").store_uri == f"sqlite:///{tmp_path}/a.db"
+    assert TrackingSettings().store_uri == "http://host:5000"
+    assert TrackingSettings().artifact_location is None
+    assert TrackingSettings(artifacts="s3://bucket/path").artifact_location == "s3://bucket/path"
+    assert TrackingSettings(uri="sqlite:///a.db").store_uri == f"sqlite:///{tmp_path}/a.db"
     assert redact("http://a:b@host/path") == "http://host/path"
 
 
@@ -846,7 +846,7 @@ def test_the_ui_says_when_there_is_nothing_to_show(
 
 
 @pytest.mark.slow
-def test_the_ui_shows_the_local_results(settings: Settings, folder: Path) -> None:
+def test_the_ui_shows_the_local_results(settings: TrackingSettings, folder: Path) -> None:
     write_search(folder, (0.7,))
     track(folder, settings)
     port = free_port()

@@ -46,25 +46,25 @@ from pneumonia.storage import history, offset
 from pneumonia.storage.journal import Journal
 from pneumonia.tracking import settings as mlflow_setup
 from pneumonia.tracking import tracker
-from pneumonia.tracking.consumer import Follower
+from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import Store, is_unwanted, make_ready
-from pneumonia.tracking.settings import Settings, open_store
+from pneumonia.tracking.settings import TrackingSettings, open_store
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
 
 
-def follow(folder: Path, settings: Settings) -> tuple[Follower, list[str]]:
+def follow(folder: Path, settings: TrackingSettings) -> tuple[Consumer, list[str]]:
     told: list[str] = []
-    follower = Follower(folder, settings, told.append)
-    follower.start()
-    return follower, told
+    consumer = Consumer(folder, settings, told.append)
+    consumer.start()
+    return consumer, told
 
 
 def test_a_locked_database_gets_everything_when_it_is_free(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     make_ready(settings)
-    follower, told = follow(folder, settings)
+    consumer, told = follow(folder, settings)
     start_search(journal)
     await_condition(lambda: rows("select count(*) from runs") == [(1,)])
     with closing(sqlite3.connect("mlruns/mlflow.db", isolation_level=None)) as other:
@@ -72,16 +72,18 @@ def test_a_locked_database_gets_everything_when_it_is_free(
         trial_id = start_trial(journal, 1)
         add_epochs(journal, trial_id, range(1, 3))
         end_trial(journal, trial_id, 0.7)
-        time.sleep(3)  # the follower has met the lock, and waits
+        time.sleep(3)  # the consumer has met the lock, and waits
         other.execute("rollback")
     end_search(journal, trial_id)
-    assert follower.close() == 0
+    assert consumer.close() == 0
     assert_whole(trials=1, epochs=2)
     assert told == []
 
 
 @pytest.mark.slow  # SQLite waits for five seconds
-def test_a_database_that_is_locked_at_the_start_is_one_clear_error(settings: Settings) -> None:
+def test_a_database_that_is_locked_at_the_start_is_one_clear_error(
+    settings: TrackingSettings,
+) -> None:
     began = time.monotonic()
     with closing(sqlite3.connect("mlruns/mlflow.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
@@ -98,27 +100,27 @@ def test_a_folder_that_may_only_be_read_is_named(
     monkeypatch.chdir(tmp_path)
     Path("mlruns").write_text("a file, where the folder should be")
     with pytest.raises(ConfigError, match="Make its folder writable") as caught:
-        make_ready(Settings())
+        make_ready(TrackingSettings())
     assert "server" not in str(caught.value)
 
 
 def test_a_clock_that_was_put_back_ends_no_run_before_it_began(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     make_ready(settings)
     future = time.time_ns() // 1_000_000 + 3_600_000
     journal._time = future  # as if the clock had been an hour ahead
     start_search(journal)
     start_trial(journal, 1)
-    follower, told = follow(folder, settings)
-    assert follower.close() == 0, told
+    consumer, told = follow(folder, settings)
+    assert consumer.close() == 0, told
     found = rows("select status, start_time, end_time from runs")
     assert [status for status, *_ in found] == ["KILLED", "KILLED"]
     assert all(future <= start <= end for _, start, end in found)
 
 
 def test_a_full_disk_under_mlflow_is_told_and_what_is_left_is_sent_later(
-    settings: Settings, folder: Path
+    settings: TrackingSettings, folder: Path
 ) -> None:
     make_ready(settings)
     write_search(folder)
@@ -126,20 +128,20 @@ def test_a_full_disk_under_mlflow_is_told_and_what_is_left_is_sent_later(
     size = Path("mlruns/mlflow.db").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        follower, told = follow(folder, settings)
+        consumer, told = follow(folder, settings)
         await_condition(lambda: bool(told))
-        assert follower.close(timeout=1) > 0
+        assert consumer.close(timeout=1) > 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "written to; the search goes on without it" in told[0]
     assert "resume=s1" in told[-1]
-    follower._thread.join(30)  # in its own process it would be gone by now
+    consumer._thread.join(30)  # in its own process it would be gone by now
     track(folder, settings)
     assert_whole(trials=3, epochs=2)
 
 
 def test_a_clock_that_is_set_back_leaves_no_run_that_ends_before_it_begins(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_ready(settings)
     now = time.time_ns
@@ -158,7 +160,7 @@ def test_a_clock_that_is_set_back_leaves_no_run_that_ends_before_it_begins(
 
 
 def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
-    settings: Settings, folder: Path
+    settings: TrackingSettings, folder: Path
 ) -> None:
     make_ready(settings)
     write_search(folder)
@@ -171,7 +173,7 @@ def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
 
 
 def test_what_breaks_off_in_the_end_of_a_search_repeats_no_step(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_ready(settings)
     write_search(folder)
@@ -190,7 +192,7 @@ def test_what_breaks_off_in_the_end_of_a_search_repeats_no_step(
     assert found == [(1,), (2,), (3,)]
 
 
-def delete_run(settings: Settings, kind: str, *, for_good: bool) -> None:
+def delete_run(settings: TrackingSettings, kind: str, *, for_good: bool) -> None:
     """Delete runs as MLflow's UI does, or as `mlflow gc` does afterwards."""
     for run in runs(settings, kind):
         client(settings).delete_run(run.info.run_id)
@@ -200,7 +202,7 @@ def delete_run(settings: Settings, kind: str, *, for_good: bool) -> None:
             execute(f"delete from inputs where '{run.info.run_id}' in (source_id, destination_id)")
 
 
-def delete_all(settings: Settings, *, for_good: bool) -> None:
+def delete_all(settings: TrackingSettings, *, for_good: bool) -> None:
     for kind in ("search", "trial"):
         delete_run(settings, kind, for_good=for_good)
 
@@ -211,19 +213,19 @@ def execute(sql: str) -> None:
         connection.commit()
 
 
-def delete_experiment_for_good(settings: Settings) -> None:
+def delete_experiment_for_good(settings: TrackingSettings) -> None:
     """Leave no experiment of that name."""
     found = client(settings).get_experiment_by_name("pneumonia").experiment_id
     client(settings).rename_experiment(found, "another")
     client(settings).delete_experiment(found)
 
 
-def delete_models(settings: Settings) -> None:
+def delete_models(settings: TrackingSettings) -> None:
     for (model_id,) in rows("select model_id from logged_models where lifecycle_stage = 'active'"):
         client(settings).delete_logged_model(model_id)
 
 
-DELETIONS: dict[str, Callable[[Settings], None]] = {
+DELETIONS: dict[str, Callable[[TrackingSettings], None]] = {
     "search": lambda settings: delete_run(settings, "search", for_good=False),
     "trials": lambda settings: delete_run(settings, "trial", for_good=False),
     "search for good": lambda settings: delete_run(settings, "search", for_good=True),
@@ -232,14 +234,14 @@ DELETIONS: dict[str, Callable[[Settings], None]] = {
     "all for good": lambda settings: delete_all(settings, for_good=True),
     "experiment for good": delete_experiment_for_good,
     "models": delete_models,
-    "version": lambda settings: client(settings).delete_model_version("pneumonia", "1"),
-    "registered model": lambda settings: client(settings).delete_registered_model("pneumonia"),
+    "version": lambda settings: client(settings).delete_model_version("pneumonia-phantom", "1"),
+    "registered model": lambda one: client(one).delete_registered_model("pneumonia-phantom"),
 }
 
 
 @pytest.mark.parametrize("deleted", DELETIONS)
 def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
-    settings: Settings, folder: Path, deleted: str
+    settings: TrackingSettings, folder: Path, deleted: str
 ) -> None:
     make_ready(settings)
     write_search(folder, (0.7, 0.9))
@@ -258,17 +260,17 @@ def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
     assert [run.data.metrics["score"] for run in trials] == [0.7, 0.9, 0.95]
     assert {run.info.status for run in trials} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {search.info.run_id}
-    version = client(settings).get_model_version_by_alias("pneumonia", "champion")
+    version = client(settings).get_model_version_by_alias("pneumonia-phantom", "champion")
     assert version.run_id == search.info.run_id
     assert history.is_over(folder)
 
 
 @pytest.mark.parametrize("deleted", ["search", "trials", "trials for good", "all for good"])
 def test_a_search_is_whole_again_whatever_was_deleted_while_it_ran(
-    settings: Settings, folder: Path, journal: Journal, deleted: str
+    settings: TrackingSettings, folder: Path, journal: Journal, deleted: str
 ) -> None:
     make_ready(settings)
-    follower, told = follow(folder, settings)
+    consumer, told = follow(folder, settings)
     start_search(journal)
     first = start_trial(journal, 1)
     add_epochs(journal, first, range(1, 2))
@@ -280,7 +282,7 @@ def test_a_search_is_whole_again_whatever_was_deleted_while_it_ran(
     add_epochs(journal, second, range(1, 3))
     end_trial(journal, second, 0.8)
     end_search(journal, second)
-    assert follower.close() == 0
+    assert consumer.close() == 0
     assert_whole(trials=2, epochs=2)
     assert len(told) == 1
     assert "restored" in told[0] or "sent anew" in told[0]
@@ -288,10 +290,10 @@ def test_a_search_is_whole_again_whatever_was_deleted_while_it_ran(
 
 
 def test_an_experiment_that_is_deleted_meanwhile_keeps_what_is_left_for_later(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     make_ready(settings)
-    follower, told = follow(folder, settings)
+    consumer, told = follow(folder, settings)
     start_search(journal)
     trial_id = start_trial(journal, 1)
     await_condition(lambda: rows("select count(*) from runs") == [(2,)])
@@ -300,7 +302,7 @@ def test_an_experiment_that_is_deleted_meanwhile_keeps_what_is_left_for_later(
     add_epochs(journal, trial_id, range(1, 3))
     end_trial(journal, trial_id, 0.7)
     end_search(journal, trial_id)
-    assert follower.close() > 0
+    assert consumer.close() > 0
     assert "`tracking.experiment`" in told[0]
     assert "resume=s1" in told[-1]
     client(settings).restore_experiment(found)
@@ -322,7 +324,7 @@ def answer(code: str, text: str = "no") -> Exception:
     return MlflowException(text, databricks_pb2.ErrorCode.Value(code))
 
 
-REGISTRATION = "registration of the classifier as pneumonia@champion"
+REGISTRATION = "registration of the classifier as pneumonia-phantom"
 NO_REGISTRY = "API request to endpoint /x failed with error code 404 != 200."
 
 
@@ -338,7 +340,7 @@ NO_REGISTRY = "API request to endpoint /x failed with error code 404 != 200."
     ids=["name", "no registry", "model", "files", "text"],
 )
 def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
-    settings: Settings,
+    settings: TrackingSettings,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
@@ -351,8 +353,8 @@ def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
         edit_journal(folder, '"traceback": null', '"traceback": "t"')
     with monkeypatch.context() as patch:
         refuse(patch, method, error)
-        follower, told = follow(folder, settings)
-        assert follower.close() > 0
+        consumer, told = follow(folder, settings)
+        assert consumer.close() > 0
         assert part in told[0]
         assert "`pneumonia resume=s1` tries again" in told[0]
         again, told = follow(folder, settings)
@@ -388,24 +390,24 @@ def test_what_a_store_will_not_do_and_what_it_cannot_do_now(
 
 
 def test_a_registry_that_is_away_is_waited_for(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_ready(settings)
     write_search(folder)
     text = "API request to http://h/api failed with exception HTTPConnectionPool"
     with monkeypatch.context() as patch:
         refuse(patch, "register", answer("INTERNAL_ERROR", text))
-        follower, told = follow(folder, settings)
-        assert follower.close(timeout=2) > 0
+        consumer, told = follow(folder, settings)
+        assert consumer.close(timeout=2) > 0
     assert "cannot be reached" in told[0]
     assert {run.info.status for run in runs(settings, "search")} == {"FINISHED"}
-    follower._thread.join(30)
+    consumer._thread.join(30)
     track(folder, settings)
     assert_whole(trials=3, epochs=2)
 
 
 def test_what_is_registered_late_leaves_the_alias_to_a_later_search(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrackingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_ready(settings)
     for name in ("a", "b"):
@@ -416,12 +418,12 @@ def test_what_is_registered_late_leaves_the_alias_to_a_later_search(
         time.sleep(0.01)
     with monkeypatch.context() as patch:
         refuse(patch, "register", answer("PERMISSION_DENIED"))
-        follower, _ = follow(tmp_path / "a", settings)
-        assert follower.close() == 1
+        consumer, _ = follow(tmp_path / "a", settings)
+        assert consumer.close() == 1
     track(tmp_path / "b", settings)
     track(tmp_path / "a", settings)
     assert rows("select count(*) from model_versions") == [(2,)]
-    champion = client(settings).get_model_version_by_alias("pneumonia", "champion")
+    champion = client(settings).get_model_version_by_alias("pneumonia-phantom", "champion")
     assert client(settings).get_run(champion.run_id).data.tags["pneumonia.search_id"] == "b"
 
 
@@ -436,9 +438,9 @@ ORDERS = {
 @pytest.mark.parametrize("log_models", ["all", "best"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_curve_of_best_scores_is_the_same_whichever_trial_ends_first(
-    folder: Path, settings: Settings, order: str, log_models: Any
+    folder: Path, settings: TrackingSettings, order: str, log_models: Any
 ) -> None:
-    settings = Settings(log_models=log_models)
+    settings = TrackingSettings(log_models=log_models)
     make_ready(settings)
     scores = {1: 0.6, 2: 0.7, 3: 0.7, 5: float("nan") if log_models == "all" else 0.65}
     with closing(Journal(folder)) as journal:
@@ -469,7 +471,7 @@ def test_the_curve_of_best_scores_is_the_same_whichever_trial_ends_first(
 
 
 def test_the_curve_goes_on_after_a_trial_that_a_budget_has_stopped(
-    folder: Path, settings: Settings
+    folder: Path, settings: TrackingSettings
 ) -> None:
     make_ready(settings)
     with closing(Journal(folder)) as journal:
@@ -486,19 +488,19 @@ def test_the_curve_goes_on_after_a_trial_that_a_budget_has_stopped(
     assert found == [(1, 0.6), (2, 0.7)]
 
 
-class Companion:
+class Sidecar:
     """Stands for the other process, in this one."""
 
-    def check(self, settings: Settings) -> Companion:
+    def check(self, settings: TrackingSettings) -> Sidecar:
         make_ready(settings)
         return self
 
 
 def search(monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a search does with its store before it begins."""
-    monkeypatch.setattr(tracker, "current", Companion)
+    monkeypatch.setattr(tracker, "current", Sidecar)
     try:
-        tracker.check(Settings())
+        tracker.check(TrackingSettings())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -549,7 +551,7 @@ REACHED = "expected an MLflow store that can be reached"
     ],
 )
 def test_every_command_says_the_same_of_a_store_that_is_none(
-    settings: Settings,
+    settings: TrackingSettings,
     uri: str,
     fragment: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -675,7 +677,7 @@ def test_what_is_no_mlflow_server_is_told_in_seconds(
 
     began = time.monotonic()
     with pytest.raises(ConfigError, match=REACHED) as caught:
-        open_store(Settings(uri=fake))
+        open_store(TrackingSettings(uri=fake))
     assert time.monotonic() - began < 2
     assert fragment in str(caught.value)
     assert "hush" not in str(caught.value)
@@ -711,29 +713,29 @@ def test_a_database_that_hangs_or_has_no_driver_is_told_in_seconds(
 @pytest.mark.parametrize("fake", ["hangs"], indirect=True)
 def test_a_server_that_hangs_meanwhile_holds_up_no_search(fake: str, folder: Path) -> None:
     write_search(folder)
-    follower, told = follow(folder, Settings(uri=fake))
+    consumer, told = follow(folder, TrackingSettings(uri=fake))
     time.sleep(0.2)
     began = time.monotonic()
-    assert follower.close(timeout=0.5) > 0
+    assert consumer.close(timeout=0.5) > 0
     assert time.monotonic() - began < 2
     assert f"resume={folder}` sends them" in told[-1]
 
 
 def test_a_journal_that_is_damaged_while_it_is_followed_stops_the_tracking(
-    settings: Settings, folder: Path, journal: Journal
+    settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
     make_ready(settings)
-    follower, told = follow(folder, settings)
+    consumer, told = follow(folder, settings)
     start_search(journal)
     trial_id = start_trial(journal, 1)
     await_condition(lambda: rows("select count(*) from runs") == [(2,)])
     add_epochs(journal, trial_id, range(1, 3))
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(b"".join([*lines[:3], b"5\n"]))
-    assert follower.close() == 0
+    assert consumer.close() == 0
     assert told == [f"The tracking has stopped. {error_of(folder)}"]
-    follower, told = follow(folder, settings)  # and so does the next one
-    assert follower.close() == 0
+    consumer, told = follow(folder, settings)  # and so does the next one
+    assert consumer.close() == 0
     assert told == [f"The tracking has stopped. {error_of(folder)}"]
 
 
@@ -744,7 +746,7 @@ def error_of(folder: Path) -> str:
 
 
 def test_a_journal_that_has_lost_its_end_is_sent_again_to_the_same_runs(
-    settings: Settings, folder: Path
+    settings: TrackingSettings, folder: Path
 ) -> None:
     write_search(folder)
     track(folder, settings)
@@ -756,8 +758,8 @@ def test_a_journal_that_has_lost_its_end_is_sent_again_to_the_same_runs(
             event = json.loads(line)
             kind = event.pop("kind")
             journal.append(kind, **{k: v for k, v in event.items() if k not in TIMES})
-    follower, told = follow(folder, settings)
-    assert follower.close() == 0
+    consumer, told = follow(folder, settings)
+    assert consumer.close() == 0
     assert told == ["The journal of this search has lost events that it had. They come again."]
     assert rows("select count(*) from runs") == [(4,)]
     assert rows("select count(*) from runs where status != 'FINISHED'") == [(0,)]

@@ -12,7 +12,7 @@ import pytest
 
 from pneumonia.tracking import ui_view
 from pneumonia.tracking.mlflow_store import Store
-from pneumonia.tracking.settings import Settings
+from pneumonia.tracking.settings import TrackingSettings
 
 VIEW = "mlflow.sharedViewState.pneumonia"
 
@@ -20,7 +20,7 @@ VIEW = "mlflow.sharedViewState.pneumonia"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
-    return Store(Settings())
+    return Store(TrackingSettings())
 
 
 def tags(store: Store) -> dict[str, str]:
