@@ -124,7 +124,7 @@ def _report(model: FoundModel, text: str) -> str:
     from pneumonia.storage.search_folder import SearchFolder, find
 
     try:
-        folder = find(model.origin.search_id)
+        folder = find(model.origin.search)
     except (FileNotFoundError, UserError):
         return ""
     SearchFolder(folder).export.write_text(text, encoding="utf-8")
