@@ -88,8 +88,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         raise ConfigError("threshold", "nothing of it without test", given["threshold"])
     if "test" in given and len(_pair(given)) != 2:
         raise ConfigError("test", "two searches with a comma between them", given["test"])
-    _limit(given)
-    common.threshold(given)
+    for check in (_limit, common.threshold, common.output_of):
+        check(given)
     return searches, given
 
 
