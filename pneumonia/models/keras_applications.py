@@ -7,7 +7,6 @@ import difflib
 import inspect
 import re
 import socket
-import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.network import within
 
 # Seconds to wait for the host of the weights: to find it, and for each answer.
 PATIENCE = 5.0
@@ -178,20 +178,14 @@ class _Impatience(urllib.request.BaseHandler):
 
     def https_open(self, request: urllib.request.Request) -> None:
         """Return None, for the next handler to open the request, or raise `URLError`."""
-        reached = threading.Event()
-        thread = threading.Thread(target=_connect, args=(request, reached), daemon=True)
-        thread.start()
-        # Joined here because looking up a name cannot be given a time limit.
-        thread.join(PATIENCE)
-        if not reached.is_set():
-            raise urllib.error.URLError(f"{request.host} cannot be reached within {PATIENCE:g} s.")
+        host, _, port = request.host.partition(":")
+        place = host, int(port or 443)
+        try:
+            within(PATIENCE, lambda: socket.create_connection(place, PATIENCE).close())
+        except OSError as error:
+            text = f"{request.host} cannot be reached within {PATIENCE:g} s."
+            raise urllib.error.URLError(text) from error
         request.timeout = PATIENCE
-
-
-def _connect(request: urllib.request.Request, reached: threading.Event) -> None:
-    host, _, port = request.host.partition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port or 443)), PATIENCE):
-        reached.set()
 
 
 @contextlib.contextmanager
