@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.config import instantiate, layers, schema, signatures
-from pneumonia.config.constraints import Check
+from pneumonia.config import instantiate, schema, signatures
+from pneumonia.config.constraints import OPTIMIZER, Check
 from pneumonia.config.ranges import looks_like_range, parse
 from pneumonia.config.suggestions import nearest, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
@@ -20,24 +20,21 @@ _MISSING = "It is missing from the config"
 Tree = dict[str, Any]
 
 
-def find(tree: Tree) -> Iterator[ConfigError]:
+def find(tree: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     """Yield what does not go together in a config, whose top is all there.
 
     Args:
         tree: The composed config as plain mappings, unresolved.
+        checks: What its keys may hold.
     """
     yield from _absent(tree)
     yield from _objective(tree)
     yield from _endless(tree["tuner"])
     yield from _halved(tree["model"])
-    yield from _layers(tree["model"])
+    yield from _layers(tree["model"], checks)
     yield from _views(tree["augment"], tree["model"])
     yield from _optimizer(tree["optimizer"])
     yield from _unheeded(tree["optimizer"], tree["training"].get("loss"))
-    name = tree["tracking"].get("experiment")
-    if isinstance(name, str) and not (len(name) <= schema.MOST_CHARACTERS and name.isprintable()):
-        expected = f"a text of at most {schema.MOST_CHARACTERS} characters, all on one line"
-        yield ConfigError("tracking.experiment", expected, name)
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -144,18 +141,18 @@ def _halved(model: Tree) -> Iterator[ConfigError]:
         yield ConfigError("model.image_size", expected, model["image_size"])
 
 
-def _layers(model: Tree) -> Iterator[ConfigError]:
+def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     """Find names of layers that the network has not, where they are known without building it."""
     blocks = _ends("model.blocks", model.get("blocks"))
-    names = layers.names(model, int(min(blocks[1], 32)) if blocks else 0)
-    network = str(model.get("_target_")).rpartition(".")[2]
+    network = str(model.get("_target_"))
+    names = layers(network, int(min(blocks[1], 32)) if blocks else 0)
     for key in ("layer", "trainable") if names else ():
         known = (*names, "pooling", "true", "false") if key == "trainable" else (*names, "null")
         for value in _values(f"model.{key}", model.get(key)):
             if isinstance(value, str) and "${" not in value and value not in known:
                 others = "false, true or " if key == "trainable" else ""
-                expected = f"{others}the name of a layer of {network}"
-                hint = _hint_at_layer(value, known, schema.KEYS[f"model.{key}"])
+                expected = f"{others}the name of a layer of {network.rpartition('.')[2]}"
+                hint = _hint_at_layer(value, known, checks[f"model.{key}"])
                 yield ConfigError(f"model.{key}", expected, value, hint)
 
 
@@ -187,7 +184,7 @@ def _optimizer(optimizer: Tree) -> Iterator[ConfigError]:
     name = optimizer.get("name")
     if module != "keras.optimizers" or not isinstance(name, str) or looks_like_range(name):
         return
-    known = schema.optimizers()
+    known = OPTIMIZER.names(name)
     if name.lower() in known and name.lower() != kind.lower() and kind not in known:
         hint = f"An optimizer is chosen by optimizer=any optimizer.name={name}"
         yield ConfigError("optimizer.name", f"{kind.lower()}, for `{module}.{kind}`", name, hint)
@@ -227,3 +224,57 @@ def _ends(path: str, value: object) -> tuple[float, float] | None:
         values = item.values if item.kind == "choice" else (item.low, item.high)
     numbers = [number for number in values if isinstance(number, int | float)]
     return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
+
+
+def layers(target: str, most_blocks: int = 0) -> tuple[str, ...]:
+    """Return the layers that `model.layer` may name, told without the seconds of building them.
+
+    Args:
+        target: The `_target_` of the model.
+        most_blocks: Number of blocks of a `cnn`.
+
+    Returns:
+        The names, in the order of the network; none where only building it would tell.
+    """
+    module, _, name = target.rpartition(".")
+    match name if module == "pneumonia.models.backbones" else "":
+        case "efficientnet_lite0":
+            found = _lite0()
+        case "inception_v3":
+            found = _inception()
+        case "cnn":
+            blocks = range(1, most_blocks + 1)
+            found = (f"block{n}_{part}" for n in blocks for part in ("conv", "pool"))
+        case _:
+            return ()
+    return ("image", "scaling", *found)
+
+
+def _lite0() -> Iterator[str]:
+    def convolution(name: str) -> Iterator[str]:
+        yield from (f"{name}{part}" for part in ("conv", "bn", "activation"))
+
+    yield from convolution("stem_")
+    for number, count in enumerate((1, 2, 2, 3, 3, 4, 1), start=1):
+        for index in range(count):
+            block = f"block{number}{'abcdef'[index]}_"
+            if number > 1:
+                yield from convolution(f"{block}expand_")
+            yield from (f"{block}{part}" for part in ("dwconv", "bn", "activation"))
+            yield from (f"{block}project_conv", f"{block}project_bn")
+            if index:
+                yield f"{block}add"
+    yield from convolution("top_")
+
+
+def _inception() -> Iterator[str]:
+    yield from (f"mixed{number}" for number in range(11))
+    yield from ("mixed9_0", "mixed9_1")
+    for kinds, count in (
+        (("conv2d", "batch_normalization", "activation"), 94),
+        (("average_pooling2d",), 9),
+        (("max_pooling2d",), 4),
+        (("concatenate",), 2),
+    ):
+        for kind in kinds:
+            yield from (kind, *(f"{kind}_{number}" for number in range(1, count)))

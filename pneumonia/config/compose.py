@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config import compatibility, schema, validate
+from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
@@ -216,7 +217,7 @@ def _parse(override: str) -> Override | None:
 
 
 def _exists(path: str) -> bool:
-    return bool(path) and schema.EXISTING.accepts(path)
+    return bool(path) and EXISTING.accepts(path)
 
 
 def _add_experiment(value: str) -> str:

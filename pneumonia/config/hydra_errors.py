@@ -12,10 +12,11 @@ import yaml  # type: ignore[import-untyped]
 from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia.config import schema, signatures, validate
+from pneumonia.config import schema, sources, validate
+from pneumonia.config.constraints import ANY, EXISTING, Check
 from pneumonia.config.presets import FILES
 from pneumonia.config.search_space import GROUPS, leaves
 from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed
@@ -84,7 +85,8 @@ class Translator:
         key, equals, value = override.partition("=")
         if not equals:
             return ConfigError(override, "key=value", override, self._bare(override))
-        meant = range_meant(value, is_whole=schema.is_whole(key))
+        check = self._check(key)
+        meant = range_meant(value, is_whole=check.is_whole)
         if value.startswith("{"):
             hint = "In braces, keys stand without quotes, and values with: {seed: '1,2'}"
             return ConfigError(key, "a value as Hydra's grammar has it", value, hint)
@@ -140,7 +142,7 @@ class Translator:
         if near and near.replace("_", "") == given.lower().replace("_", ""):
             return f"The nearest is {group}={near}"
         by_name, module = _BY_NAME.get(group, ("", ""))
-        names = [name for name in (signatures.names(module) if module else []) if name[0].isupper()]
+        names = [name for name in (sources.names(module) if module else []) if name[0].isupper()]
         if given.lower() in map(str.lower, names):
             return f"It is chosen by {group}={by_name} {group}.name={closest(given, names)}"
         if near:
@@ -154,10 +156,11 @@ class Translator:
         if key in self._groups():
             hint = f"For one search each: pneumonia -m {in_shell(f'{key}={value}')}"
             return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
-        if schema.takes_list(key) and "(" not in value:
+        check = self._check(key)
+        if check.is_list and check is not ANY and "(" not in value:
             return ConfigError(key, "a list", value, f"Write '{key}=[{value}]'")
         decimal = value.replace(",", ".", 1)
-        if re.fullmatch(r"\d*,\d+", value) and not schema.accepts(key, value.split(",")):
+        if re.fullmatch(r"\d*,\d+", value) and not _are_right(value.split(","), check):
             return ConfigError(key, "a single value or a quoted range", value, f"Write {decimal}")
         if key.startswith("hydra."):
             hint = f"Write {typed(key, value)}" if key in schema.TEXTS else ""
@@ -252,16 +255,27 @@ class Translator:
 
     def _keys(self) -> list[str]:
         """List the keys of the config that the chosen options make, without other overrides."""
+        return [path for path, _, _ in leaves(self._plain())]
+
+    def _check(self, key: str) -> Check:
+        """Return what a key of that config may hold."""
+        return validate.checks_of(self._plain()).get(key, ANY)
+
+    def _plain(self) -> DictConfig:
         groups = self._groups()
         chosen = [item for item in self._overrides if item.partition("=")[0].lstrip("+") in groups]
         for overrides in (chosen, []):
             try:
-                cfg = self._hydra.compose_config(self._name, list(overrides), RunMode.MULTIRUN)
+                return self._hydra.compose_config(self._name, list(overrides), RunMode.MULTIRUN)
             except (HydraException, OmegaConfBaseException, ValueError):
                 continue
-            return [path for path, _, _ in leaves(cfg)]
-        return []
+        return OmegaConf.create()
+
+
+def _are_right(numbers: Sequence[str], check: Check) -> bool:
+    values = [float(text) if "." in text else int(text or 0) for text in numbers]
+    return all(map(check.accepts, values))
 
 
 def _is_path(text: str) -> bool:
-    return schema.EXISTING.accepts(text)
+    return EXISTING.accepts(text)

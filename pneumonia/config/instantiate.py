@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import threading
@@ -11,7 +10,8 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from pneumonia.config import signatures
+from pneumonia.config import signatures, sources
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, UserError
 
 LOCK = threading.RLock()
@@ -33,7 +33,7 @@ def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any
     """
     target = locate(section.get("_target_"), key)
     arguments = {name: value for name, value in section.items() if not name.startswith("_")}
-    _check_arguments(target, arguments, key)
+    _check_arguments(section["_target_"], target, arguments, key)
     call = functools.partial(target, *args, **arguments, **extra)
     if section.get("_partial_"):
         return call
@@ -53,7 +53,7 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
     Raises:
         ConfigError: Where there is none that can be called.
     """
-    signatures.find_module(str(path).partition(".")[0])
+    sources.find_module(str(path).partition(".")[0])
     try:
         target = get_object(path)
     except (ImportError, ValueError, AttributeError, TypeError) as error:
@@ -66,18 +66,22 @@ def locate(path: Any, key: str) -> Callable[..., Any]:
     return found
 
 
-def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], key: str) -> None:
+def _check_arguments(
+    path: str, target: Callable[..., Any], arguments: Mapping[str, Any], key: str
+) -> None:
+    """Check names, and values against what the target's own signature says of them."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except ValueError:  # some functions written in C do not tell
         return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     known = [parameter.name for parameter in parameters]
-    for name in arguments:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean `{key}.{nearest[0]}`?" if nearest else ""
-            raise ConfigError(
-                f"{key}.{name}", f"an argument of `{target.__name__}`", arguments[name], hint
-            )
+    for name, value in arguments.items():
+        if name not in known and not is_open:
+            expected = f"an argument of `{target.__name__}`"
+            hint = nearest(f"{key}.{name}", [f"{key}.{other}" for other in known])
+            raise ConfigError(f"{key}.{name}", expected, value, hint)
+    signature = signatures.inspect(f"{key}._target_", path)
+    for name, check in signature.checks.items() if signature else ():
+        if check and name in arguments and not check.accepts(arguments[name]):
+            raise ConfigError(f"{key}.{name}", check.expected, arguments[name])

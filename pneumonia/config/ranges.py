@@ -6,7 +6,6 @@ The grammar is that of https://hydra.cc/docs/advanced/override_grammar/extended/
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass, replace
@@ -161,15 +160,6 @@ def looks_like_range(value: object) -> bool:
         return False
     call = _CALL.match(value)
     return bool(call) and call[1] in (*_FUNCTIONS, *_RANDOM)  # type: ignore[index]
-
-
-def misspelt_function(value: object) -> str | None:
-    """Return the sweep function that a call like `choises(1, 2)` comes nearest to, if any."""
-    call = _CALL.fullmatch(value.rstrip()) if isinstance(value, str) else None
-    if not call or not call[2].endswith(")") or looks_like_range(value):
-        return None
-    near = difflib.get_close_matches(call[1].lower(), _FUNCTIONS[:4], n=1, cutoff=0.6)
-    return near[0] if near else None
 
 
 def parse(path: str, text: str) -> Range:

@@ -7,7 +7,6 @@ collapsed to values. Nothing here imports KerasTuner before `Space.hyperparamete
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config.ranges import Condition, Range, Scalar, looks_like_range, parse
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, ConfigErrors
 
 if TYPE_CHECKING:
@@ -265,8 +265,7 @@ class _Conditions:
     def _check_known(self, key: str, path: str) -> None:
         names = [*self._ranges, *self._fixed]
         if path not in names:
-            near = difflib.get_close_matches(path, names, n=1, cutoff=0.5)
-            hint = f"The nearest is `{near[0]}`" if near else ""
+            hint = nearest(path, names)
             raise ConfigError(key, "the full path of a hyperparameter or argument", path, hint)
 
     def _check_parent(self, key: str, parent: str, values: Sequence[object]) -> None:

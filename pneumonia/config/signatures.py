@@ -1,4 +1,4 @@
-"""What a `_target_` names and takes, read from its source: nothing is imported.
+"""What a `_target_` takes, and what its arguments must be, read from its source.
 
 Importing a target to look at it would import TensorFlow, which takes longer than telling the user
 of a mistake should.
@@ -7,25 +7,28 @@ of a mistake should.
 from __future__ import annotations
 
 import ast
-import difflib
-import importlib.util
-import pkgutil
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
+from pneumonia.config import constraints, sources
+from pneumonia.config.constraints import BOOLEAN, NULL, Bounds, Check, is_integer, is_number
+from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError
 
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # Their own names are all in their signatures; whatever comes through **kwargs, they refuse.
 _COMPLETE = ("keras.optimizers.", "keras.losses.", "keras.metrics.", "keras_tuner.oracles.")
 _MOST_HOPS = 5
-# Assigned names are constants or types, which no `_target_` names.
-_HARMLESS = (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign, ast.AnnAssign)
+_PLAIN = {
+    "int": Check("an integer", is_integer),
+    "float": Check("a number", is_number),
+    "str": Check("a text", lambda value: isinstance(value, str)),
+    "bool": BOOLEAN,
+}
+_OURS = f"{constraints.__name__}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,12 @@ class Signature:
     """What a function or class takes by keyword.
 
     Attributes:
-        types: Of each argument's name the type written for it, or an empty text.
+        checks: Of each argument's name what its annotation lets it be, or None for anything.
         is_open: Whether other names may be given too.
         required: The names, given by keyword only, that have no default.
     """
 
-    types: Mapping[str, str]
+    checks: Mapping[str, Check | None]
     is_open: bool
     required: frozenset[str] = frozenset()
 
@@ -54,208 +57,167 @@ def inspect(key: str, target: object) -> Signature | None:
         What it takes; None where that cannot be told without importing it.
 
     Raises:
-        ConfigError: If there is no such module, or no such name in it.
+        ConfigError: If there is no such module, or no such name in it, or a constraint on an
+            argument cannot be read.
     """
     if not isinstance(target, str) or not all(map(str.isidentifier, target.split("."))):
         raise ConfigError(key, "the dotted path of a function or class", target)
     if "." not in target:
         hint = f"Options are chosen by {key.split('.')[0]}=<option>"
         raise ConfigError(key, "the dotted path of a function or class: module.name", target, hint)
-    found = _find(key, target, target, 0)
+    try:
+        found = _find(key, target, target, 0)
+    except ModuleNotFoundError as error:
+        missing = f"No module {error}"
+        raise ConfigError(key, "something that can be imported", target, missing) from error
     if found is None:
         return None
-    signature = _read(found)
-    if signature and target.startswith(_COMPLETE):
-        return replace(signature, is_open=False)
-    return signature
+    file, definition = found
+    arguments, skip = _arguments(definition)
+    if arguments is None:
+        return None
+    named = [*arguments.args[skip:], *arguments.kwonlyargs]
+    try:
+        checks = {arg.arg: _Annotations(file).read(arg.annotation) for arg in named}
+    except (TypeError, ValueError, SyntaxError, AttributeError) as error:
+        expected = "constraints that are written out, as Bounds(1, 64)"
+        raise ConfigError(key, expected, target, f"It cannot be read: {error}") from error
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    required = frozenset(arg.arg for arg, default in pairs if default is None)
+    is_open = arguments.kwarg is not None and not target.startswith(_COMPLETE)
+    return Signature(checks, is_open, required)
 
 
-def _find(key: str, target: str, path: str, hops: int) -> _Definition | None:
+def _find(key: str, target: str, path: str, hops: int) -> tuple[Path, sources.Definition] | None:
     """Follow a dotted path through files and the imports in them to a definition."""
-    file, names = _locate(key, target, path)
+    file, names = sources.locate(path)
     if file is None or hops > _MOST_HOPS:
         return None
-    definitions, imports, is_open = _outline(file)
+    outline = sources.outline(file)
     if not names:
         raise ConfigError(key, "a function or class, not a module", target)
-    if names[0] in definitions:
-        return definitions[names[0]] if len(names) == 1 else None
-    if names[0] in imports:
-        further = ".".join((imports[names[0]], *names[1:]))
-        return _find(key, target, further, hops + 1)
-    if is_open:
+    name = names[0]
+    if name in outline.definitions:
+        return (file, outline.definitions[name]) if len(names) == 1 else None
+    if name in outline.imports:
+        return _find(key, target, ".".join((outline.imports[name], *names[1:])), hops + 1)
+    if outline.is_open:
         return None
     module = ".".join(target.split(".")[: -len(names)])
-    public = [name for name in (*definitions, *imports) if not name.startswith("_")]
-    lowered = {name.lower(): name for name in public}
-    is_last = len(names) == 1
-    near = [lowered[names[0].lower()]] if is_last and names[0].lower() in lowered else []
-    near = near or difflib.get_close_matches(names[0], public, n=1, cutoff=0.8)
-    near = near or [
-        lowered[name]
-        for name in difflib.get_close_matches(names[0].lower(), lowered, n=1, cutoff=0.5)
-    ]
-    hint = f"The nearest is {module}.{near[0]}" if near else ""
+    # What other names follow is a module, written in small letters.
+    near = closest(name, [one for one in outline.public if names[1:] == [] or one.islower()])
+    hint = f"The nearest is {module}.{near}" if near else ""
     raise ConfigError(key, f"a function or class of `{module}`", target, hint)
 
 
-def _locate(key: str, target: str, path: str) -> tuple[Path | None, list[str]]:
-    """Return the file of the module in a dotted path, and the names that follow it."""
-    first, *names = path.split(".")
-    spec = find_module(first)
-    if spec is None:
-        raise ConfigError(key, "something that can be imported", target, f"No module {first}")
-    folders = list(spec.submodule_search_locations or ())
-    if not folders:
-        return _source(spec.origin), names
-    # A package without an __init__.py has no file: it may be any folder beside the program.
-    folder, file = Path(folders[0]), Path(spec.origin) if spec.origin else None
-    while names:
-        if (folder / names[0] / "__init__.py").is_file():
-            folder = folder / names.pop(0)
-            file = folder / "__init__.py"
-        elif (folder / f"{names[0]}.py").is_file():
-            return folder / f"{names[0]}.py", names[1:]
-        elif file is None and (folder / names[0]).is_dir():
-            folder = folder / names.pop(0)
-        else:
-            break
-    if file is None:
-        missing = path.removesuffix("." + ".".join(names[1:])) if names[1:] else path
-        raise ConfigError(key, "something that can be imported", target, f"No module {missing}")
-    return _source(str(file)), names
-
-
-def _source(origin: str | None) -> Path | None:
-    """Return the file if it is source that can be read."""
-    file = Path(origin or "")
-    return file if file.suffix == ".py" and file.is_file() else None
-
-
-@cache
-def _outline(file: Path) -> tuple[dict[str, _Definition], dict[str, str], bool]:
-    """Return a module's definitions, what it imports from where, and whether it may hold more."""
-    definitions: dict[str, _Definition] = {}
-    imports: dict[str, str] = {}
-    is_open = False
-    for node in ast.parse(file.read_bytes()).body:
-        if isinstance(node, _Definition):
-            definitions[node.name] = node
-            is_open = is_open or node.name == "__getattr__"
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imports |= {
-                name.asname or name.name: f"{node.module}.{name.name}" for name in node.names
-            }
-            is_open = is_open or any(name.name == "*" for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            is_open = True
-        elif not isinstance(node, _HARMLESS) and not _is_for_types(node):
-            # Something may be defined under a condition.
-            is_open = True
-    return definitions, imports, is_open
-
-
-def _is_for_types(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def _read(definition: _Definition) -> Signature | None:
-    """Return the signature of a function, or of a class's own __init__."""
+def _arguments(definition: sources.Definition) -> tuple[ast.arguments | None, int]:
+    """Return the arguments of a function, or of a class's own __init__, and how many to skip."""
     if isinstance(definition, ast.ClassDef):
         methods = [node for node in definition.body if isinstance(node, ast.FunctionDef)]
-        made = [method for method in methods if method.name == "__init__"]
-        return _arguments(made[0].args, skip=1) if made else None
+        made = [method.args for method in methods if method.name == "__init__"]
+        return (made[0] if made else None), 1
     # A decorator may change what the function takes.
-    return None if definition.decorator_list else _arguments(definition.args, skip=0)
+    return (None if definition.decorator_list else definition.args), 0
 
 
-def _arguments(args: ast.arguments, *, skip: int) -> Signature:
-    named = [*args.args[skip:], *args.kwonlyargs]
-    types = {arg.arg: ast.unparse(arg.annotation) if arg.annotation else "" for arg in named}
-    pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
-    required = frozenset(arg.arg for arg, default in pairs if default is None)
-    return Signature(types, is_open=args.kwarg is not None, required=required)
+class _Annotations:
+    """Reads the annotations in one file, and the names in them that come from others."""
 
+    def __init__(self, file: Path, hops: int = 0) -> None:
+        self._outline = sources.outline(file)
+        self._hops = hops
 
-def find_module(name: str) -> ModuleSpec | None:
-    """Find the first module of a dotted path that a user names.
+    def read(self, node: ast.expr | None) -> Check | None:
+        """Return what an annotation lets a value be; None for anything.
 
-    One that is installed nowhere may lie in the current folder, from where it can be imported then,
-    and what its own code imports from there with it: nothing else in that folder, which may be a
-    stranger's, comes to run because somebody imports something of that name.
+        Raises:
+            ValueError: For a constraint whose arguments are not written out.
+        """
+        parts = list(self._parts(node))
+        known = [part for part in parts if part is not None]
+        return reduce(or_, known) if known and len(known) == len(parts) else None
 
-    Args:
-        name: The name, without dots.
+    def _parts(self, node: ast.expr | None) -> Iterator[Check | None]:
+        """Yield the check of every part of a union."""
+        match node:
+            case ast.Constant(value=None):
+                yield NULL
+            case ast.Constant(value=str(text)):
+                yield from self._parts(ast.parse(text, mode="eval").body)
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                yield from self._parts(left)
+                yield from self._parts(right)
+            case ast.Name() | ast.Attribute():
+                yield from self._named(node)
+            case ast.Subscript(value=kind, slice=inner):
+                items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+                yield from self._subscript(self._path(kind).rpartition(".")[2], items)
+            case _:
+                yield None
 
-    Returns:
-        Where it is, or None.
-    """
-    spec = _spec(name)
-    folder = str(Path.cwd())
-    if spec is not None or (folder in sys.path and not _shut(folder)):
-        return spec
-    finder = _shut(folder) or _Folder(folder)
-    if finder.files.find_spec(name) is None:
-        return None
-    finder.names.add(name)
-    sys.path_importer_cache[folder] = finder
-    if folder not in sys.path:
-        sys.path.append(folder)  # where processes that unpickle look, too
-    return _spec(name)
+    def _subscript(self, kind: str, items: list[ast.expr]) -> Iterator[Check | None]:
+        if kind == "Literal":
+            yield constraints.one_of(*map(ast.literal_eval, items))
+        elif kind == "Annotated":
+            yield from self._annotated(*items)
+        elif kind in ("Optional", "Union"):
+            for item in items:
+                yield from self._parts(item)
+            if kind == "Optional":
+                yield NULL
+        else:
+            yield None
 
+    def _annotated(self, base: ast.expr, *further: ast.expr) -> Iterator[Check | None]:
+        """Yield the checks of a type with constraints, which are for all but null."""
+        found = [one for one in map(self._constraint, further) if one is not None]
+        plain = [part for part in self._parts(base) if part is not NULL]
+        has_null = len(plain) < len(list(self._parts(base)))
+        if found[1:]:
+            raise ValueError("one constraint is enough for a type")
+        for one in found:
+            if isinstance(one, Check):
+                yield one
+            else:
+                yield one.integer() if plain == [_PLAIN["int"]] else one.number()
+        if not found:
+            yield from plain
+        if has_null:
+            yield NULL
 
-def _spec(name: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-
-
-def _shut(folder: str) -> _Folder | None:
-    finder: object = sys.path_importer_cache.get(folder)
-    return finder if isinstance(finder, _Folder) else None
-
-
-class _Folder:
-    """Stands for a folder on the path, and shows nothing of it but modules with certain names.
-
-    Args:
-        folder: The absolute path.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.names: set[str] = set()
-        self._folder = folder
-        self.files: Any = pkgutil.get_importer(folder)
-
-    def find_spec(self, name: str, target: object = None) -> ModuleSpec | None:
-        """Find a module that was named, or that the code of one imports just now."""
-        if name not in self.names and _importing() not in self.names:
+    def _constraint(self, node: ast.expr) -> Check | Bounds | None:
+        """Return one of our constraints; None for what others put into an annotation."""
+        call = node if isinstance(node, ast.Call) else None
+        name = self._path(call.func if call else node)
+        if not name.startswith(_OURS):
             return None
-        # A file would go before a package without an __init__.py, wherever on the path that is.
-        others = [place for place in sys.path if place != self._folder]
-        if PathFinder.find_spec(name, others) is not None:
+        found: Any = getattr(constraints, name.removeprefix(_OURS))
+        if call:
+            options = {one.arg or "": ast.literal_eval(one.value) for one in call.keywords}
+            found = found(*map(ast.literal_eval, call.args), **options)
+        return found if isinstance(found, Check | Bounds) else None
+
+    def _named(self, node: ast.Name | ast.Attribute) -> Iterator[Check | None]:
+        """Yield the checks of a type by its name, which may stand for an annotation."""
+        path = self._path(node)
+        if isinstance(node, ast.Name) and node.id in self._outline.assigned:
+            yield from self._parts(self._outline.assigned[node.id])
+        elif path in _PLAIN or "." not in path or self._hops > _MOST_HOPS:
+            yield _PLAIN.get(path)
+        else:
+            yield self._imported(path)
+
+    def _imported(self, path: str) -> Check | None:
+        try:
+            file, names = sources.locate(path)
+        except ModuleNotFoundError:
             return None
-        spec: ModuleSpec | None = self.files.find_spec(name)
-        if spec is not None:
-            self.names.add(name)
-        return spec
+        if file is None or len(names) != 1:
+            return None
+        return _Annotations(file, self._hops + 1).read(ast.Name(names[0]))
 
-    def invalidate_caches(self) -> None:
-        """Look at the folder anew."""
-        self.files.invalidate_caches()
-
-
-def _importing() -> str:
-    """Return the first name of the module whose code imports something just now."""
-    frame: Any = sys._getframe(2)
-    while frame and str(frame.f_globals.get("__name__")).startswith("importlib"):
-        frame = frame.f_back
-    return str(frame.f_globals.get("__name__")).partition(".")[0] if frame else ""
-
-
-def names(module: str) -> list[str]:
-    """Return the public functions and classes of a module, read from its source."""
-    file, further = _locate(module, module, module)
-    definitions, imports, _ = _outline(file) if file and not further else ({}, {}, False)
-    return sorted(name for name in (*definitions, *imports) if not name.startswith("_"))
+    def _path(self, node: ast.expr) -> str:
+        """Return the dotted path of what a name or an attribute in this file stands for."""
+        first, *rest = ast.unparse(node).split(".")
+        known = self._outline.modules | self._outline.imports
+        return ".".join((known.get(first, first), *rest))

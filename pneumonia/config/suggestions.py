@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pneumonia.config.ranges import looks_like_range
 
+_ROUND = re.compile(r"\s*([A-Za-z_]\w*)\s*\(.*\)", re.DOTALL)
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*[(\[](.*)[)\]]\s*", re.DOTALL)
 _NUMBER = r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?"
 _SPAN = re.compile(rf"\s*({_NUMBER})\s*(?:-|:|\.\.+|\bto\b)\s*({_NUMBER})\s*")
@@ -22,17 +23,30 @@ _KINDS: dict[str, tuple[str, ...]] = {
 _OURS = ("choice", "range", "interval", "tag")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a sentence, without a full stop, with the name that comes nearest; maybe nothing."""
-    found = closest(name, names)
-    return f"The nearest is `{found}`" if found else ""
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.5, most: int = 1) -> str:
+    """Return a sentence, without a full stop, with the names that come nearest; maybe nothing."""
+    found = [f"`{one}`" for one in close(name, names, cutoff=cutoff, most=most)]
+    if len(found) < 2:
+        return f"The nearest is {found[0]}" if found else ""
+    return f"The nearest are {', '.join(found[:-1])} and {found[-1]}"
 
 
 def closest(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """Return the name that comes nearest, whatever the case of its letters, or None."""
+    """Return the name that comes nearest, or None."""
+    return next(iter(close(name, names, cutoff=cutoff)), None)
+
+
+def close(name: str, names: Iterable[str], *, cutoff: float = 0.5, most: int = 1) -> list[str]:
+    """Return the names that come nearest, whatever the case of their letters, nearest first."""
     by_case = {other.lower(): other for other in reversed(list(names))}
-    found = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=cutoff)
-    return by_case[found[0]] if found else None
+    found = difflib.get_close_matches(name.lower(), by_case, n=most, cutoff=cutoff)
+    return [by_case[one] for one in found]
+
+
+def misspelt_function(value: object) -> str | None:
+    """Return the sweep function that a call like `choises(1, 2)` comes nearest to, if any."""
+    call = _ROUND.fullmatch(value.rstrip()) if isinstance(value, str) else None
+    return None if not call or looks_like_range(value) else closest(call[1], _OURS, cutoff=0.6)
 
 
 def closest_key(key: str, keys: Sequence[str]) -> str | None:
@@ -90,8 +104,8 @@ def _kind(name: str) -> str | None:
             return kind
     spellings: dict[str, str] = {own: own for own in _OURS}
     spellings |= {name: kind for kind, names in _KINDS.items() for name in names if len(name) > 5}
-    found = difflib.get_close_matches(name, spellings, n=1, cutoff=0.6)
-    return spellings[found[0]] if found else None
+    found = closest(name, spellings, cutoff=0.6)
+    return spellings[found] if found else None
 
 
 def _write(kind: str, arguments: str, is_whole: bool) -> str:

@@ -12,11 +12,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.config import compatibility, schema, signatures
+from pneumonia.config import compatibility, schema, signatures, sources
 from pneumonia.config.constraints import Check
-from pneumonia.config.ranges import Range, looks_like_range, misspelt_function, parse
+from pneumonia.config.ranges import Range, looks_like_range, parse
 from pneumonia.config.search_space import GROUPS, Space, collapse, find, leaves, plain
-from pneumonia.config.suggestions import closest, nearest, range_meant, value_meant
+from pneumonia.config.suggestions import (
+    closest,
+    misspelt_function,
+    nearest,
+    range_meant,
+    value_meant,
+)
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
 _PLAIN = ("objective", "budget", "features", "threshold", "resume")
@@ -27,6 +33,7 @@ _ROOTS = (*MAPPINGS, "seed", "progress", "plan", "when")
 _OPTIONAL_MAPPINGS = ("training.class_weight", "training.early_stopping")
 
 Leaf = tuple[str, Any, Any]
+Checks = dict[str, Check]
 
 
 def validate(cfg: DictConfig) -> Space:
@@ -52,16 +59,28 @@ def validate(cfg: DictConfig) -> Space:
         errors.extend(found.errors)
     named = {error.key for error in errors}
     known = [leaf for leaf in leaves(cfg) if leaf[0] not in named]
-    checks: dict[str, Check] = {}
+    checks = dict(schema.KEYS)
     for key, section in _sections(tree):
         errors.extend(_check_section(key, section, space, checks))
     errors.extend(_check_leaves(known, tree, checks))
-    errors.extend(compatibility.find(tree))
+    errors.extend(compatibility.find(tree, checks))
     if not errors:
-        _collapse_once(cfg, space)
+        try:
+            collapse(cfg, space.start())  # what cannot be resolved comes to light
+        except ConfigError as error:
+            errors.append(error)
     if errors:
-        raise ConfigErrors(_once(errors))
+        raise ConfigErrors(list({str(error): error for error in errors}.values()))
     return space
+
+
+def checks_of(cfg: DictConfig) -> Checks:
+    """Return the checks of a config's keys, whatever is wrong with their values."""
+    tree, checks = plain(cfg), dict(schema.KEYS)
+    if not list(_check_roots(tree)):
+        for key, section in _sections(tree):
+            list(_check_section(key, section, Space((), {}, ()), checks))
+    return checks
 
 
 def flatten(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +131,7 @@ def _sections(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_section(
-    key: str, section: object, space: Space, checks: dict[str, Check]
+    key: str, section: object, space: Space, checks: Checks
 ) -> Iterator[ConfigError]:
     """Check a section's target and the names of its arguments; note the checks of their values."""
     if isinstance(section, str | int | float):
@@ -133,15 +152,15 @@ def _check_section(
             yield error
             continue
         if signature:
-            types = {f"{key}.{name}": text for name, text in signature.types.items()}
-            checks |= {name: schema.check_of(name, target, text) for name, text in types.items()}
+            for name, check in signature.checks.items():
+                checks[f"{key}.{name}"] = schema.check_of(f"{key}.{name}", target, check)
             yield from _check_names(key, section, signature, _excluded(space, path, target))
 
 
 def _hint_at_target(key: str, name: object) -> str:
     """Return a hint at the class that a plain name was meant for."""
     module = "keras.losses" if key == "training.loss" else "keras.metrics"
-    classes = [one for one in signatures.names(module) if one[0].isupper()]
+    classes = [one for one in sources.names(module) if one[0].isupper()]
     found = closest(str(name).replace("_", ""), classes)
     return f"Write {key}._target_={module}.{found}" if found else ""
 
@@ -162,7 +181,7 @@ def _check_names(
     beside = schema.SECTIONS.get(key, ())
     # A head takes the shape first, a metric that is a function what it measures.
     taken = 1 if key == "dense" else 2 if section.get("_partial_") else 0
-    inputs = tuple(signature.types)[:taken]
+    inputs = tuple(signature.checks)[:taken]
     own = ("_target_", "_partial_") if key.startswith("training.metrics.") else ("_target_",)
     for name, value in section.items():
         path = f"{key}.{name}"
@@ -170,9 +189,9 @@ def _check_names(
             hint = schema.GIVEN.get(path, "")
             yield ConfigError(path, "nothing, as the program decides it", value, hint)
             continue
-        is_known = name in (*own, *signature.types, *beside)
+        is_known = name in (*own, *signature.checks, *beside)
         if not is_known and path not in excluded and not signature.is_open:
-            names = [] if str(name).startswith("_") else (*signature.types, *beside)
+            names = [] if str(name).startswith("_") else (*signature.checks, *beside)
             free = [f"{key}.{other}" for other in names if other not in inputs]
             near = nearest(path, [name for name in free if name not in schema.GIVEN])
             target = section["_target_"]
@@ -184,23 +203,21 @@ def _check_names(
             yield ConfigError(f"{key}.{name}", "a value", None, "This argument has no default")
 
 
-def _check_leaves(
-    known: list[Leaf], tree: dict[str, Any], checks: dict[str, Check]
-) -> Iterator[ConfigError]:
+def _check_leaves(known: list[Leaf], tree: dict[str, Any], checks: Checks) -> Iterator[ConfigError]:
     """Check every value, and every value of a range, against its key."""
     weight = tree["training"].get("class_weight")
     if isinstance(weight, dict):
         inside = "training.class_weight."
         values = {path.removeprefix(inside): value for path, _, value in known if inside in path}
         if values and not any(looks_like_range(value) for value in values.values()):
-            yield from _check_value("training.class_weight", values, schema.check_of(inside[:-1]))
+            yield from _check_value(inside[:-1], values, checks[inside[:-1]])
     yield from _check_mappings(tree, checks)
     for path, raw, value in known:
         if path.startswith(("when", "training.class_weight.")):
             continue
         if value == "???":
             yield ConfigError(path, "a value", value, f"Give it with {path}=...")
-        elif (isinstance(value, str) and "${" in value) or _is_told_of(path, raw):
+        elif (isinstance(value, str) and "${" in value) or _is_told_of(path, raw, checks):
             continue  # what cannot be resolved: the collapse says why
         elif unknown := _unknown(path, value):
             yield unknown
@@ -209,26 +226,23 @@ def _check_leaves(
             yield from _check_value(path, value, check, str(raw))
 
 
-def _check_mappings(
-    tree: dict[str, Any], checks: dict[str, Check], above: str = ""
-) -> Iterator[ConfigError]:
+def _check_mappings(tree: dict[str, Any], checks: Checks, above: str = "") -> Iterator[ConfigError]:
     """Check that no mapping stands where a single value belongs."""
     for key, value in tree.items():
         path = f"{above}{key}"
         if not isinstance(value, dict) or path in ("when", *_OPTIONAL_MAPPINGS):
             continue
-        if path in schema.KEYS or path in checks:
-            check = checks.get(path) or schema.KEYS[path]
+        if check := checks.get(path):
             if not check.accepts(value):
                 yield from _check_value(path, value, check)
         else:
             yield from _check_mappings(value, checks, f"{path}.")
 
 
-def _is_told_of(path: str, raw: object) -> bool:
+def _is_told_of(path: str, raw: object, checks: Checks) -> bool:
     """Say whether a value is that of another key with the same check: one message is enough."""
     other = raw[2:-1] if isinstance(raw, str) and raw.startswith("${") else ""
-    return path in schema.KEYS and schema.KEYS.get(other) is schema.KEYS[path]
+    return path in checks and checks.get(other) is checks[path]
 
 
 def _unknown(path: str, value: object) -> ConfigError | None:
@@ -256,13 +270,13 @@ def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator
         return
     if isinstance(value, list) and any(map(looks_like_range, value)):
         yield ConfigError(path, "a range as the whole value, not inside a list", value)
-    can_vary = can_vary and not check.accepts(["a", "b"])
-    is_misspelt = can_vary and path not in schema.PATHS and misspelt_function(value) is not None
+    can_vary = can_vary and not check.is_list
+    is_misspelt = can_vary and not check.is_path and misspelt_function(value) is not None
     if is_misspelt or not check.accepts(value):
         meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
         meant = (
             meant
-            or (_listed(value, check) if can_vary and path not in schema.PATHS else None)
+            or (_listed(value, check) if can_vary and not check.is_path else None)
             or value_meant(value, check.names(value), check.accepts)
         )
         expected = check.expected
@@ -292,15 +306,3 @@ def _check_range(item: Range, check: Check, text: str) -> Iterator[ConfigError]:
     if item.kind == "float" and check.is_whole:
         hint = f"Write int({text})" if text.startswith("interval") else f"{hint}: use int(interval)"
     yield ConfigError(item.path, f"a range whose every value is {check.expected}", wrong[0], hint)
-
-
-def _collapse_once(cfg: DictConfig, space: Space) -> None:
-    """Collapse at the start values: interpolations that cannot be resolved come to light."""
-    try:
-        collapse(cfg, space.start())
-    except ConfigError as error:
-        raise ConfigErrors([error]) from error
-
-
-def _once(errors: list[ConfigError]) -> list[ConfigError]:
-    return list({str(error): error for error in errors}.values())

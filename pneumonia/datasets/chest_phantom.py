@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pneumonia.config.constraints import SEED, Bounds
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
 
 CLASS_NAMES = ("normal", "pneumonia")
 
+Count: TypeAlias = Annotated[int, Bounds(2, 1_000_000)]
 Floats = npt.NDArray[Any]  # always float32
 
 _CHUNK = 32  # images drawn together: few enough to stay in the processor's cache
@@ -34,13 +36,13 @@ _BLOBS = 4
 
 def phantom(
     *,
-    train: int = 1200,
-    val: int = 300,
-    test: int = 400,
-    image_size: int = 96,
-    positive_fraction: float = 0.5,
-    difficulty: float = 0.5,
-    seed: int = 0,
+    train: Count = 1200,
+    val: Count = 300,
+    test: Count = 400,
+    image_size: Annotated[int, Bounds(32, 512)] = 96,
+    positive_fraction: Annotated[float, Bounds(0.01, 0.99)] = 0.5,
+    difficulty: Annotated[float, Bounds(0, 1)] = 0.5,
+    seed: Annotated[int, SEED] = 0,
 ) -> ImageData:
     """Generate chest phantoms, grey, with the classes `normal` and `pneumonia`.
 

@@ -10,18 +10,26 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from pneumonia.config import constraints
+from pneumonia.config.constraints import CLASS_NAMES, FOLDER, PLACE, SEED, Bounds
 from pneumonia.datasets import dicom, folders, image_files, npz_files, tfds
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, Split, build_data, build_split
 from pneumonia.datasets.image_files import MIN_SIDE, FileSource, Header
 from pneumonia.errors import ConfigError, DataError
 
+Share: TypeAlias = Annotated[float, Bounds(0, below=1)]
 
-def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = None) -> ImageData:
+
+def pneumonia_mnist(
+    *,
+    data_dir: Annotated[str, PLACE] | None = None,
+    manual_dir: Annotated[str, FOLDER] | None = None,
+) -> ImageData:
     """Read PneumoniaMNIST through TensorFlow Datasets, which prepares it the first time.
 
     4,708 + 524 + 624 grey images of 28 x 28 pixels. Looked for in this order: prepared in
@@ -41,7 +49,11 @@ def pneumonia_mnist(*, data_dir: str | None = None, manual_dir: str | None = Non
     return tfds.load(Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None)
 
 
-def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) -> ImageData:
+def npz(
+    *,
+    path: Annotated[str, constraints.path("an .npz file in MedMNIST's format that exists")],
+    class_names: Annotated[Sequence[str], CLASS_NAMES] | None = None,
+) -> ImageData:
     """Read a file in MedMNIST's format with two classes.
 
     Args:
@@ -51,11 +63,9 @@ def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) ->
         class_names: The names of label 0 and of label 1; `negative` and `positive` by default.
 
     Raises:
-        ConfigError: For no path, or a file that is missing, damaged, or of another task.
+        ConfigError: For a file that is missing, damaged, or of another task.
     """
     expected = "an .npz file in MedMNIST's format with two classes"
-    if not path:
-        raise ConfigError("dataset.path", expected, path)
     file = Path(path).expanduser()
     keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
     with _told(expected, path):
@@ -74,10 +84,10 @@ def npz(*, path: str | None = None, class_names: Sequence[str] | None = None) ->
 
 def image_folder(
     *,
-    path: str | None = None,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    seed: int = 0,
+    path: Annotated[str, constraints.path("a folder with images in two classes that exists")],
+    val_fraction: Share = 0.1,
+    test_fraction: Share = 0.2,
+    seed: Annotated[int, SEED] = 0,
     patient_pattern: str | None = None,
     positive: str | int | None = None,
 ) -> ImageData:
@@ -103,8 +113,6 @@ def image_folder(
             that cannot be read.
     """
     expected = "a folder with images in two classes"
-    if not path:
-        raise ConfigError("dataset.path", expected, path)
     root = Path(path).expanduser()
     with _told(expected, path):
         files, left_out = folders.find_files(root)

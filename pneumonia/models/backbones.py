@@ -24,21 +24,32 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import keras
 
+from pneumonia.config.constraints import LAYER, NETWORK, TEXT, WEIGHTS, Bounds
 from pneumonia.errors import ConfigError, DataError
 from pneumonia.models import efficientnet_lite0 as lite0
 from pneumonia.models import keras_applications, weight_files
 
+# A side of more pixels is a typing error: one batch would not fit into any memory.
+Pixels: TypeAlias = Annotated[int, Bounds(1, 4096)]
+Weights: TypeAlias = Literal["imagenet", None] | Annotated[str, WEIGHTS]
+Layer: TypeAlias = Annotated[str, TEXT] | None
+Pooling: TypeAlias = Literal["avg", "max", "flatten"]
+Trainable: TypeAlias = bool | Annotated[str, LAYER]
+Scaling: TypeAlias = Literal["imagenet", "unit"]
+Count: TypeAlias = Annotated[int, Bounds(1)]
+
 
 def efficientnet_lite0(
     *,
-    image_size: int,
-    weights: str | None = "imagenet",
-    layer: str | None = None,
-    pooling: str = "avg",
-    trainable: bool | str = False,
+    image_size: Annotated[int, Bounds(32, 4096)],
+    weights: Weights = "imagenet",
+    layer: Layer = None,
+    pooling: Pooling = "avg",
+    trainable: Trainable = False,
 ) -> keras.Model:
     """Build EfficientNet-Lite0, whose ImageNet weights are installed with the program.
 
@@ -55,12 +66,12 @@ def efficientnet_lite0(
 
 def inception_v3(
     *,
-    image_size: int,
-    weights: str | None = "imagenet",
-    layer: str | None = "mixed7",
-    pooling: str = "avg",
-    trainable: bool | str = False,
-    scaling: str = "imagenet",
+    image_size: Annotated[int, Bounds(75, 4096)],
+    weights: Weights = "imagenet",
+    layer: Layer = "mixed7",
+    pooling: Pooling = "avg",
+    trainable: Trainable = False,
+    scaling: Scaling = "imagenet",
 ) -> keras.Model:
     """Build InceptionV3 (https://arxiv.org/abs/1512.00567), cut at `mixed7` as in the study.
 
@@ -78,13 +89,13 @@ def inception_v3(
 
 def keras_application(
     *,
-    name: str,
-    image_size: int,
-    weights: str | None = "imagenet",
-    layer: str | None = None,
-    pooling: str = "avg",
-    trainable: bool | str = False,
-    scaling: str = "imagenet",
+    name: Annotated[str, NETWORK],
+    image_size: Pixels,
+    weights: Weights = "imagenet",
+    layer: Layer = None,
+    pooling: Pooling = "avg",
+    trainable: Trainable = False,
+    scaling: Scaling = "imagenet",
 ) -> keras.Model:
     """Build any network of `keras.applications`.
 
@@ -102,16 +113,16 @@ def keras_application(
 
 def cnn(
     *,
-    image_size: int,
-    blocks: int,
-    filters: int,
-    growth: int = 2,
-    kernel_size: int = 3,
-    channels: int = 1,
-    weights: str | None = None,
-    layer: str | None = None,
-    pooling: str = "flatten",
-    trainable: bool | str = True,
+    image_size: Pixels,
+    blocks: Count,
+    filters: Count,
+    growth: Count = 2,
+    kernel_size: Count = 3,
+    channels: Literal[1, 3] = 1,
+    weights: Literal[None] | Annotated[str, WEIGHTS] = None,
+    layer: Layer = None,
+    pooling: Pooling = "flatten",
+    trainable: Trainable = True,
 ) -> keras.Model:
     """Build a small network to train from scratch: blocks of convolution, ReLU and max pooling.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import keras
 
+from pneumonia.config.constraints import ACTIVATION, Bounds
 from pneumonia.errors import ConfigError
 
 
 def dense(
     input_shape: tuple[int, ...],
     *,
-    units: int,
-    dropout: float,
-    activation: str = "relu",
+    units: Annotated[int, Bounds(1)],
+    dropout: Annotated[float, Bounds(0, below=1)],
+    activation: Annotated[str, ACTIVATION] = "relu",
 ) -> keras.Model:
     """Build a hidden layer, dropout, and one sigmoid unit.
 

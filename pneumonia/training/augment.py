@@ -10,15 +10,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pneumonia.config.constraints import Bounds
 from pneumonia.errors import ConfigError
 from pneumonia.seeding import RENDER, integer
+
+Share: TypeAlias = Annotated[float, Bounds(0, 1)]
+Cut: TypeAlias = Annotated[float, Bounds(0, 0.99)]
 
 
 def none() -> None:
@@ -26,7 +30,9 @@ def none() -> None:
     return
 
 
-def geometric(*, flip: bool, rotation: float, zoom: float) -> keras.Sequential | None:
+def geometric(
+    *, flip: bool, rotation: Annotated[float, Bounds(0, 180)], zoom: Cut
+) -> keras.Sequential | None:
     """Flip, rotate and zoom, as the published study does.
 
     Args:
@@ -45,7 +51,7 @@ def geometric(*, flip: bool, rotation: float, zoom: float) -> keras.Sequential |
 
 
 def chest(
-    *, crop: float, shift: float, brightness: float, contrast: float
+    *, crop: Cut, shift: Share, brightness: Share, contrast: Share
 ) -> keras.Sequential | None:
     """Crop, shift and change the exposure, within what a radiograph of the same chest may show.
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from typing import Annotated
 
 import keras
 
+from pneumonia.config.constraints import OPTIMIZER, Bounds
 from pneumonia.errors import ConfigError
 
 
 def by_name(
-    *, name: str, learning_rate: float, momentum: float | None = None
+    *,
+    name: Annotated[str, OPTIMIZER],
+    learning_rate: Annotated[float, Bounds(above=0)],
+    momentum: Annotated[float, Bounds(0, 1)] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Build an optimizer of `keras.optimizers`.
 

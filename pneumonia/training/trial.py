@@ -350,6 +350,7 @@ def _model(config: Config, execution: int) -> keras.Model:
         built: Parts = parts(config)
         _seed(config["seed"] + execution, config["dense"])
         head = build(config["dense"], "dense", built.shape)
+        head.name = "head"  # by which it is found again, whatever a plug-in calls it
         if built.rest is None:
             inputs = keras.Input(built.shape, name="features")
             return keras.Model(inputs, head(inputs), name="trainable")

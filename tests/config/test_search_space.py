@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.config.ranges import Range, looks_like_range, misspelt_function, parse
+from pneumonia.config.ranges import Range, looks_like_range, parse
 from pneumonia.config.search_space import Space, collapse, find
+from pneumonia.config.suggestions import misspelt_function
 from pneumonia.errors import ConfigError, ConfigErrors
 
 

@@ -29,14 +29,17 @@ from pneumonia.errors import ConfigError
 def test_arguments_are_found(target: str, name: str) -> None:
     signature = signatures.inspect("x._target_", target)
     assert signature is not None
-    assert name in signature.types
-    assert "self" not in signature.types
+    assert name in signature.checks
+    assert "self" not in signature.checks
 
 
 def test_types_and_required_arguments() -> None:
     signature = signatures.inspect("x._target_", "pneumonia.models.backbones.cnn")
     assert signature is not None
-    assert signature.types["weights"] == "str | None"
+    assert (
+        signature.checks["weights"].expected
+        == "null or an existing file of weights (.weights.h5, .h5, .keras)"
+    )
     assert "blocks" in signature.required
     assert "weights" not in signature.required
     assert not signature.is_open
@@ -70,8 +73,8 @@ def test_wrong_targets(target: object, fragment: str) -> None:
 
 def test_nothing_is_imported() -> None:
     code = (
-        "import sys; from pneumonia.config import signatures as targets; "
-        "targets.inspect('k', 'keras.optimizers.Adam'); targets.names('keras.activations'); "
+        "import sys; from pneumonia.config import sources, signatures as targets; "
+        "targets.inspect('k', 'keras.optimizers.Adam'); sources.names('keras.activations'); "
         "targets.inspect('k', 'keras_tuner.oracles.GridSearchOracle'); "
         "print([m for m in ('keras', 'keras_tuner', 'tensorflow') if m in sys.modules])"
     )

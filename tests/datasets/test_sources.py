@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image
 from test_dicom import write_dicom
 
+from pneumonia.config.instantiate import build
 from pneumonia.datasets import dicom
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.sources import image_folder, npz
@@ -132,7 +133,7 @@ def test_npz_that_is_cut_off_is_refused(tmp_path: Path, kept: int) -> None:
 @pytest.mark.parametrize("source", [npz, image_folder])
 def test_a_path_is_needed(source: Callable[..., ImageData]) -> None:
     with pytest.raises(ConfigError, match=r"`dataset\.path`"):
-        source(path=None)
+        build({"_target_": f"{source.__module__}.{source.__name__}", "path": None}, "dataset")
 
 
 def test_folders_with_all_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from pneumonia.config import layers
+from pneumonia.config.compatibility import layers
 from pneumonia.models import backbones
 
 SECTIONS = [
@@ -21,8 +21,8 @@ def test_names(section: dict[str, object]) -> None:
     arguments = {name: value for name, value in section.items() if name != "_target_"}
     model: keras.Model = getattr(backbones, target)(**arguments, layer=None, weights=None)
     built = {layer.name for layer in model.layers} - {"pooling"}
-    assert built == set(layers.names(section, 3))
+    assert built == set(layers(str(section["_target_"]), 3))
 
 
 def test_other_networks_have_to_be_built() -> None:
-    assert layers.names({"_target_": "my.net"}) == ()
+    assert layers("my.net") == ()
