@@ -11,7 +11,6 @@ import hashlib
 import io
 import logging
 import shutil
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from filelock import FileLock
 from pneumonia import files, startup
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, build_data, build_split
 from pneumonia.errors import ConfigError, DataError
+from pneumonia.network import within
 
 NAME = "pneumonia_mnist"
 REACH_SECONDS = 6.0
@@ -153,27 +153,14 @@ def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
 
 def _reach(url: str, seconds: float) -> None:
     """Raise OSError where the host does not answer in time."""
-    failures: list[OSError] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.build_opener().open(request, timeout=seconds).close()
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code not in (403, 405):  # a host may refuse HEAD and still serve GET
-                    failures.append(OSError(f"HTTP status {error.code}"))
-        except OSError as error:
-            failures.append(error)
-
-    # Looking up a name has no time limit of its own: hence a thread that is left behind.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer in {seconds:.0f} s")
-    if failures:
-        raise failures[0]
+    request = urllib.request.Request(url, method="HEAD")
+    opener = urllib.request.build_opener()
+    try:
+        within(seconds, lambda: opener.open(request, timeout=seconds).close())
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code not in (403, 405):  # a host may refuse HEAD and still serve GET
+                raise OSError(f"HTTP status {error.code}") from error
 
 
 def _read(builder: Any) -> ImageData:

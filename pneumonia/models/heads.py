@@ -7,7 +7,6 @@ from typing import Annotated
 import keras
 
 from pneumonia.config.constraints import ACTIVATION, Bounds
-from pneumonia.errors import ConfigError
 
 
 def dense(
@@ -21,29 +20,16 @@ def dense(
 
     Args:
         input_shape: Shape of the features of one image, `(F,)`.
-        units: Size of the hidden layer, at least 1.
-        dropout: Share of its outputs that is dropped in training, in [0, 1).
+        units: Size of the hidden layer.
+        dropout: Share of its outputs that is dropped in training.
         activation: Name of a function in `keras.activations`.
 
     Returns:
         Features `(N, F)` to the probability of the positive class `(N, 1)`; its layers are named
         `dense`, `dropout` and `probability`.
-
-    Raises:
-        ConfigError: A value is out of its range.
     """
-    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-        raise ConfigError("dense.units", "a positive integer", units)
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ConfigError("dense.dropout", "a number from 0 up to, not including, 1", dropout)
-    try:
-        function = keras.activations.get(activation)
-    except ValueError as error:
-        raise ConfigError(
-            "dense.activation", "the name of a function in keras.activations", activation
-        ) from error
     features = keras.Input(input_shape, name="features")
-    x = keras.layers.Dense(units, activation=function, name="dense")(features)
+    x = keras.layers.Dense(units, activation=activation, name="dense")(features)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     x = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
     return keras.Model(features, x, name="head")

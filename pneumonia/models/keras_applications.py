@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import re
 import socket
-import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -18,19 +16,13 @@ import keras
 import numpy as np
 
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.network import within
 
 # Seconds to wait for the host of the weights: to find it, and for each answer.
 PATIENCE = 5.0
 
-SCALINGS = ("imagenet", "unit")
 
-
-def names() -> list[str]:
-    """List the networks that Keras has, in alphabetical order."""
-    return sorted(name for name in dir(keras.applications) if name[0].isupper())
-
-
-def network(name: str, *, image_size: int, weights: str | None, scaling: str) -> keras.Model:
+def network(name: str, image_size: int, weights: str | None, scaling: str) -> keras.Model:
     """Build a network without its top, scaling included.
 
     Args:
@@ -44,16 +36,15 @@ def network(name: str, *, image_size: int, weights: str | None, scaling: str) ->
         Raw images `(N, image_size, image_size, 3)` in 0..255 to the network's last feature map.
 
     Raises:
-        ConfigError: Unknown name or scaling, or a size the network cannot take.
+        ConfigError: A size or a scaling that the network cannot take.
         UserError: The published weights are neither cached nor to be had.
     """
-    build = _builder(name)
     image = keras.Input((image_size, image_size, 3), name="image")
     x, options = scale_input(image, name, scaling, from_file=weights not in (None, "imagenet"))
     with _translated(name, image_size), _impatience(), warnings.catch_warnings():
         # Convolutions do not mind the size: MobileNet warns that its weights are those for 224.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-        model = build(
+        model = getattr(keras.applications, name)(
             include_top=False,
             weights="imagenet" if weights == "imagenet" else None,
             input_tensor=x,
@@ -64,16 +55,6 @@ def network(name: str, *, image_size: int, weights: str | None, scaling: str) ->
     # Some networks write their input size and width factor into their names.
     model.name = name.lower()
     return model
-
-
-def _builder(name: str) -> Callable[..., keras.Model]:
-    if name in names():
-        builder: Callable[..., keras.Model] = getattr(keras.applications, name)
-        return builder
-    by_case = {known.lower(): known for known in names()}
-    near = difflib.get_close_matches(str(name).lower(), by_case, n=3, cutoff=0.4)
-    hint = f"Nearest: {', '.join(by_case[match] for match in near)}" if near else ""
-    raise ConfigError("model.name", "the name of a network in keras.applications", name, hint)
 
 
 def scale_input(
@@ -91,10 +72,8 @@ def scale_input(
         What to feed the network with, and arguments for its builder.
 
     Raises:
-        ConfigError: Unknown scaling, or one the network cannot do without its own.
+        ConfigError: The network cannot do without its own scaling.
     """
-    if scaling not in SCALINGS:
-        raise ConfigError("model.scaling", " or ".join(SCALINGS), scaling)
     build = getattr(keras.applications, name)
     preprocess_input = inspect.getmodule(build).preprocess_input  # type: ignore[union-attr]
     flip, scale, offset = _affine(preprocess_input)
@@ -178,20 +157,14 @@ class _Impatience(urllib.request.BaseHandler):
 
     def https_open(self, request: urllib.request.Request) -> None:
         """Return None, for the next handler to open the request, or raise `URLError`."""
-        reached = threading.Event()
-        thread = threading.Thread(target=_connect, args=(request, reached), daemon=True)
-        thread.start()
-        # Joined here because looking up a name cannot be given a time limit.
-        thread.join(PATIENCE)
-        if not reached.is_set():
-            raise urllib.error.URLError(f"{request.host} cannot be reached within {PATIENCE:g} s.")
+        host, _, port = request.host.partition(":")
+        place = host, int(port or 443)
+        try:
+            within(PATIENCE, lambda: socket.create_connection(place, PATIENCE).close())
+        except OSError as error:
+            text = f"{request.host} cannot be reached within {PATIENCE:g} s."
+            raise urllib.error.URLError(text) from error
         request.timeout = PATIENCE
-
-
-def _connect(request: urllib.request.Request, reached: threading.Event) -> None:
-    host, _, port = request.host.partition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port or 443)), PATIENCE):
-        reached.set()
 
 
 @contextlib.contextmanager

@@ -16,9 +16,8 @@ import pickle
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,42 +27,17 @@ from pneumonia.errors import DataError
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
-_DTYPES = {
-    "DoubleStorage": "f8",
-    "FloatStorage": "f4",
-    "HalfStorage": "f2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-
-# What the pickle machine raises on bytes that are no pickle, or that misuse what is admitted.
-_MALFORMED = (
-    pickle.UnpicklingError,
-    struct.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_KINDS = "Double f8, Float f4, Half f2, Long i8, Int i4, Short i2, Char i1, Byte u1, Bool ?"
+_DTYPES = {f"{kind}Storage": dtype for kind, dtype in map(str.split, _KINDS.split(","))}
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -75,14 +49,7 @@ class _Rebuild:
 
     __slots__ = ()
 
-    def __call__(
-        self,
-        storage: _Storage,
-        offset: int,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        *_: object,
-    ) -> _Tensor:
+    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> _Tensor:
         return _Tensor(storage, offset, shape, strides)
 
 
@@ -109,10 +76,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read a state dict.
-
-    Args:
-        path: A file in the legacy format.
+    """Read a state dict from a file in the legacy format.
 
     Returns:
         Name to array, contiguous, each with memory of its own.
@@ -128,7 +92,7 @@ def read(path: str | Path) -> dict[str, NDArray[Any]]:
         return _parse(file.read_bytes())
     except DataError as error:
         raise DataError(f"'{file}' cannot be read as PyTorch weights. {error}") from error
-    except _MALFORMED as error:
+    except Exception as error:  # bytes that are no pickle make the reader raise of many kinds
         raise DataError(
             f"'{file}' cannot be read as PyTorch weights in the legacy format:"
             f" it is damaged or cut short ({error})."

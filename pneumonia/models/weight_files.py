@@ -20,20 +20,19 @@ _MEMBER = "model.weights.h5"
 
 
 def check(file: Path) -> None:
-    """Make sure that a file of weights is safe to load.
-
-    Args:
-        file: A `.h5` or `.keras` file.
+    """Make sure that a `.h5` or `.keras` file of weights is safe to load.
 
     Raises:
         DataError: Where it is not such a file, leads out of it, or is too large.
     """
     try:
+        source: Path | io.BytesIO = file
         if file.suffix == ".keras":
             with zipfile.ZipFile(file) as archive:
-                _check_hdf5(io.BytesIO(_member(archive)))
-        else:
-            _check_hdf5(file)
+                source = io.BytesIO(_member(archive))
+        with h5py.File(source, "r") as content:
+            if _size(content) > MOST_BYTES:
+                raise DataError(f"It claims more than {MOST_BYTES / 1e9:g} GB")
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"It is damaged, or no such file: {reason}") from error
@@ -47,25 +46,15 @@ def _member(archive: zipfile.ZipFile) -> bytes:
     return archive.read(_MEMBER)
 
 
-def _check_hdf5(source: Path | io.BytesIO) -> None:
-    with h5py.File(source, "r") as file:
-        if _check_group(file) > MOST_BYTES:
-            raise DataError(f"It claims more than {MOST_BYTES / 1e9:g} GB")
-
-
-def _check_group(group: h5py.Group) -> int:
-    """Return how many bytes the arrays of a group take.
-
-    Raises:
-        DataError: Where something in it lies elsewhere.
-    """
+def _size(group: h5py.Group) -> int:
+    """Return how many bytes the arrays of a group take; what lies elsewhere is refused."""
     size = 0
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise DataError(f"{group.name}/{name} is a link; weights are in the file itself")
         item = group[name]
         if isinstance(item, h5py.Group):
-            size += _check_group(item)
+            size += _size(item)
         elif isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
                 raise DataError(f"{item.name} lies in another file")

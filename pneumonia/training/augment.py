@@ -18,7 +18,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pneumonia.config.constraints import Bounds
-from pneumonia.errors import ConfigError
 from pneumonia.seeding import RENDER, integer
 
 Share: TypeAlias = Annotated[float, Bounds(0, 1)]
@@ -40,8 +39,6 @@ def geometric(
         rotation: Largest angle either way, in degrees, up to 180.
         zoom: Largest change of size either way, as a share, below 1.
     """
-    _check("rotation", rotation, most=180)
-    _check("zoom", zoom, most=0.99)
     layers = keras.layers
     return _pipeline(
         layers.RandomFlip("horizontal", name="flip") if flip else None,
@@ -63,9 +60,6 @@ def chest(
         brightness: Largest change of brightness either way, as a share of white, up to 1.
         contrast: Largest change of contrast either way, as a share, up to 1.
     """
-    _check("crop", crop, most=0.99)
-    for key, value in {"shift": shift, "brightness": brightness, "contrast": contrast}.items():
-        _check(key, value, most=1)
     layers, white = keras.layers, (0, 255)
     return _pipeline(
         layers.RandomZoom((-crop, 0), fill_mode="nearest", name="crop") if crop else None,
@@ -136,8 +130,3 @@ def _traced(pipeline: keras.Sequential, shape: tuple[int, ...]) -> Callable[[Any
 def _pipeline(*layers: keras.layers.Layer | None) -> keras.Sequential | None:
     chosen = [layer for layer in layers if layer is not None]
     return keras.Sequential(chosen, name="augment") if chosen else None
-
-
-def _check(key: str, value: float, *, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ConfigError(f"augment.{key}", f"a number from 0 to {most:g}", value)

@@ -11,58 +11,42 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pneumonia.config.instantiate import LOCK
+from pneumonia.datasets.cache import Kept
 from pneumonia.training.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
 
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
-_PROGRAMS_KEPT = 16
 # In seconds, about what it takes to compile a program of a small head.
 _PATIENCE = 2.0
 _PREDICT_BYTES = 64 * 2**20
 
 Array = np.ndarray[Any, Any]
+Arrays = tuple[Array, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that a training needs to go on as if it had never stopped.
-
-    Attributes:
-        model: The values of the model's variables, the states of random layers among them.
-        optimizer: The values of the optimizer's variables, step count and learning rate first, as
-            the program has them.
-    """
-
-    model: tuple[Array, ...]
-    optimizer: tuple[Array, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Some steps of an epoch.
 
     Attributes:
-        x: Inputs, (rows, ...), an array or a tensor.
-        index: Which rows a step takes, (steps, batch) int32.
+        x: Inputs, (n, ...).
+        rows: Which of them a step takes, (steps, batch) int32.
         y: Labels, (steps, batch) float32.
         weight: Weights of the samples, (steps, batch) float32; 0 where a batch is padded.
         steps: How many of the steps count; the rest is padding, so that the shape stays the same.
     """
 
     x: Array | tf.Tensor
-    index: Array
+    rows: Array
     y: Array
     weight: Array
     steps: int
@@ -72,12 +56,7 @@ class Program:
     """Owns the traced training loop of one architecture, and the variables that it works on.
 
     It must not choose: epochs, order of the samples, early stopping and metrics are the caller's.
-
-    Args:
-        model: The model to train; the program works on a copy.
-        optimizer: A Keras optimizer that has not been built.
-        loss: A Keras loss.
-        jit: Whether XLA compiles the loop.
+    It works on a copy of the model. The arguments are those of `program`.
 
     Attributes:
         borrower: The thread that trains with it, so that no other may; None if there is none.
@@ -130,13 +109,7 @@ class Program:
         """
         losses, outputs = [], []
         for chunk in chunks:
-            loss, output = self._epoch(
-                tf.convert_to_tensor(chunk.x),
-                tf.constant(chunk.index),
-                tf.constant(chunk.y),
-                tf.constant(chunk.weight),
-                tf.constant(chunk.steps),
-            )
+            loss, output = self._epoch(*map(tf.convert_to_tensor, chunk))
             real = np.count_nonzero(chunk.weight[: chunk.steps], axis=1)
             losses.append((float(np.sum(loss.numpy()[: chunk.steps] * real)), int(real.sum())))
             outputs.append(output.numpy()[: chunk.steps])
@@ -154,19 +127,24 @@ class Program:
         """Return the mean loss of outputs (n,) for labels (n,), without weights."""
         return float(self._mean_loss(tf.constant(y, tf.float32), tf.constant(output)))
 
-    def state(self) -> State:
-        """Return a copy of the state of the training."""
-        slots = tuple(variable.numpy().copy() for variable in self._optimizer.variables)
-        return State(self.weights(), slots)
+    def state(self) -> tuple[Arrays, Arrays]:
+        """Return copies of all that a training needs to go on as if it had never stopped.
 
-    def weights(self) -> tuple[Array, ...]:
+        Returns:
+            The values of the model's variables, and those of the optimizer's as the program has
+            them, step count and learning rate first.
+        """
+        slots = tuple(variable.numpy().copy() for variable in self._optimizer.variables)
+        return self.weights(), slots
+
+    def weights(self) -> Arrays:
         """Return a copy of the values of the model's variables."""
         return tuple(self._turn(variable, variable.numpy()).copy() for variable in self._variables)
 
-    def resume(self, state: State) -> None:
+    def resume(self, weights: Sequence[Array], slots: Sequence[Array]) -> None:
         """Go on from a state."""
-        self.set_weights(state.model)
-        for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
+        self.set_weights(weights)
+        for variable, value in zip(self._optimizer.variables, slots, strict=True):
             variable.assign(value)
 
     def set_weights(self, weights: Sequence[Array]) -> None:
@@ -204,10 +182,10 @@ class Program:
         return total, output[:, 0]
 
 
-_programs: OrderedDict[str, list[Program]] = OrderedDict()
+_programs: Kept[list[Program]] = Kept(16)
+_mean_losses: Kept[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = Kept(16)
 _returned = threading.Condition(LOCK)
 _threads = threading.local()
-_mean_losses: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {}
 
 
 def program(
@@ -223,38 +201,30 @@ def program(
     another one is made, it waits as long as that would take: a trial may be about to end.
 
     Args:
-        model: A model from inputs to probabilities (n, 1).
-        optimizer: A Keras optimizer that has not been built; its learning rate does not count as
-            part of the architecture where it is a number.
-        loss: A Keras loss.
+        model: From inputs to probabilities (n, 1).
+        optimizer: Not built yet; its learning rate is no part of the architecture where it is a
+            number.
+        loss: Keras' own.
         jit: Whether XLA compiles the loop; by default for models without convolutions.
     """
     jit = is_dense(model) if jit is None else jit
-    key = json.dumps([_architecture(model), _arguments(optimizer), _describe(loss), jit])
+    described = keras.saving.serialize_keras_object(loss)
+    key = [_architecture(model), _arguments(optimizer), described, jit]
     with _returned:
-        known = _programs.setdefault(key, [])
-        _programs.move_to_end(key)
+        known: list[Program] = _programs.get(key, list)
         _returned.wait_for(lambda: not known or _find_free(known) is not None, _PATIENCE)
         found = _find_free(known)
         if found is None:
             found = Program(model, optimizer, loss=loss, jit=jit)
             known.append(found)
-            if len(_programs) > _PROGRAMS_KEPT:
-                _programs.popitem(last=False)
         return found
 
 
 @contextmanager
-def borrow(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    loss: keras.losses.Loss,
-    jit: bool | None = None,
-) -> Iterator[Program]:
-    """Yield a program as `program` returns it, which no other thread gets in the meantime."""
+def borrow(*args: Any, **options: Any) -> Iterator[Program]:
+    """Yield what `program` returns, which no other thread gets in the meantime."""
     with LOCK:
-        found = program(model, optimizer, loss=loss, jit=jit)
+        found = program(*args, **options)
         is_new, found.borrower = found.borrower is None, threading.get_ident()
     with ExitStack() as own:
         if is_new:
@@ -315,6 +285,8 @@ def _clone(
     *,
     transposing: keras.optimizers.Optimizer | None,
 ) -> keras.Model:
+    """Return a model of layers that can be compiled; its dropouts go into the list."""
+
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if transposing is not None and may_transpose(layer, transposing):
             return TransposedDense(layer)
@@ -340,19 +312,13 @@ def _dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
 
 
 def _architecture(model: keras.Model) -> Any:
-    config = json.loads(model.to_json())
-    return _without_rates(config), [layer.trainable for layer in _leaves(model)]
+    def without_rate(item: dict[str, Any]) -> dict[str, Any]:
+        if item.get("class_name") == "Dropout":
+            item["config"].pop("rate", None)
+        return item
 
-
-def _without_rates(config: Any) -> Any:
-    if isinstance(config, list):
-        return [_without_rates(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    config = {key: _without_rates(value) for key, value in config.items()}
-    if config.get("class_name") == "Dropout":
-        config["config"].pop("rate", None)
-    return config
+    config = json.loads(model.to_json(), object_hook=without_rate)
+    return config, [layer.trainable for layer in _leaves(model)]
 
 
 def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
@@ -360,22 +326,16 @@ def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
     del config["name"]  # numbered by Keras, anew for every optimizer
     if learning_rate(optimizer) is not None:
         del config["learning_rate"]
-    return optimizer.__class__.__name__, json.loads(json.dumps(config, default=str))
+    return optimizer.__class__.__name__, config
 
 
 def _mean_loss(loss: keras.losses.Loss) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Return the loss of labels (n,) and outputs (n,), traced once for all the programs."""
-    key = json.dumps(_describe(loss))
-    if key not in _mean_losses:
-        _mean_losses[key] = tf.function(
-            lambda y, output: loss(y[:, None], output[:, None]),
-            input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
-        )
-    return _mean_losses[key]
-
-
-def _describe(loss: keras.losses.Loss) -> Any:
-    return json.loads(json.dumps(keras.saving.serialize_keras_object(loss), default=str))
+    call = tf.function(
+        lambda y, output: loss(y[:, None], output[:, None]),
+        input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
+    )
+    return _mean_losses.get(keras.saving.serialize_keras_object(loss), lambda: call)
 
 
 def _compact(value: Array) -> Array:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
-from pneumonia.evaluation.objective import Metrics
+from pneumonia.evaluation.objective import Metrics, Objective
 from pneumonia.seeding import SHUFFLE, generator
 from pneumonia.training import compiled_loop
 from pneumonia.training.checkpoint import Progress
@@ -40,10 +40,10 @@ class TooSlowError(Exception):
 
 
 class Limit:
-    """Owns the time that a trial may train, from its first epoch on, and what else may stop it.
+    """Owns the seconds that a trial may train, from its first epoch on, and what else may stop it.
 
     Args:
-        max_seconds: The seconds; None for no limit.
+        max_seconds: None for no limit.
         between_epochs: Called before every epoch; what it raises stops the training there.
     """
 
@@ -80,10 +80,10 @@ class Training:
     """What one training needs.
 
     Attributes:
-        model: The model with its initial weights, from inputs to probabilities (n, 1).
+        model: With its initial weights, from inputs to probabilities (n, 1).
         inputs: What it trains on and is measured by.
         config: The whole configuration of the trial.
-        seed: The seed of this training: of its order and its dropout.
+        seed: Of its order and its dropout.
         limit: What may stop it between two epochs.
     """
 
@@ -126,11 +126,11 @@ def train(
     tell: Tell,
     offer: Offer = lambda make: None,
 ) -> Progress:
-    """Train up to an epoch.
+    """Train up to an epoch, counted from the very beginning.
 
     Args:
         training: What to train.
-        epochs: The epoch up to which it is trained, counted from the very beginning.
+        epochs: The epoch.
         begin: How far it has come already.
         tell: Called after every epoch with its number, from 1, and its metrics.
         offer: Called before that with a function that returns how far it has come.
@@ -144,7 +144,7 @@ def train(
     best: tuple[Array, ...] = ()
     with started(training.model, config, training.seed) as program:
         if begin is not None:
-            program.resume(compiled_loop.State(begin.model, begin.optimizer))
+            program.resume(begin.model, begin.optimizer)
             history, best = list(begin.history), begin.best
         metrics, begun = build_metrics(config), len(history)
         val = read_all(training.inputs.val)
@@ -161,19 +161,17 @@ def train(
 
 def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
     """Return the number (from 1) of the best epoch, the earliest of equals; 0 for no history."""
-    values = [_signed(metrics, objective) for metrics in history]
-    values = [value if math.isfinite(value) else -math.inf for value in values]
-    return int(np.argmax(values)) + 1 if values else 0
+    return Objective(**objective).best_epoch(history)
 
 
 def is_stopped(history: Sequence[Metrics], config: Config) -> bool:
     """Tell whether early stopping ends a training here: too many epochs without a better one."""
-    rule = config["training"]["early_stopping"]
+    rule, objective = config["training"]["early_stopping"], Objective(**config["objective"])
     if rule is None or not history:
         return False
     best, waited = -math.inf, 0
     for metrics in history:
-        value = _signed(metrics, config["objective"])
+        value = objective.sign * metrics[objective.name]
         if value > best + rule["min_delta"] or best == -math.inf:
             best, waited = value, 0
         else:
@@ -182,12 +180,9 @@ def is_stopped(history: Sequence[Metrics], config: Config) -> bool:
 
 
 def measure(metrics: dict[str, Any], y: Array, probabilities: Array) -> Metrics:
-    """Return metrics of probabilities (n,) for labels (n,).
+    """Return metrics of probabilities (n,) for labels (n,), 0 or 1.
 
-    Args:
-        metrics: Keras metrics, or functions of labels and probabilities, by name.
-        y: Labels, 0 or 1.
-        probabilities: Of the positive class.
+    By name, they are Keras metrics or functions of labels and probabilities.
     """
     result = {}
     for name, metric in metrics.items():
@@ -236,16 +231,10 @@ def _explaining(key: str, section: Config) -> Iterator[None]:
         raise ConfigError(key, expected, section["_target_"], reason.rstrip(".")) from error
 
 
-def _signed(metrics: Metrics, objective: Config) -> float:
-    value = metrics[objective["name"]]
-    return value if objective["direction"] == "max" else -value
-
-
 def _progress(
     program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
 ) -> Progress:
-    state = program.state()
-    return Progress(state.model, state.optimizer, best, tuple(history))
+    return Progress(*program.state(), best, tuple(history))
 
 
 def _run_epoch(
@@ -265,12 +254,8 @@ def _run_epoch(
     predicted = program.predict(val)
     measured = measure(metrics, inputs.val_labels, predicted)
     val_loss = program.loss(inputs.val_labels, predicted)
-    result = {
-        "loss": loss,
-        **trained,
-        "val_loss": val_loss,
-        **{f"val_{name}": value for name, value in measured.items()},
-    }
+    result = {"loss": loss, **trained, "val_loss": val_loss}
+    result |= {f"val_{name}": value for name, value in measured.items()}
     # An accuracy is a number even where the predictions are none; the loss of val then is not.
     for name in ("val_loss", training.config["objective"]["name"]):
         if not math.isfinite(result[name]):

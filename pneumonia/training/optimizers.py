@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Annotated
 
@@ -22,35 +21,16 @@ def by_name(
 
     Args:
         name: Its name in any case, such as `adam` or `RMSprop`.
-        learning_rate: Above 0.
+        learning_rate: How far a step goes.
         momentum: None where the optimizer has none, or is to keep its default.
 
-    Returns:
-        The optimizer.
-
     Raises:
-        ConfigError: There is no such optimizer, or it takes no momentum.
+        ConfigError: It takes no momentum.
     """
-    classes = _classes()
-    if str(name).lower() not in classes:
-        near = difflib.get_close_matches(str(name).lower(), classes, n=3, cutoff=0.4)
-        hint = f"Nearest: {', '.join(near)}" if near else f"There are {', '.join(classes)}"
-        raise ConfigError("optimizer.name", "the name of an optimizer of Keras", name, hint)
-    build = classes[name.lower()]
+    kinds = {key.lower(): kind for key, kind in vars(keras.optimizers).items() if key[0].isupper()}
+    build = kinds[name.lower()]
     if momentum is None:
         return build(learning_rate=learning_rate, name=name.lower())
     if "momentum" not in inspect.signature(build).parameters:
         raise ConfigError("optimizer.momentum", f"null, as {name} has none", momentum)
     return build(learning_rate=learning_rate, momentum=momentum, name=name.lower())
-
-
-def _classes() -> dict[str, type[keras.optimizers.Optimizer]]:
-    """Name in lower case to class, of what can be built from a learning rate alone."""
-    found = (value for value in vars(keras.optimizers).values() if inspect.isclass(value))
-    return {
-        kind.__name__.lower(): kind
-        for kind in found
-        if "learning_rate" in inspect.signature(kind).parameters
-        and issubclass(kind, keras.optimizers.Optimizer)
-        and kind is not keras.optimizers.Optimizer
-    }

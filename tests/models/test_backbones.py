@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pneumonia.config import instantiate
 from pneumonia.errors import ConfigError
 from pneumonia.models import backbones, keras_applications
 
@@ -85,9 +86,7 @@ def test_trains_from_a_layer_by_its_fixed_name(tmp_path: Path) -> None:
 
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
-    network = keras_applications.network(
-        "MobileNetV2", image_size=32, weights=None, scaling="imagenet"
-    )
+    network = keras_applications.network("MobileNetV2", 32, None, "imagenet")
     expected = None
     for suffix in (".weights.h5", ".keras"):
         file = tmp_path / f"mobilenet{suffix}"
@@ -210,12 +209,12 @@ def test_cnn_looks_at_one_channel_scaled_to_1() -> None:
             "model.trainable",
             "up to its cut",
         ),
-        ("efficientnet_lite0", {"image_size": 31}, "model.image_size", "at least 32"),
-        ("efficientnet_lite0", {"image_size": "big"}, "model.image_size", "positive integer"),
+        ("efficientnet_lite0", {"image_size": 31}, "model.image_size", "from 32"),
+        ("efficientnet_lite0", {"image_size": "big"}, "model.image_size", "an integer"),
         ("efficientnet_lite0", {"weights": "nowhere.weights.h5"}, "model.weights", "nowhere"),
-        ("inception_v3", {"image_size": 74, "weights": None}, "model.image_size", "at least 75"),
+        ("inception_v3", {"image_size": 74, "weights": None}, "model.image_size", "from 75"),
         ("inception_v3", {"weights": None, "scaling": "caffe"}, "model.scaling", "unit"),
-        ("keras_application", {"name": "mobilnetv2"}, "model.name", "MobileNetV2"),
+        ("keras_application", {"name": "mobilnetv2"}, "model.name", "keras.applications"),
         ("keras_application", {"name": "VGG16", "image_size": 8}, "model.image_size", "32"),
         (
             "keras_application",
@@ -226,13 +225,14 @@ def test_cnn_looks_at_one_channel_scaled_to_1() -> None:
         ("cnn", {"image_size": 4, "blocks": 3}, "model.image_size", "at least 8"),
         ("cnn", {"filters": 0}, "model.filters", "positive integer"),
         ("cnn", {"channels": 2}, "model.channels", "1 or 3"),
-        ("cnn", {"weights": "imagenet"}, "model.weights", "null or a weights file"),
+        ("cnn", {"weights": "imagenet"}, "model.weights", "null or an existing file"),
     ],
 )
 def test_names_a_mistake(build: str, arguments: dict[str, Any], key: str, hint: str) -> None:
     cnn = {"blocks": 1, "filters": 4} if build == "cnn" else {}
+    section = {"_target_": f"pneumonia.models.backbones.{build}", "image_size": 96}
     with pytest.raises(ConfigError) as caught:
-        getattr(backbones, build)(**{"image_size": 96} | cnn | arguments)
+        instantiate.build(section | cnn | arguments, "model")
     assert caught.value.key == key
     assert hint in str(caught.value)
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
 from pneumonia.models import heads
 
@@ -38,4 +39,4 @@ def test_maps_features_to_probabilities() -> None:
 def test_names_a_bad_value(key: str, value: object) -> None:
     arguments: dict[str, Any] = {"units": 8, "dropout": 0.5, "activation": "relu", key: value}
     with pytest.raises(ConfigError, match=f"`dense.{key}`"):
-        heads.dense((12,), **arguments)
+        build({"_target_": "pneumonia.models.heads.dense", **arguments}, "dense", (12,))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
 from pneumonia.training import augment
 
@@ -92,17 +93,18 @@ def test_strengths_bound_the_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "strengths", "key", "value"),
+    ("name", "strengths", "key", "value"),
     [
-        (augment.geometric, BLOG, "rotation", 200),
-        (augment.geometric, BLOG, "zoom", 1.0),
-        (augment.geometric, BLOG, "zoom", -0.1),
-        (augment.chest, CHEST, "crop", "much"),
-        (augment.chest, CHEST, "brightness", 1.5),
+        ("geometric", BLOG, "rotation", 200),
+        ("geometric", BLOG, "zoom", 1.0),
+        ("geometric", BLOG, "zoom", -0.1),
+        ("chest", CHEST, "crop", "much"),
+        ("chest", CHEST, "brightness", 1.5),
     ],
 )
 def test_names_a_bad_strength(
-    build: Callable[..., Any], strengths: dict[str, Any], key: str, value: object
+    name: str, strengths: dict[str, Any], key: str, value: object
 ) -> None:
+    section = {"_target_": f"pneumonia.training.augment.{name}", **strengths, key: value}
     with pytest.raises(ConfigError, match=f"`augment.{key}`"):
-        build(**strengths | {key: value})
+        build(section, "augment")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
+from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
 from pneumonia.training import loop, optimizers
 
@@ -34,15 +35,16 @@ def test_passes_momentum_on() -> None:
 @pytest.mark.parametrize(
     ("name", "momentum", "message"),
     [
-        ("adm", None, "Nearest: adam"),
+        ("adm", None, "`optimizer.name`"),
         ("optimizer", None, "`optimizer.name`"),
         ("lossscaleoptimizer", None, "`optimizer.name`"),
         ("adam", 0.9, "`optimizer.momentum`: expected null, as adam has none"),
     ],
 )
 def test_names_a_mistake(name: str, momentum: float | None, message: str) -> None:
+    target = {"_target_": "pneumonia.training.optimizers.by_name", "learning_rate": 0.1}
     with pytest.raises(ConfigError, match=message):
-        optimizers.by_name(name=name, learning_rate=0.1, momentum=momentum)
+        build(target | {"name": name, "momentum": momentum}, "optimizer")
 
 
 def test_averages_of_weights_that_would_come_to_nothing_are_refused() -> None:
