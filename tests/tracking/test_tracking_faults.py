@@ -47,7 +47,8 @@ from pneumonia.storage.journal import Journal
 from pneumonia.tracking import settings as mlflow_setup
 from pneumonia.tracking import tracker
 from pneumonia.tracking.consumer import Consumer
-from pneumonia.tracking.mlflow_store import Store, is_unwanted, make_ready
+from pneumonia.tracking.faults import is_unwanted
+from pneumonia.tracking.mlflow_store import Store, make_ready
 from pneumonia.tracking.settings import TrackingSettings, open_store
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
