@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 _FINAL = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
 
 
-@contextmanager
-def suppress_missing() -> Iterator[None]:
-    """Pass over the error that says that there is no such thing in the store."""
-    from mlflow.exceptions import MlflowException
+class MayBeMissing(AbstractContextManager[None, bool]):
+    """Passes over the error that says that there is no such thing in the store."""
 
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        return isinstance(error, MlflowException) and error.error_code in MISSING
 
 
 class RefusedError(ValueError):

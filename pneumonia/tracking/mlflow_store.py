@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumonia.tracking.experiment import ensure_experiment
-from pneumonia.tracking.faults import suppress_missing
+from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
 from pneumonia.tracking.ownership import OF_THIS_HOST, is_alive, last_time, owner_tags, source_tags
@@ -106,10 +106,10 @@ class Store:
 
     def has_model(self, model_id: str) -> bool:
         """Tell whether the store still has a logged model."""
-        model = None
-        with suppress_missing():
-            model = self._client.get_logged_model(model_id)
-        return model is not None
+        with MayBeMissing():
+            self._client.get_logged_model(model_id)
+            return True
+        return False
 
     def create_run(self, name: str, tags: Mapping[str, Any], *, time: int) -> str:
         """Start a run that belongs to this process; return its id."""
@@ -225,7 +225,7 @@ class Store:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         location = ""
-        with suppress_missing():
+        with MayBeMissing():
             location = str(self._client.get_logged_model(model_id).artifact_location)
         if not location:
             return

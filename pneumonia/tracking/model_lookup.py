@@ -17,7 +17,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import metadata
 from pneumonia.shell import command, first_search
 from pneumonia.storage import journal
-from pneumonia.tracking.faults import MISSING, suppress_missing
+from pneumonia.tracking.faults import MISSING, MayBeMissing
 from pneumonia.tracking.mlflow_store import MODEL_NAME
 from pneumonia.tracking.registry import (
     SEARCH_ID,
@@ -190,7 +190,7 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
     outputs = client.get_run(run_id).outputs
     models = []
     for row in outputs.model_outputs if outputs else []:
-        with suppress_missing():  # a later one has taken its place
+        with MayBeMissing():  # a later one has taken its place
             models.append(client.get_logged_model(row.model_id))
     if not models:
         hint = "That run has kept no classifier (`tracking.log_models`)"
@@ -202,7 +202,7 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
 def _run_tags(client: MlflowClient, run_id: str | None) -> dict[str, str]:
     """Return the tags of a run over those of its parent, with its score; none where it is gone."""
     run = None
-    with suppress_missing():
+    with MayBeMissing():
         run = client.get_run(run_id) if run_id else None
     if run is None:
         return {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
-from pneumonia.tracking.faults import suppress_missing
+from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.settings import CHAMPION, TrackingSettings, open_store, unreachable
 from pneumonia.tracking.sqlite_store import locked
 
@@ -148,10 +148,9 @@ def promote(search: str, settings: TrackingSettings) -> tuple[ModelVersion, Mode
 
 def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """Return the version of a registered model that has an alias."""
-    version = None
-    with suppress_missing():
-        version = client.get_model_version_by_alias(name, alias)
-    return version
+    with MayBeMissing():
+        return client.get_model_version_by_alias(name, alias)
+    return None
 
 
 def decide(
