@@ -61,7 +61,7 @@ def comparison_tags(started: Mapping[str, Any], ended: Mapping[str, Any]) -> dic
         "objective": objective,
         "direction": started.get("direction"),
         "score": ended.get("metrics", {}).get(objective),
-        "val_digest": next((row["digest"] for row in rows if row["split"] == "val"), None),
+        "val_digest": next((row.get("digest") for row in rows if row.get("split") == "val"), None),
         **origin_tags(started),
     }
 

@@ -399,6 +399,7 @@ def test_a_registry_that_is_away_is_waited_for(
     with monkeypatch.context() as patch:
         refuse(patch, "register", answer("INTERNAL_ERROR", text))
         consumer, told = follow(folder, settings)
+        await_condition(lambda: bool(told))
         assert consumer.close(timeout=2) > 0
     assert "cannot be reached" in told[0]
     assert {run.info.status for run in runs(settings, "search")} == {"FINISHED"}
