@@ -72,7 +72,7 @@ def svg(scene: Scene, title: str = "pneumonia") -> str:
         record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor",
         width=COLUMNS, height=ROWS, highlight=False, legacy_windows=False,
     )  # fmt: skip
-    for text in (*head(scene, COLUMNS - 1), "", *table(scene, COLUMNS - 1, ROWS)):
+    for text in (*head(scene, COLUMNS - 1), "", *table(scene, COLUMNS - 1, most=ROWS)):
         console.print(text, no_wrap=True)
     # rich would have fonts fetched from another machine.
     return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)

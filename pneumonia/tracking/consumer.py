@@ -15,17 +15,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from pneumonia import shell
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event, Place
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.mlflow_store import Store, is_final
+from pneumonia.tracking.faults import RefusedError, is_final
+from pneumonia.tracking.mlflow_store import Store
 from pneumonia.tracking.registry import SEARCH_ID
 from pneumonia.tracking.settings import TrackingSettings, redact
-from pneumonia.tracking.sink import RefusedError, Sink
+from pneumonia.tracking.sink import Sink
 from pneumonia.tracking.sqlite_store import sqlite_path
 
 BATCH = 500
@@ -42,19 +42,14 @@ class Consumer:
     """Owns the thread that sends the journal of one search to MLflow.
 
     It must not write to the journal. Of several consumers of one folder, in any processes, one
-    works at a time and the next goes on where it ended.
-
-    Args:
-        folder: The folder of the search, with its journal.
-        settings: Where and what to track.
-        warn: Takes what a user should know, each cause once.
+    works at a time and the next goes on where it ended. `warn` takes what a user should know, each
+    cause once.
     """
 
     def __init__(
         self, folder: Path, settings: TrackingSettings, warn: Callable[[str], None] = _log.warning
     ) -> None:
-        self._folder = folder
-        self._settings = settings
+        self._folder, self._settings = folder, settings
         self._tell = warn
         self._path = folder / offset.NAME
         self._identity = f"{_place(settings.store_uri, folder)}#{settings.experiment}"
@@ -73,12 +68,7 @@ class Consumer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -88,10 +78,8 @@ class Consumer:
     def close(self, timeout: float = 30.0) -> int:
         """Wait until all is sent, but no longer than some seconds.
 
-        A search that the journal does not end is marked as killed.
-
-        Returns:
-            How many events are left unsent, wholly or in part. A warning says what will send them.
+        A search that the journal does not end is marked as killed. A warning says what will send
+        the events that are left, wholly or in part; returns how many.
         """
         if self._thread.is_alive():
             self._deadline = time.monotonic() + timeout
@@ -250,8 +238,7 @@ class Consumer:
     def _single_out(self, error: Exception) -> bool:
         """Find what the store refuses, note it, and go on without it after some attempts.
 
-        Returns:
-            Whether there is nothing to go on with.
+        Returns whether there is nothing to go on with.
         """
         has_rest = isinstance(error, RefusedError)
         self._attempts += has_rest or self._batch == 1

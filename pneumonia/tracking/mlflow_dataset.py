@@ -25,11 +25,7 @@ SCHEMA = {
 
 
 def dataset_input(row: Mapping[str, Any]) -> DatasetInput:
-    """Return a split as MLflow's entity.
-
-    Args:
-        row: `name`, `split`, `digest`, and where known `source`, `size`, `positives`.
-    """
+    """Return a split, a row of `search_started`, as MLflow's entity."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     kind, source = _describe_source(str(row.get("source", "")))

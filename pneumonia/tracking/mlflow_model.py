@@ -36,8 +36,7 @@ def write_model(folder: Path, classifier: Path, *, model_id: str, run_id: str) -
 
     Args:
         folder: Where the model goes, made if need be.
-        classifier: The `.keras` file: raw uint8 images (n, height, width, 1 or 3) to
-            probabilities (n, 1). It is hard-linked where the file system can, else copied.
+        classifier: The `.keras` file, hard-linked where the file system can, else copied.
         model_id: The id of MLflow's logged model.
         run_id: The run that trained it.
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import logging
-import os
-import platform
-import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia.errors import ConfigError
-from pneumonia.process import process_start
-from pneumonia.shell import command
+from pneumonia.tracking.experiment import ensure_experiment
+from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
-from pneumonia.tracking.registry import MISSING, Decision, decide
+from pneumonia.tracking.ownership import OF_THIS_HOST, is_alive, last_time, owner_tags, source_tags
+from pneumonia.tracking.registry import Decision, decide
 from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
     TrackingSettings,
     prepare_environment,
-    redact,
     unreachable,
     within,
 )
@@ -34,21 +27,17 @@ from pneumonia.tracking.sqlite_store import (
     ensure_sqlite,
     local_path,
     locked,
-    move_artifacts,
     sqlite_path,
 )
-from pneumonia.tracking.ui_view import KIND, MODEL_NOTE, arrange
+from pneumonia.tracking.ui_view import MODEL_NOTE, arrange
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, LoggedModel
+    from mlflow.entities import LoggedModel
 
-HOST, PID, STARTED = "pneumonia.host", "pneumonia.pid", "pneumonia.process_start"
 MODEL_NAME = "classifier"
 # MLflow's own limits; older servers only refuse what is longer, they do not cut it.
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +56,6 @@ class Store:
 
     It knows runs, models and versions, not what a search or a journal is.
 
-    Args:
-        settings: Where the store is.
-
     Raises:
         ConfigError: The experiment was deleted.
         mlflow.exceptions.MlflowException: The store cannot be reached.
@@ -83,58 +69,51 @@ class Store:
         self._uri = settings.store_uri
         ensure_sqlite(self._uri)
         self._client: MlflowClient = MlflowClient(self._uri, registry_uri=self._uri)
-        self.experiment_id = self._ensure_experiment()
+        self.experiment_id = ensure_experiment(self._client, settings)
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         """Return the id of the newest run with these tags, restored if it was deleted, or None."""
         from mlflow.entities import ViewType
 
         for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
-            words = _tag_words(tags)
-            runs = self._client.search_runs([self.experiment_id], words, view, max_results=1)
-            if runs and view == ViewType.DELETED_ONLY:
-                self._client.restore_run(runs[0].info.run_id)
-            if runs:
-                return str(runs[0].info.run_id)
+            found = self._client.search_runs(
+                [self.experiment_id], _tag_words(tags), view, max_results=1
+            )
+            if found:
+                run_id = str(found[0].info.run_id)
+                if view == ViewType.DELETED_ONLY:
+                    self._client.restore_run(run_id)
+                return run_id
         return None
 
     def restore_runs(self, tags: Mapping[str, str]) -> tuple[set[str], int]:
-        """Restore the runs with these tags that were deleted.
-
-        Returns:
-            The ids of all runs with these tags, and how many of them were restored.
-        """
+        """Restore deleted runs; return the ids of all that have these tags, and how many were."""
         from mlflow.entities import ViewType
 
-        found, restored, token = set(), 0, None
+        words, known, restored, token = _tag_words(tags), set(), 0, None
         while True:
             page = self._client.search_runs(
-                [self.experiment_id], _tag_words(tags), ViewType.ALL, 1000, page_token=token
+                [self.experiment_id], words, ViewType.ALL, 1000, page_token=token
             )
             for run in page:
-                found.add(str(run.info.run_id))
+                known.add(str(run.info.run_id))
                 if run.info.lifecycle_stage == "deleted":
                     self._client.restore_run(run.info.run_id)
                     restored += 1
             token = page.token
             if not token:
-                return found, restored
+                return known, restored
 
     def has_model(self, model_id: str) -> bool:
         """Tell whether the store still has a logged model."""
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with MayBeMissing():
             self._client.get_logged_model(model_id)
-        except MlflowException as error:
-            if error.error_code in MISSING:
-                return False
-            raise
-        return True
+            return True
+        return False
 
     def create_run(self, name: str, tags: Mapping[str, Any], *, time: int) -> str:
         """Start a run that belongs to this process; return its id."""
-        every = {**_source_tags(), **owner_tags(), **tags}
+        every = {**source_tags(), **owner_tags(), **tags}
         texts = {_key(key): _text(value, TAG_LENGTH) for key, value in every.items()}
         run = self._client.create_run(self.experiment_id, time, texts, name)
         return str(run.info.run_id)
@@ -156,10 +135,9 @@ class Store:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log metrics, params and tags in as few requests as MLflow takes.
+        """Log metrics, params and tags in one request.
 
-        The store's key of a metric is all of name, step, time and value: logging a point again
-        writes nothing. A param that has another value already raises.
+        A point that is logged again writes nothing; a param that has another value raises.
         """
         from mlflow.entities import Metric, Param, RunTag
 
@@ -201,10 +179,11 @@ class Store:
     ) -> str | None:
         """Log a `.keras` file as a model of a run.
 
+        The file stays where it is, and shares its disk blocks with a local artifact store.
+
         Args:
             run_id: The run that trained it.
-            classifier: The file; stays where it is, and shares its disk blocks with a local
-                artifact store.
+            classifier: The file.
             tags: Tell this model from others, whichever run it was first logged by.
             params: What the model shows; the run's own where they are not given.
             look_up: Whether an earlier attempt may have left it, to be completed.
@@ -212,7 +191,10 @@ class Store:
         Returns:
             The model's id, or None if the file is gone and no earlier attempt sent it.
         """
-        model = self._find_model(tags) if look_up else None
+        model = None
+        if look_up:
+            found = self._client.search_logged_models([self.experiment_id], _tag_words(tags))
+            model = found[0] if found else None
         ready = model is not None and str(model.status) == "READY"
         if not ready and not classifier.exists():
             return None
@@ -240,15 +222,13 @@ class Store:
 
     def delete_model(self, model_id: str) -> None:
         """Delete a model and its files: MLflow itself leaves them on the disk."""
-        from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        try:
+        location = ""
+        with MayBeMissing():
             location = str(self._client.get_logged_model(model_id).artifact_location)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return
-            raise
+        if not location:
+            return
         get_artifact_repository(location, tracking_uri=self._uri).delete_artifacts()
         local = local_path(location)
         if local is not None and local.parent.name == model_id:
@@ -265,19 +245,23 @@ class Store:
         tags: Mapping[str, Any],
         completion: int,
     ) -> Decision:
-        """Register a model as a new version, and decide whether it is the champion.
-
-        A run registers a model once: its version is looked up first.
+        """Register a model as a version, once for a run, and decide whether it is the champion.
 
         Args:
-            name: Under which it is registered.
+            name: Of the registered model.
             model_id: The model.
             run_id: The run of its search.
             description: Of the version.
             tags: Of the version.
             completion: How often the search had been completed before.
         """
-        self._ensure_registered_model(name)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name, description=MODEL_NOTE)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         found = self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
         # Not `models:/<id>`: MLflow would look that up in the global tracking URI.
         source = self._client.get_logged_model(model_id).artifact_location
@@ -299,54 +283,14 @@ class Store:
 
     def end_orphans(self) -> int:
         """Mark as killed the running runs of this host whose process is gone; return how many."""
-        words = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{platform.node()}'"
+        words = f"attributes.status = 'RUNNING' and {OF_THIS_HOST}"
         runs = self._client.search_runs([self.experiment_id], words, max_results=1000)
-        gone = [run for run in runs if not _is_alive(run.data.tags)]
+        gone = [run for run in runs if not is_alive(run.data.tags)]
         for run in gone:
             if run.data.tags.get("kind") == "search":
                 self.log(run.info.run_id, tags={"status": "interrupted"})
-            self.end_run(run.info.run_id, "KILLED", time=_last_time(run))
+            self.end_run(run.info.run_id, "KILLED", time=last_time(run))
         return len(gone)
-
-    def _ensure_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        name, location = self._settings.experiment, self._settings.artifact_location
-        found = self._client.get_experiment_by_name(name)
-        if found is not None and location is not None and self._has_moved(found, location):
-            found = self._client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(name, location, dict(KIND)))
-            except MlflowException as error:
-                found = self._client.get_experiment_by_name(name)  # another process was faster
-                if found is None:
-                    raise error
-        check_experiment(found, self._uri)
-        return str(found.experiment_id)
-
-    def _has_moved(self, experiment: Experiment, location: str) -> bool:
-        """Move the places of artifacts with a project that left its store where it was."""
-        old, new = local_path(str(experiment.artifact_location)), local_path(location)
-        if sqlite_path(self._uri) is None or old is None or new is None or old.exists():
-            return False
-        if old == new or (not new.exists() and old.parent.exists()):
-            return False  # there are none yet
-        move_artifacts(self._uri, old, new)
-        return True
-
-    def _ensure_registered_model(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(name, description=MODEL_NOTE)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _find_model(self, tags: Mapping[str, str]) -> LoggedModel | None:
-        models = self._client.search_logged_models([self.experiment_id], _tag_words(tags))
-        return models[0] if models else None
 
     def _put_model(self, model: LoggedModel, classifier: Path, run_id: str) -> None:
         model_id = str(model.model_id)
@@ -360,20 +304,6 @@ class Store:
             self._client.log_model_artifacts(model_id, staged)
 
 
-def check_experiment(experiment: Experiment, uri: str) -> None:
-    """Refuse an experiment that was deleted, with the command that restores it.
-
-    Raises:
-        ConfigError: It was.
-    """
-    if experiment.lifecycle_stage != "deleted":
-        return
-    restore = command("mlflow", "experiments", "restore", "-x", str(experiment.experiment_id))
-    hint = f"Run `MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} {restore}`, or name another one"
-    expected = "an experiment that was not deleted in MLflow"
-    raise ConfigError("tracking.experiment", expected, str(experiment.name), hint)
-
-
 def make_ready(settings: TrackingSettings) -> None:
     """Build a store and its experiment where they are missing, and end what dead processes left.
 
@@ -384,75 +314,18 @@ def make_ready(settings: TrackingSettings) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    def make() -> None:
-        Store(settings).end_orphans()
-
     try:
         if sqlite_path(settings.store_uri) is None:
-            within(CONTACT_SECONDS, make)
+            within(CONTACT_SECONDS, lambda: Store(settings).end_orphans())
         else:
-            make()  # whose tables may take longer
+            Store(settings).end_orphans()  # the tables may take longer
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise unreachable(settings.store_uri, error) from error
-
-
-def is_final(error: Exception) -> bool:
-    """Tell an error that trying again cannot mend from one of the network, disk or store."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        # Not MLflow but a proxy before it answers so, such as 404 while the server restarts.
-        if str(error).startswith("API request to"):
-            return False
-        codes = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
-        return error.error_code in codes
-    if isinstance(error, (OSError, json.JSONDecodeError)):
-        return False
-    return isinstance(error, (LookupError, TypeError, ValueError))
-
-
-def is_unwanted(error: Exception) -> bool:
-    """Tell whether a store has answered that it will not do what was asked of it.
-
-    Not of a disk that is full, a database that is locked or a server that cannot be reached.
-    """
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return is_final(error)
-    is_away = re.search(r"failed with (timeout )?exception|error code (429|50[234])\b", str(error))
-    return not is_away and error.error_code != "TEMPORARILY_UNAVAILABLE"
-
-
-def owner_tags() -> dict[str, str]:
-    """Return the tags that say which process a run belongs to."""
-    pid = os.getpid()
-    return {HOST: platform.node(), PID: str(pid), STARTED: process_start(pid) or ""}
-
-
-def _is_alive(tags: Mapping[str, str]) -> bool:
-    pid = tags.get(PID, "")
-    # A process with the same number that began at another time is another process.
-    return pid.isdigit() and process_start(int(pid)) == tags.get(STARTED)
 
 
 def _tag_words(tags: Mapping[str, str]) -> str:
     """Return the condition, in MLflow's search syntax, that all tags have these values."""
     return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-
-
-def _last_time(run: Any) -> int:
-    """Return when a run was last heard of, in milliseconds since 1970."""
-    times = [metric.timestamp for metric in run.data._metric_objs]
-    return int(max([run.info.start_time, *times]))
-
-
-def _source_tags() -> dict[str, str]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        user = str(os.getuid())
-    return {"mlflow.user": user, "mlflow.source.name": "pneumonia", "mlflow.source.type": "LOCAL"}
 
 
 def _key(name: str) -> str:

@@ -17,9 +17,9 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import classifier_file
 from pneumonia.shell import as_path, command, first_search
 from pneumonia.storage import journal
+from pneumonia.tracking.faults import MISSING, MayBeMissing
 from pneumonia.tracking.mlflow_store import MODEL_NAME
 from pneumonia.tracking.registry import (
-    MISSING,
     SEARCH_ID,
     champions,
     find_version,
@@ -187,16 +187,11 @@ def _of_version(client: MlflowClient, version: ModelVersion) -> tuple[str, dict[
 
 
 def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, dict[str, str]]:
-    from mlflow.exceptions import MlflowException
-
     outputs = client.get_run(run_id).outputs
     models = []
     for row in outputs.model_outputs if outputs else []:
-        try:
+        with MayBeMissing():  # a later one has taken its place
             models.append(client.get_logged_model(row.model_id))
-        except MlflowException as error:
-            if error.error_code not in MISSING:  # missing: a later one has taken its place
-                raise
     if not models:
         hint = "That run has kept no classifier (`tracking.log_models`)"
         raise ConfigError("model", _EXPECTED, model, hint)
@@ -206,15 +201,10 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
 
 def _run_tags(client: MlflowClient, run_id: str | None) -> dict[str, str]:
     """Return the tags of a run over those of its parent, with its score; none where it is gone."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_id:
-        return {}
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in MISSING:
-            raise
+    run = None
+    with MayBeMissing():
+        run = client.get_run(run_id) if run_id else None
+    if run is None:
         return {}
     tags = _run_tags(client, run.data.tags.get("mlflow.parentRunId")) | dict(run.data.tags)
     objective = run.data.params.get("objective.name", "")  # a search has it, a trial a score

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
+from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.settings import CHAMPION, TrackingSettings, open_store, unreachable
 from pneumonia.tracking.sqlite_store import locked
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 SEARCH_ID, GENERATED, DECISION = "pneumonia.search_id", "pneumonia.generated", "pneumonia.decision"
-MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))")
 _NAME, _NAME_LENGTH = "pneumonia", 256
 _GENERATED = "generated chest phantoms"  # so begins the source of such images
@@ -61,7 +61,7 @@ def comparison_tags(started: Mapping[str, Any], ended: Mapping[str, Any]) -> dic
         "objective": objective,
         "direction": started.get("direction"),
         "score": ended.get("metrics", {}).get(objective),
-        "val_digest": next((row["digest"] for row in rows if row["split"] == "val"), None),
+        "val_digest": next((row.get("digest") for row in rows if row.get("split") == "val"), None),
         **origin_tags(started),
     }
 
@@ -148,14 +148,9 @@ def promote(search: str, settings: TrackingSettings) -> tuple[ModelVersion, Mode
 
 def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """Return the version of a registered model that has an alias."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with MayBeMissing():
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in MISSING:
-            return None
-        raise
+    return None
 
 
 def decide(

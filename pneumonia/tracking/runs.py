@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import first_search
-from pneumonia.tracking.mlflow_store import check_experiment
+from pneumonia.tracking.experiment import find_experiment
 from pneumonia.tracking.registry import REGISTERED, SEARCH_ID, find_version
 from pneumonia.tracking.settings import TrackingSettings, open_store, unreachable
 
@@ -34,14 +33,11 @@ class Run:
     """A search or a trial, as the store has it.
 
     Attributes:
-        run_id: Its id.
-        name: Its name.
         status: MLflow's: `FINISHED`, `FAILED`, `KILLED` or `RUNNING`.
         started: When, in milliseconds since 1970.
         seconds: How long it ran; None while it runs.
         params: Texts by dotted name.
         metrics: The latest value of each.
-        tags: Texts by name.
         digests: The digest of each split that it read, by split.
     """
 
@@ -70,11 +66,6 @@ class Run:
 class Runs:
     """Owns the connection to one experiment of an MLflow store; it only reads.
 
-    MLflow's own interface, which is the same for a file, a server and PostgreSQL.
-
-    Args:
-        settings: Where the store is.
-
     Raises:
         ConfigError: There is no such store or experiment.
     """
@@ -84,7 +75,7 @@ class Runs:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._experiment = self._find_experiment(settings.experiment)
+            self._experiment = find_experiment(self._client, settings)
         except MlflowException as error:
             raise unreachable(settings.store_uri, error) from error
 
@@ -103,8 +94,7 @@ class Runs:
         """Return a search by what a user calls it.
 
         Args:
-            name: `last`, the id of its run or of itself or their beginning, its name, or a
-                registered model.
+            name: As `_EXPECTED` says.
             key: What the user gave it for.
 
         Raises:
@@ -209,16 +199,6 @@ class Runs:
         except MlflowException as error:
             raise ConfigError(key, _EXPECTED, name, "There is no such model") from error
         return version.run_id if version else None
-
-    def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            names = [one.name for one in self._client.search_experiments()]
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"The nearest is {near[0]}" if near else f"There is {', '.join(sorted(names))}"
-            raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
-        check_experiment(found, self._client.tracking_uri)
-        return str(found.experiment_id)
 
 
 def _run(run: MlflowRun) -> Run:

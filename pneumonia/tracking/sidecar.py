@@ -94,10 +94,7 @@ class Sidecar:
             self._ask("follow", folder=str(folder), settings=asdict(settings.resolved()))
 
     def close(self, folder: Path, timeout: float) -> int:
-        """Wait until the events of a journal are sent, or the time is up.
-
-        Returns:
-            How many of them are left.
+        """Wait until a journal is sent, or the time is up; return how many events are left.
 
         Raises:
             ChildProcessError: The process has died.

@@ -13,7 +13,9 @@ from pneumonia.storage import journal
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
 from pneumonia.tracking import registry
-from pneumonia.tracking.mlflow_store import Point, Store, is_final, is_unwanted
+from pneumonia.tracking.faults import RefusedError, is_final, is_unwanted
+from pneumonia.tracking.mlflow_store import Point, Store
+from pneumonia.tracking.ranking import Ranking
 from pneumonia.tracking.registry import SEARCH_ID
 from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.ui_view import NOTE, note, version_note
@@ -22,18 +24,7 @@ EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 T = TypeVar("T")
-
-
-class RefusedError(ValueError):
-    """The store has refused parts of some events, all else of which was sent.
-
-    Attributes:
-        parts: The number of the event, what the part is, and the reason, of each.
-    """
-
-    def __init__(self, parts: Sequence[tuple[int, str, Exception]]) -> None:
-        self.parts = tuple(parts)
-        super().__init__("; ".join(f"{what}: {error}" for _, what, error in parts))
+Refuses = Callable[[Exception], bool]
 
 
 @dataclass(slots=True)
@@ -48,26 +39,19 @@ class Sink:
     """Owns how a search appears in MLflow: one run, with one child run per trial.
 
     Applying events that were already applied, wholly or in part, changes nothing, as long as
-    `look_up` is given. It neither reads the journal nor saves the cursor.
+    `look_up` is given. It does not save the cursor.
 
     Epochs of a trial's first execution are metrics under their own names, at the absolute epoch
     as the step. Those of a further one are in a group of its own, such as
     `execution_2/val_auc`: the charts compare first executions, and `score` is the trial's.
-
-    Args:
-        store: Where to send it.
-        folder: The folder of the search, with the files that events name.
-        settings: Which models to keep.
-        cursor: What was sent so far; kept up to date here.
     """
 
     def __init__(
         self, store: Store, folder: Path, settings: TrackingSettings, cursor: Cursor
     ) -> None:
-        self._store = store
-        self._folder = folder
-        self._settings = settings
-        self._cursor = cursor
+        self._store, self._folder = store, folder
+        self._settings, self._cursor = settings, cursor
+        self._ranking = Ranking(store, folder, settings.log_models, cursor)
         self._owned: set[str] = set()
         self._waiting: dict[str, Waiting] = {}
         self._values: dict[str, dict[str, Any]] = {}
@@ -76,11 +60,11 @@ class Sink:
         self._look_up = False
 
     def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
-        """Send some events; those of one trial together.
+        """Send events, in their order; those of one trial together.
 
         Args:
-            events: In their order in the journal.
-            look_up: Whether some may have been sent already, by an attempt that broke off.
+            events: Of the journal.
+            look_up: Whether an attempt that broke off may have sent some already.
 
         Raises:
             RefusedError: The store refuses what they can do without; the rest was sent.
@@ -88,19 +72,17 @@ class Sink:
         self._look_up = look_up
         self._waiting.clear()
         self._refused.clear()
+        meanings = {
+            "search_started": self._start_search,
+            "trial_started": self._start_trial,
+            "epoch_ended": self._add_epoch,
+            "trial_ended": self._end_trial,
+            "search_ended": self._end_search,
+        }
         for event in events:
             self._number = int(event["n"])
-            match event["kind"]:
-                case "search_started":
-                    self._start_search(event)
-                case "trial_started":
-                    self._start_trial(event)
-                case "epoch_ended":
-                    self._add_epoch(event)
-                case "trial_ended":
-                    self._end_trial(event)
-                case "search_ended":
-                    self._end_search(event)
+            if meaning := meanings.get(event["kind"]):
+                meaning(event)
         self._flush_all()
         if self._refused:
             raise RefusedError(self._refused)
@@ -127,29 +109,27 @@ class Sink:
         if cursor.run_id is None:
             cursor.run_id, is_new = self._open_run(cursor.name, key, tags, event["time"])
             cursor.is_open = True
-        self._claim_search()
-        params = self._unknown(cursor.run_id, event.get("params", {}), is_new=is_new)
-        self._store.log(cursor.run_id, params=params, tags={} if is_new else _present(tags))
-        run_id, data = cursor.run_id, event.get("datasets", [])
+        run_id, data = self._claim_search(), event.get("datasets", [])
+        params = self._unknown(run_id, event.get("params", {}), is_new=is_new)
+        self._store.log(run_id, params=params, tags={} if is_new else _present(tags))
         self._part("the datasets of this search", lambda: self._store.log_datasets(run_id, data))
         self._log_files(event)
 
     def _start_trial(self, event: Event) -> None:
-        self._claim_search()
+        search_run = self._claim_search()
         trial_id = str(event["trial_id"])
         row, is_new = self._cursor.trials.get(trial_id), False
         if row is None:
             key = {"kind": "trial", SEARCH_ID: self._cursor.search_id, "trial_id": trial_id}
-            parent = {"mlflow.parentRunId": self._cursor.run_id}
+            parent = {"mlflow.parentRunId": search_run}
             tags = {**event.get("tags", {}), **key, **parent}
             run_id, is_new = self._open_run(str(event["name"]), key, tags, event["time"])
             number = int(event.get("number", len(self._cursor.trials) + 1))
             row = self._cursor.trials[trial_id] = TrialRun(run_id, number)
             if not is_new:  # the run of the search may be another one by now
                 self._store.log(run_id, tags=parent)
-        self._claim_trial(row)
-        values = event.get("values", {})
-        self._values[trial_id] = values
+        self._claim(row)
+        values = self._values[trial_id] = event.get("values", {})
         waiting = self._waiting.setdefault(trial_id, Waiting())
         waiting.params = self._unknown(row.run_id, values, is_new=is_new)
 
@@ -159,7 +139,8 @@ class Sink:
         if epoch <= row.epochs.get(str(execution), 0):
             return  # a trial that went on from a checkpoint repeats what came after it
         prefix = f"execution_{execution + 1}/" if execution else ""
-        points = _points(event["metrics"], event["time"], step=epoch, prefix=prefix)
+        metrics = {prefix + name: value for name, value in event["metrics"].items()}
+        points = _points(metrics, event["time"], step=epoch)
         waiting = self._waiting.setdefault(str(event["trial_id"]), Waiting())
         waiting.epochs.setdefault((execution, epoch), points)
 
@@ -169,7 +150,7 @@ class Sink:
         """Send what waits of a trial, and what it ended with."""
         row = self._cursor.trials[trial_id]
         self._claim_search()
-        self._claim_trial(row)
+        self._claim(row)
         waiting = self._waiting.pop(trial_id, Waiting())
         points = [point for epoch in waiting.epochs.values() for point in epoch]
         self._store.log(row.run_id, points=[*points, *scores], params=waiting.params, tags=tags)
@@ -179,50 +160,31 @@ class Sink:
     def _flush_all(self, *, is_over: bool = False) -> None:
         for trial_id in list(self._waiting):
             self._flush(trial_id)
-        ranked = self._unranked(is_over=is_over)
+        ranked = self._ranking.unsent(is_over=is_over)
         if ranked:
-            self._store.log(str(self._cursor.run_id), points=[point for _, point in ranked])
-        for row, _ in ranked:
+            curve = [Point("best_score", score, time, row.number) for row, score, time in ranked]
+            self._store.log(str(self._cursor.run_id), points=curve)
+        for row, *_ in ranked:
             row.is_ranked = True
-
-    def _unranked(self, *, is_over: bool) -> list[tuple[TrialRun, Point]]:
-        """Return the best scores that are still to be sent, each with the trial after which it is.
-
-        They go by the numbers of the trials, up to the first that has not ended: so they are the
-        same whichever of those that run at once ends first. After one that never ends, a budget's
-        say, they go on when the search is over.
-        """
-        best, time, found = None, 0, []
-        for row in sorted(self._cursor.trials.values(), key=lambda row: row.number):
-            if not row.ended and not is_over:
-                break
-            if row.ended:
-                time = max(time, row.ended)
-                best = row if self._is_better(row, best) else best
-            if row.ended and best is not None and not row.is_ranked:
-                [point] = _points({"best_score": best.score}, time, step=row.number)
-                found.append((row, point))
-        return found
 
     def _end_trial(self, event: Event) -> None:
         trial_id, time = str(event["trial_id"]), event["time"]
         row = self._trial(event)
         self._claim_search()
-        self._claim_trial(row)
+        self._claim(row)
         has_failed = event["status"] == "FAILED"
-        row.score = _number(event.get("score"))
+        score = event.get("score")
+        row.score = None if score is None or math.isnan(score) else float(score)
         if not has_failed and event.get("classifier"):
             row.classifier, row.is_kept = str(event["classifier"]), True
-        if self._wants_model(trial_id):
+        if self._ranking.wants_model(trial_id):
             params, file = self._values.get(trial_id), str(row.classifier)
             row.model_id = self._part(
                 "the classifier of a trial",
                 lambda: self._log_model(row.run_id, file, event, params),
             )
-        scores = {
-            name if name.startswith("best_") else f"best_{name}": value
-            for name, value in event.get("metrics", {}).items()
-        }
+        metrics = event.get("metrics", {})
+        scores = {f"best_{name.removeprefix('best_')}": metrics[name] for name in metrics}
         points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
         tags = _present({"reason": event.get("reason") or None})
         self._part("the scores of a trial", lambda: self._flush(trial_id, points, tags))
@@ -234,23 +196,7 @@ class Sink:
         self._store.end_run(row.run_id, "FAILED" if has_failed else "FINISHED", time=time)
         row.is_open, row.ended, row.epochs = False, time, {}
         self._values.pop(trial_id, None)
-        self._rank(trial_id)
-
-    def _rank(self, trial_id: str) -> None:
-        """Note the best trial so far, and drop what a worse one has left."""
-        cursor = self._cursor
-        if self._leads(trial_id):
-            cursor.best = trial_id
-        if cursor.best is None:
-            return
-        best = cursor.trials[cursor.best]
-        for row in cursor.trials.values():
-            if not row.ended or row is best:
-                continue
-            if self._settings.log_models == "best":
-                self._delete_model(row)
-            if row.score != best.score:
-                self._drop_file(row)
+        self._ranking.add(trial_id)
 
     def _end_search(self, event: Event) -> None:
         cursor, status = self._cursor, event["status"]
@@ -260,8 +206,8 @@ class Sink:
         self._kill_trials(time)
         self._log_files(event)
         model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
-        words = ("reason", "winner")
-        tags = _present({"status": status, **{word: event.get(word) for word in words}})
+        facts = {"status": status, "reason": event.get("reason"), "winner": event.get("winner")}
+        tags = _present(facts)
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
@@ -277,24 +223,16 @@ class Sink:
             self._part(
                 f"the registration of the classifier as {name}",
                 lambda: self._register(name, model_id, event),
-                is_refusal=is_unwanted,
+                refuses=is_unwanted,
             )
-            for row in cursor.trials.values():
-                if row.classifier != event["classifier"]:
-                    self._drop_file(row)
+            self._ranking.drop_files(but=event["classifier"])
 
-    def _part(
-        self,
-        what: str,
-        send: Callable[[], T],
-        *,
-        is_refusal: Callable[[Exception], bool] = is_final,
-    ) -> T | None:
+    def _part(self, what: str, send: Callable[[], T], *, refuses: Refuses = is_final) -> T | None:
         """Send what an event can do without; what is refused of it is told after the rest."""
         try:
             return send()
         except Exception as error:
-            if not is_refusal(error):
+            if not refuses(error):
                 raise
             self._refused.append((self._number, what, error))
             return None
@@ -324,12 +262,19 @@ class Sink:
             self._store.delete_model(previous)
         return model_id
 
+    def _log_model(
+        self, run_id: str, name: str, event: Event, params: Mapping[str, Any] | None = None
+    ) -> str | None:
+        tags = {SEARCH_ID: self._cursor.search_id, EVENT: str(event["n"])}
+        file = self._folder / name
+        return self._store.log_model(run_id, file, tags=tags, params=params, look_up=self._look_up)
+
     def _register(self, name: str, model_id: str, event: Event) -> None:
         """Register what the search ended with, and note what was decided of the champion."""
         cursor, run_id = self._cursor, str(self._cursor.run_id)
         facts = {
             SEARCH_ID: cursor.search_id,
-            "search_run_id": cursor.run_id,
+            "search_run_id": run_id,
             "dataset": cursor.dataset,
             "winner": event.get("winner"),
             **event.get("metrics", {}),
@@ -358,21 +303,23 @@ class Sink:
         self._owned.add(run_id)
         return run_id, True
 
-    def _claim_search(self) -> None:
-        cursor = self._cursor
-        if cursor.run_id is None:
+    def _claim_search(self) -> str:
+        """Let the run of the search be open and this process's; return its id."""
+        if self._cursor.run_id is None:
             raise LookupError("The journal does not begin with `search_started`.")
-        if cursor.run_id not in self._owned or not cursor.is_open:
-            self._store.reopen_run(cursor.run_id)
-            self._store.log(cursor.run_id, tags={"status": "running"})
-            self._owned.add(cursor.run_id)
-            cursor.is_open = True
+        if self._claim(self._cursor):
+            self._store.log(self._cursor.run_id, tags={"status": "running"})
+        return self._cursor.run_id
 
-    def _claim_trial(self, row: TrialRun) -> None:
-        if row.run_id not in self._owned or not row.is_open:
-            self._store.reopen_run(row.run_id)
-            self._owned.add(row.run_id)
-            row.is_open = True
+    def _claim(self, row: Cursor | TrialRun) -> bool:
+        """Let a run be open and this process's; return whether it was not."""
+        run_id = str(row.run_id)
+        if run_id in self._owned and row.is_open:
+            return False
+        self._store.reopen_run(run_id)
+        self._owned.add(run_id)
+        row.is_open = True
+        return True
 
     def _kill_trials(self, time: int) -> None:
         for row in self._cursor.trials.values():
@@ -391,68 +338,13 @@ class Sink:
         known = set() if is_new else self._store.known_params(run_id)
         return {name: value for name, value in params.items() if name not in known}
 
-    def _log_model(
-        self, run_id: str, name: str, event: Event, params: Mapping[str, Any] | None = None
-    ) -> str | None:
-        tags = {SEARCH_ID: self._cursor.search_id, EVENT: str(event["n"])}
-        file = self._folder / name
-        return self._store.log_model(run_id, file, tags=tags, params=params, look_up=self._look_up)
-
-    def _wants_model(self, trial_id: str) -> bool:
-        if self._cursor.trials[trial_id].classifier is None:
-            return False
-        match self._settings.log_models:
-            case "all":
-                return True
-            case "best":
-                return self._cursor.best == trial_id or self._leads(trial_id)
-            case _:
-                return False
-
-    def _leads(self, trial_id: str) -> bool:
-        """Tell whether a trial is better than the best one so far."""
-        trials, best = self._cursor.trials, self._cursor.best
-        return self._is_better(trials[trial_id], trials[best] if best else None)
-
-    def _is_better(self, row: TrialRun, other: TrialRun | None) -> bool:
-        """Tell whether a trial is better than another: of equal scores, the earlier trial is."""
-        if row.score is None or other is None or other.score is None:
-            return row.score is not None
-        if row.score == other.score:
-            return row.number < other.number
-        return (row.score > other.score) == (self._cursor.direction == "max")
-
-    def _delete_model(self, row: TrialRun) -> None:
-        if row.model_id:
-            self._store.delete_model(row.model_id)
-            row.model_id = None
-
-    def _drop_file(self, row: TrialRun) -> None:
-        """Remove a trial's file from beside the journal, unless it is still to be sent."""
-        is_sent = row.model_id is not None or self._settings.log_models != "all"
-        if row.is_kept and row.classifier and is_sent:
-            (self._folder / row.classifier).unlink(missing_ok=True)
-            row.is_kept = False
-
 
 def _points(
-    metrics: Mapping[str, Any],
-    time: int,
-    *,
-    step: int = 0,
-    prefix: str = "",
-    model_id: str | None = None,
+    metrics: Mapping[str, Any], time: int, *, step: int = 0, model_id: str | None = None
 ) -> list[Point]:
-    return [
-        Point(prefix + name, float(value), time, step, model_id)
-        for name, value in metrics.items()
-        if isinstance(value, (int, float))
-    ]
+    found = [(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
+    return [Point(name, float(value), time, step, model_id) for name, value in found]
 
 
 def _present(tags: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tags.items() if value is not None}
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)

@@ -49,8 +49,6 @@ _CAUSES = {
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a SQLite store's file, or None for another store.
 
-    What follows `sqlite:///` is a path as the file system has it.
-
     Raises:
         ConfigError: It ends in a query, as a URI may have one, or is no text.
     """
@@ -122,11 +120,7 @@ def ensure_sqlite(uri: str) -> None:
 
 
 def move_artifacts(uri: str, old: Path, new: Path) -> None:
-    """Let a SQLite store find in one folder what it has recorded in another that is gone.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Let a SQLite store find in one folder what it has recorded in another that is gone."""
     path = sqlite_path(uri)
     if path is not None:
         with _explained(path), closing(_connect(path)) as store, _whole(store):
@@ -336,11 +330,7 @@ def _roots(was: Path, here: Path) -> Iterator[tuple[Path, Path]]:
 def _rewrite(store: sqlite3.Connection, old: Path, new: Path, *, only_found: bool = False) -> None:
     """Put the places of artifacts that are below a folder below another.
 
-    Args:
-        store: The store, in a transaction.
-        old: Where they were.
-        new: Where they are.
-        only_found: Leave what is still there, and not in the new place.
+    With `only_found`, what is still there and not in the new place stays.
     """
     for table, column, condition in _LOCATIONS:
         words = f"select rowid, {column} from {table} where {column} is not null{condition}"

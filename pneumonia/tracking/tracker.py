@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from pneumonia import shell, terminal
 from pneumonia.errors import ConfigError, UserError
@@ -44,13 +43,10 @@ def prepare() -> None:
 
 
 def check(settings: TrackingSettings) -> Checked:
-    """Make sure, before a search, that its results can be tracked.
+    """Make sure, before a search, that its results can be tracked; returns at once.
 
     Builds the store and the experiment if they are missing, and marks as killed the runs that a
     process of this host left running when it died.
-
-    Returns:
-        At once, with what raises `ConfigError` where the store cannot be used.
 
     Raises:
         ConfigError: No store answers there; within about five seconds.
@@ -73,24 +69,19 @@ class Checked:
             ConfigError: The store cannot be used.
             UserError: The processes that should have told have died.
         """
-        for attempt in range(ATTEMPTS):
+        try:
             try:
                 self._answer.result()
-                return
-            except ChildProcessError as error:
-                if attempt == ATTEMPTS - 1:
-                    raise UserError(str(error)) from error
-                self._answer = current().check(self._settings)
+            except ChildProcessError:
+                current().check(self._settings).result()
+        except ChildProcessError as error:
+            raise UserError(str(error)) from error
 
 
 class Tracker:
     """Owns the following of one search's journal by the other process.
 
     Used as a context: what it ends with is sent before it is left, or kept for the next time.
-
-    Args:
-        folder: The folder of the search, with its journal.
-        settings: Where and what to track.
     """
 
     def __init__(self, folder: Path, settings: TrackingSettings) -> None:
@@ -100,12 +91,7 @@ class Tracker:
         current().follow(self._folder, self._settings)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self, timeout: float = CLOSING_SECONDS) -> bool:
@@ -114,9 +100,7 @@ class Tracker:
         A search that the journal does not end is marked as killed. A warning says what is left
         unsent and what will send it. What a process that died has left, another one sends. Of a
         search that is complete it tells on standard output whether it made the champion.
-
-        Returns:
-            Whether all is sent.
+        Returns whether all is sent.
         """
         for attempt in range(ATTEMPTS):
             sidecar = current()
@@ -153,9 +137,7 @@ def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) ->
 def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:
     """Return the local path of the `.keras` file of a model in MLflow.
 
-    Args:
-        model_uri: Such as `models:/NAME@champion`, `models:/NAME/3` or `models:/m-...`.
-        settings: Where the store is. Files of a local store are not copied.
+    Files of a local store are not copied.
 
     Raises:
         ConfigError: There is no such model.

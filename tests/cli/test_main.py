@@ -698,6 +698,8 @@ def test_every_command_that_is_documented_is_sound(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("# @package _global_\nseed: 2\n")
     Path("dataset").mkdir()
+    Path("model").mkdir()
+    Path("model/mine.yaml").write_text("defaults: [cnn]\n")
     Path("dataset/mine.yaml").write_text("_target_: pneumonia.datasets.chest_phantom.phantom\n")
     for name in ("pneumoniamnist.npz", "pneumoniamnist_224.npz"):
         np.savez(name, train_images=np.zeros(1))

@@ -77,5 +77,5 @@ def test_help_needs_nothing_heavy(tmp_path: Path, capsys: pytest.CaptureFixture[
         cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ran.stdout.endswith("[]\n")
-    assert all(f"{key}=" in ran.stdout for key in promote._KEYS)
+    assert all(f"{key}=" in ran.stdout for key in promote.KEYS)
     assert max(map(len, ran.stdout.splitlines())) <= 100

@@ -38,7 +38,7 @@ def test_the_command_compares(
         ([], "No folder is named"),
         (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
         (["."], "expected a search in it, a folder with a journal.jsonl"),
-        ([".", "out=x"], "`out`: expected the key `output` with a file. Received: 'x'."),
+        ([".", "out=x"], "`out`: expected one of the keys output. Received: 'out=x'."),
     ],
 )
 def test_mistakes_in_the_command(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from samples import Project, pixels, write_images
 
-from pneumonia.cli import predict
+from pneumonia.cli import common, predict
 from pneumonia.datasets import decode
 from pneumonia.errors import UserError
 from pneumonia.models.predictor import Predictor
@@ -39,7 +39,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # A file of that name exists, so it is no `key=value` pair.
     monkeypatch.chdir("y")
     Path("k=1").write_bytes(Path("a.png").read_bytes())
-    assert predict.parse(["k=1", "threshold=0.2"]).names == ("k=1",)
+    assert common.split(["k=1", "threshold=0.2"], predict.KEYS)[0] == ["k=1"]
 
 
 def test_images_are_decoded_as_batches_are_asked_for(

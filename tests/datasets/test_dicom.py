@@ -431,7 +431,7 @@ def test_dicom_is_known_by_its_content_and_predicted(
     (tmp_path / "z.dcm").write_bytes(b"no DICOM")
     assert predict.main([str(tmp_path), "model=classifier.keras", "format=json"]) == 1
     shown = capsys.readouterr()
-    first, _ = shown.err.splitlines()
+    first, *_ = shown.err.splitlines()
     assert first == f"{tmp_path}/z.dcm: not a DICOM file."
     found = {
         Path(row["file"]).name: row["probability"] for row in json.loads(shown.out)["predictions"]

@@ -169,9 +169,18 @@ class Store:
         """Return the registered version."""
         return self.client.get_model_version_by_alias("pneumonia-phantom", "champion")
 
+    def version(self, run: Any) -> Any:
+        """Return the version that a search registered last."""
+        found = self.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        return max(found, key=lambda one: int(one.version))
+
     def champion_id(self) -> str:
         """Return the id of the logged model that it is."""
-        source = self.champion().source
+        return self.model_id(self.champion())
+
+    def model_id(self, version: Any) -> str:
+        """Return the id of the logged model of a version."""
+        source = version.source
         (model,) = [one for one in self.models() if one.artifact_location == source]
         return str(model.model_id)
 
@@ -582,7 +591,11 @@ def test_best_yaml_trains_the_winner_again_to_the_same_scores(
     assert_same_weights(ran, again)
     assert "1 trial by val_auc" in again.stdout
     assert list(again.children) == [again.end["winner"]]
-    assert again.store.champion().run_id == again.parent.info.run_id
+    # As good as the champion on the same val split is not better.
+    assert again.store.champion().run_id == ran.parent.info.run_id
+    assert "does not take the alias champion: val_auc " in again.stdout
+    search_id = again.events[0]["search_id"]
+    assert again.stdout.endswith(f"To promote it: `pneumonia promote {search_id}`\n")
 
 
 def test_a_killed_search_goes_on_to_the_same_end(
@@ -691,10 +704,10 @@ def test_more_budget_and_then_a_fork(
     assert_same_weights(more, whole)
     assert len(more.children) == 3
     assert (more.parent.info.status, more.parent.data.metrics["trials"]) == ("FINISHED", 3)
-    assert more.store.champion().run_id == more.parent.info.run_id
+    assert more.store.champion().run_id == whole.parent.info.run_id
     # The final classifier, too, is that of the last end.
     (model,) = more.children[more.end["winner"]].outputs.model_outputs
-    assert more.store.champion_id() == model.model_id
+    assert more.store.model_id(more.store.version(more.parent)) == model.model_id
     assert not (more.folder / "trials").exists()
 
     before = {path: path.read_bytes() for path in ran.folder.rglob("*") if path.is_file()}

@@ -159,8 +159,8 @@ def test_the_expected_calibration_error() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
     found = measure_reliability(labels, p)
     assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
-    assert [share for share, _, _ in found.ends] == [0, 0.5]
-    assert all(low <= share <= high for share, low, high in found.ends)
+    assert found.share.tolist() == [0, 0.5]
+    assert all((found.low <= found.share) & (found.share <= found.high))
 
 
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ from pneumonia.storage.journal import Journal
 from pneumonia.tracking import settings as mlflow_setup
 from pneumonia.tracking import tracker
 from pneumonia.tracking.consumer import Consumer
-from pneumonia.tracking.mlflow_store import Store, is_unwanted, make_ready
+from pneumonia.tracking.faults import is_unwanted
+from pneumonia.tracking.mlflow_store import Store, make_ready
 from pneumonia.tracking.settings import TrackingSettings, open_store
 
 __all__ = ["empty_store", "folder", "journal", "settings"]
@@ -398,6 +399,7 @@ def test_a_registry_that_is_away_is_waited_for(
     with monkeypatch.context() as patch:
         refuse(patch, "register", answer("INTERNAL_ERROR", text))
         consumer, told = follow(folder, settings)
+        await_condition(lambda: bool(told))
         assert consumer.close(timeout=2) > 0
     assert "cannot be reached" in told[0]
     assert {run.info.status for run in runs(settings, "search")} == {"FINISHED"}
