@@ -213,7 +213,6 @@ KEYS: dict[str, Check] = {
     "training.executions_per_trial": integer(1),
     "training.max_seconds": POSITIVE | NULL,
     "training.retrain": BOOLEAN,
-    "training.tensorboard": BOOLEAN,
     "training.jit": BOOLEAN | one_of("auto"),
     "tracking.uri": URI | NULL,
     "tracking.experiment": TEXT,

@@ -19,14 +19,14 @@ from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Metrics
 from pneumonia.seeding import SHUFFLE, generator
 from pneumonia.training import compiled_loop
-from pneumonia.training.checkpoint import Progress
+from pneumonia.training.checkpoint import FitState
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Tell = Callable[[int, Metrics], None]
-Offer = Callable[[Callable[[], Progress]], object]
+Offer = Callable[[Callable[[], FitState]], object]
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -122,10 +122,10 @@ def train(
     training: Training,
     epochs: int,
     *,
-    begin: Progress | None,
+    begin: FitState | None,
     tell: Tell,
     offer: Offer = lambda make: None,
-) -> Progress:
+) -> FitState:
     """Train up to an epoch.
 
     Args:
@@ -243,9 +243,9 @@ def _signed(metrics: Metrics, objective: Config) -> float:
 
 def _progress(
     program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
-) -> Progress:
+) -> FitState:
     state = program.state()
-    return Progress(state.model, state.optimizer, best, tuple(history))
+    return FitState(state.model, state.optimizer, best, tuple(history))
 
 
 def _run_epoch(
