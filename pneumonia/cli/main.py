@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,6 @@ from pneumonia.errors import ConfigError, UserError, without_passwords
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pneumonia.search.resume import Job
 
 _DRY_RUN = "--dry-run"
 
@@ -106,15 +105,16 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
 def _show_plans(configs: list[DictConfig]) -> int:
     """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
     startup.start()
+    from pneumonia.cli import plan
     from pneumonia.config import compose
-    from pneumonia.search import plan, resume
+    from pneumonia.search import resume
 
     for cfg in configs:
         chosen = cfg.hydra.runtime.choices
         choices = {str(group): str(option) for group, option in chosen.items()}
-        job = resume.Job(cfg, Path(cfg.hydra.run.dir), choices)
-        job = resume.plan(job, list(cfg.hydra.overrides.task))
-        plan.show(job.cfg, job.choices, folder=job.folder)
+        spec = resume.SearchSpec(cfg, Path(cfg.hydra.run.dir), choices)
+        spec = resume.plan(spec, list(cfg.hydra.overrides.task))
+        plan.show(spec.cfg, spec.choices, folder=spec.folder)
     if configs and compose.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0
@@ -188,14 +188,17 @@ def _job(cfg: DictConfig) -> float:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
+        from pneumonia.cli import search
         from pneumonia.search import resume
         from pneumonia.storage import history
 
-        job = resume.plan(resume.Job(cfg, folder, choices), HydraConfig.get().overrides.task)
-        if job.folder != folder:  # a search that goes on has a folder already
+        spec = resume.plan(
+            resume.SearchSpec(cfg, folder, choices), HydraConfig.get().overrides.task
+        )
+        if spec.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
-        folder = job.folder
-        _run_job(job)
+        folder = spec.folder
+        search.run(spec)
         return history.objective(folder)
     except Exception as error:
         found = _user_error(error) or files.explain(error)
@@ -203,60 +206,6 @@ def _job(cfg: DictConfig) -> float:
             raise
         _remove_if_unused(folder)
         raise found from None
-
-
-def _run_job(job: Job) -> None:
-    """Run a search, or send what is left to send of one that is over."""
-    from pneumonia.config import search_space
-    from pneumonia.datasets import cache
-    from pneumonia.search import resume
-    from pneumonia.tracking import tracker
-
-    settings = tracker.TrackingSettings(**job.cfg.tracking)
-    tracker.prepare()
-    if job.is_over:
-        print(f"The search in {job.folder} is complete.\n{_more(job)}", file=sys.stderr)
-        tracker.check(settings).result()
-        if not tracker.Tracker(job.folder, settings).close():
-            raise UserError("MLflow has not taken all of this search: see the warning above.")
-        return
-    uri = None if settings.uri is None else tracker.redact(settings.uri)
-    with _saying_how_to_go_on(job.folder), closing(resume.claim(job, uri=uri)) as journal:
-        # First what may be wrong with the data, before the seconds that the libraries take.
-        cache.load_data(search_space.collapse(job.cfg, search_space.find(job.cfg).start()))
-        checked = tracker.check(settings)
-        startup.start()
-        checked.result()
-        from pneumonia.search import loop
-
-        loop.run(job, journal, settings=settings)
-
-
-def _more(job: Job) -> str:
-    """Return what can be done with a search that is complete."""
-    from pneumonia import shell
-    from pneumonia.storage import history
-
-    first = history.first_event(job.folder) or {}
-    name, tuner = str(first.get("search_id", "last")), job.cfg.tuner
-    keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
-    more = [shell.resume(job.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]
-    fork = shell.resume(job.folder, name, "resume.fork=true")
-    told = [f"With more budget it goes on: {command}" for command in more]
-    return "\n".join([*told, f"As a new one, with other settings if you add them: {fork}"])
-
-
-@contextlib.contextmanager
-def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
-    """Let an interruption that says nothing, before a search has begun, say how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if str(error):
-            raise
-        from pneumonia import shell
-
-        raise KeyboardInterrupt(f"Interrupted. To go on: {shell.resume(folder, 'last')}") from None
 
 
 def _forget_passwords(folder: Path) -> None:

@@ -52,6 +52,7 @@ Keys (all of them with their values: pneumonia --cfg job):
   seed                                    the same seed, the same search
   resume                                  the id of an interrupted search, or last: goes on with it
   progress                                live, plain, false, or auto: live on a terminal
+  callbacks                               what listens: callbacks=[default,tensorboard], none
   resume.fork                             true: a new search that takes over its finished trials
   when                                    conditions: {{child: {{parent: [values]}}}}
 

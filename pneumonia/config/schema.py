@@ -123,7 +123,6 @@ KEYS: dict[str, Check] = {
     "training.executions_per_trial": COUNT,
     "training.max_seconds": POSITIVE | NULL,
     "training.retrain": BOOLEAN,
-    "training.tensorboard": BOOLEAN,
     "training.jit": BOOLEAN | one_of("auto"),
     "tracking.uri": URI | NULL,
     "tracking.experiment": EXPERIMENT,

@@ -26,7 +26,7 @@ from pneumonia.config.suggestions import (
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
 _PLAIN = ("objective", "budget", "features", "threshold", "resume")
-MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", *_PLAIN)
+MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", "callbacks", *_PLAIN)
 """The keys at the top that hold a mapping: the config groups and five more."""
 
 _ROOTS = (*MAPPINGS, "seed", "progress", "plan", "when")
@@ -115,7 +115,7 @@ def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
                 hint = "Write objective.name=..." if key == "objective" else ""
             yield ConfigError(key, "a mapping of keys", value, hint)
     for key in _ROOTS:
-        if key not in tree:
+        if key not in tree and key != "callbacks":  # of an empty list of options
             yield ConfigError(key, "a value", None, "It is missing from the config")
 
 
@@ -128,6 +128,9 @@ def _sections(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(metrics, dict):
         for name, section in metrics.items():
             yield f"training.metrics.{name}", section
+    for name, section in (tree.get("callbacks") or {}).items():
+        if section is not None:
+            yield f"callbacks.{name}", section
 
 
 def _check_section(

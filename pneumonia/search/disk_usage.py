@@ -17,7 +17,6 @@ from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.search.oracle import Round
-from pneumonia.tracking.tracker import disk_estimate
 from pneumonia.training import inputs
 
 Config = dict[str, Any]
@@ -25,6 +24,7 @@ Config = dict[str, Any]
 # Journal, database of MLflow and small files, as measured: of a search with its pictures and its
 # report of 5 MB, which lie beside the journal and in the store, of a trial, and of an epoch.
 _SEARCH, _TRIAL, _EPOCH = 14_000_000, 25_000, 3_000
+_BESIDE = 20_000  # of each classifier in MLflow
 # Backbones are built to know their sizes; the others are taken to be as large on average.
 _SAMPLES = 4
 _FEATURE_GROUPS = ("dataset", "augment", "model")
@@ -96,11 +96,20 @@ def estimate(
     largest = max(size.classifier for size in sizes)
     log_models = str(cfg.tracking.log_models)
     return Cost(
-        classifiers=disk_estimate(trials, largest, log_models=log_models),
+        classifiers=_classifiers(trials, largest, log_models=log_models),
         features=int(min(features, most)),
         states=_states(rounds) * max(size.state for size in sizes),
         logs=_SEARCH + trials * _TRIAL + epochs * _EPOCH,
     )
+
+
+def _classifiers(trials: int, size: int, *, log_models: str) -> int:
+    """Return the bytes of the classifiers that are kept, beside the journal and in the store.
+
+    A local store shares the disk blocks of the files beside the journal: each counts once.
+    """
+    kept = {"all": trials + 1, "best": 3, "none": 2}[log_models]
+    return min(kept, trials + 1) * (size + _BESIDE)
 
 
 def _samples(cfg: DictConfig, space: Space) -> Iterator[Config]:

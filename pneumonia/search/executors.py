@@ -1,89 +1,148 @@
-"""Where trials run. An executor takes a task and gives back what came of it."""
+"""Where trials run. An executor takes tasks, and gives back what comes of them as they end."""
 
 from __future__ import annotations
 
-import traceback
+import functools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Protocol
 
-from pneumonia import files
+from pneumonia.artifacts import ArtifactStore
 from pneumonia.errors import UserError
-from pneumonia.files import StorageError
 from pneumonia.training import inputs, trial
-from pneumonia.training.loop import DivergedError, TooSlowError
-from pneumonia.training.trial import OnEpoch, Result, Task
-
-Report = Callable[[str, int, int], None]
+from pneumonia.training.trial import Hooks, Outcome, Task
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A trial that came to nothing.
+class Cancelled(BaseException):
+    """A training that stops between two epochs, because the search has stopped elsewhere."""
+
+
+class Executor(Protocol):
+    """Runs trials; it must neither choose one nor know what they are for.
 
     Attributes:
-        reason: Why, in one line.
-        traceback: Where; empty where the reason says it all.
+        workers: How many trials it can run at once.
+        in_order: Whether the search hears of them in the order in which they were proposed.
     """
 
-    reason: str
-    traceback: str
+    workers: int
+    in_order: bool
+
+    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
+        """Make ready: what trials keep goes to the store, what they tell and ask to the hooks."""
+
+    def capacity(self, task: Task) -> int:
+        """Return how many trials may run at once, if this is one of them."""
+
+    def submit(self, task: Task) -> None:
+        """Run a trial, of no more than `capacity` at once; this may return when it is over."""
+
+    def wait(self) -> Outcome:
+        """Wait for the next trial that ends, and return what came of it.
+
+        Raises:
+            BaseException: What has stopped a trial that came to nothing: a signal, a disk.
+        """
+
+    def cancel(self) -> None:
+        """Let every training stop before its next epoch."""
+
+    def close(self) -> None:
+        """Wait until nothing runs any more."""
 
 
 class LocalExecutor:
-    """Runs trials in this process, each in the thread that asks for it.
+    """Runs trials in this process: in threads, or here where one cannot run beside others.
 
-    Attributes:
-        workers: How many threads should ask at once.
+    Args:
+        workers: How many run at once.
+        in_order: As of `Executor`.
     """
 
-    def __init__(self, workers: int = 1) -> None:
-        self.workers = workers
+    def __init__(self, workers: int = 1, *, in_order: bool = True) -> None:
+        self.workers, self.in_order = workers, in_order
+        self._pool = ThreadPoolExecutor(workers, "trial") if workers > 1 else None
+        self._ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        self._running = 0
+        self._is_over, self._lock = threading.Event(), threading.Lock()
 
-    def runs_alone(self, task: Task) -> bool:
-        """Tell whether no other trial may run beside one."""
+    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
+        """Make ready."""
+        self._store = store
+        self._hooks = replace(
+            hooks,
+            between_epochs=functools.partial(self._guard, hooks.between_epochs),
+            report=functools.partial(self._guard, hooks.report),
+        )
+
+    def capacity(self, task: Task) -> int:
+        """Return the workers, or 1 for a trial whose inputs cannot be shared."""
         try:
-            return self.workers == 1 or not inputs.is_shared(task.config)
+            return 1 if self.workers > 1 and inputs.is_shared(task.config) else self.workers
         except Exception:  # it fails at it when it runs, and tells why
-            return False
+            return self.workers
 
-    def run(
-        self,
-        task: Task,
-        *,
-        on_epoch: OnEpoch,
-        report: Report,
-        between_epochs: Callable[[], None] = lambda: None,
-    ) -> Result | Failure:
-        """Run one trial; see `trial.run`.
+    def submit(self, task: Task) -> None:
+        """Run a trial."""
+        if self._pool is not None and self.capacity(task) > 1:
+            self._running += 1
+            future = self._pool.submit(self._run, task)
+            future.add_done_callback(self._ended.put)
+            return
+        future = Future()
+        future.set_result(self._run(task))
+        self._running += 1
+        self._ended.put(future)
 
-        What every trial would fail at, the search has tried before the first one; so a mistake
-        that shows here comes with the values of this trial, and is a failure like others.
+    def wait(self) -> Outcome:
+        """Wait for the next trial that ends."""
+        while True:
+            future = self._ended.get()
+            self._running -= 1
+            error = future.exception()
+            # One that was cancelled may be quicker than the one with the reason for it.
+            if not isinstance(error, Cancelled) or not self._running:
+                return future.result()
 
-        Raises:
-            StorageError: Where a disk is full or refuses: the trial cannot help it.
-        """
-        try:
-            return trial.run(task, on_epoch=on_epoch, report=report, between_epochs=between_epochs)
-        except StorageError:
-            raise
-        except (UserError, DivergedError, TooSlowError) as error:
-            return Failure(str(error), "")
-        except Exception as error:  # whatever goes wrong in a trial is a result of the search
-            fault = files.explain(error)
-            if fault is not None:
-                raise fault from error
-            line = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {line[0] if line else ''}".rstrip(": ")
-            return Failure(reason, traceback.format_exc())
+    def cancel(self) -> None:
+        """Let every training stop before its next epoch."""
+        self._is_over.set()
+
+    def close(self) -> None:
+        """Wait until nothing runs any more."""
+        while self._pool is not None:
+            try:
+                self._pool.shutdown()
+            except KeyboardInterrupt:
+                continue  # who cannot wait for the end of an epoch ends the process
+            break
+
+    def _run(self, task: Task) -> Outcome:
+        return trial.run(task, self._store, self._hooks)
+
+    def _guard(self, call: Callable[..., None], *args: object) -> None:
+        """Stop what runs here where the search has to: a signal is told once, and stops all."""
+        with self._lock:
+            if self._is_over.is_set():
+                raise Cancelled
+            try:
+                call(*args)
+            except KeyboardInterrupt:
+                self.cancel()
+                raise
 
 
-def local(*, workers: int = 1) -> LocalExecutor:
+def local(*, workers: int = 1, in_order: bool = True) -> LocalExecutor:
     """Return the executor of this process.
 
     Args:
         workers: Trials at a time.
+        in_order: Whether the tuner hears of trials in the order in which it proposed them.
     """
-    return LocalExecutor(workers)
+    return LocalExecutor(workers, in_order=in_order)
 
 
 def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:

@@ -3,370 +3,305 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from pneumonia import startup, tables
+from pneumonia import startup
+from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.config.instantiate import build
-from pneumonia.config.search_space import Space, collapse, find
+from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
-from pneumonia.console import summary
-from pneumonia.console.progress import Progress
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
+from pneumonia.evaluation.objective import Fit, Metrics, Objective
 from pneumonia.files import GoneError, StorageError
-from pneumonia.reporting import report
-from pneumonia.reporting.worst_errors import Load
 from pneumonia.search import plan as planning
-from pneumonia.search import replay, trials, winner
-from pneumonia.search.budget import BudgetSpent
-from pneumonia.search.executors import Failure
-from pneumonia.search.oracle import Oracle, Proposal
+from pneumonia.search import replay, winner
+from pneumonia.search.callbacks import Callbacks, SearchCallback, SearchEnd, SearchInfo
+from pneumonia.search.executors import Executor
+from pneumonia.search.oracle import Oracle
 from pneumonia.search.preflight import rehearse
 from pneumonia.search.recorder import Recorder
-from pneumonia.search.replay import Fork
-from pneumonia.search.resume import Job
+from pneumonia.search.replay import Fetch, Fork
+from pneumonia.search.resume import SearchSpec
+from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import Bounds
-from pneumonia.search.trials import Ended
-from pneumonia.search.winner import Evaluation, Winner
-from pneumonia.search.worker_pool import Crew
-from pneumonia.storage import history
+from pneumonia.search.trials import Proposal
+from pneumonia.search.winner import Won
+from pneumonia.storage import history, journal, provenance
 from pneumonia.storage.journal import Journal
-from pneumonia.tracking.tensorboard import Logs
-from pneumonia.tracking.tracker import Tracker, TrackingSettings
-from pneumonia.training import trial
-from pneumonia.training.trial import Result, Task
+from pneumonia.training import network
+from pneumonia.training.checkpoint import StateError
+from pneumonia.training.trial import Hooks, Outcome, Task
 
 Config = dict[str, Any]
 
 
-def run(job: Job, journal: Journal, *, settings: TrackingSettings) -> None:
+def run(
+    spec: SearchSpec,
+    log: Journal,
+    *,
+    callbacks: Sequence[SearchCallback] = (),
+    fetch: Fetch | None = None,
+) -> None:
     """Run a search, or one training where nothing is left to search; or go on with one.
 
     Args:
-        job: What to run, checked.
-        journal: Its journal, which no other process has open.
-        settings: Where it is tracked.
+        spec: What to run, checked.
+        log: Its journal, which no other process has open.
+        callbacks: What listens to it, in their order.
+        fetch: Gets classifiers of another search, which this one was forked from, from MLflow.
 
     Raises:
         UserError: For what the user can mend.
     """
-    search = Search(job, journal, settings)
-    with search.bounds.interruption, Tracker(job.folder, settings):
-        search.run()
+    Search(spec, log, callbacks, fetch).run()
 
 
 class Search:
     """Owns the state of one search in this process, and its folder.
 
-    It must not know how a trial trains, nor where its results are tracked.
+    It must not know how a trial trains, nor who listens.
     """
 
-    def __init__(self, job: Job, journal: Journal, settings: TrackingSettings) -> None:
-        self.cfg, self.folder, self.choices = job.cfg, job.folder, job.choices
-        self.objective = _plain(job.cfg.objective)
-        tuner = _plain(job.cfg.tuner)
-        self.space: Space = find(job.cfg)
+    def __init__(
+        self,
+        spec: SearchSpec,
+        log: Journal,
+        callbacks: Sequence[SearchCallback],
+        fetch: Fetch | None,
+    ) -> None:
+        self.cfg, self.folder, self.choices = spec.cfg, spec.folder, spec.choices
+        self.objective = Objective(**_plain(spec.cfg.objective))
+        tuner, limits = _plain(spec.cfg.tuner), spec.cfg.get("budget") or {}
+        self.space = find(spec.cfg)
         self.oracle = Oracle(self.space, tuner, self.objective)
-        most, limits = tuner["max_consecutive_failures"], job.cfg.get("budget") or {}
-        self.executor = build(_plain(job.cfg.executor), "executor")
-        # Trials that run at once would share the epochs that are left: each has its turn instead.
-        self.runs_alone = limits.get("epochs") is not None
-        self.crew: Crew[Ended | None] = Crew(self.executor.workers)
-        self.recorder = Recorder(journal)
+        self.recorder = Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
-        self.bounds = Bounds(limits, most_failures=most, journal=journal, past=self.past)
-        self.fork = Fork(job.origin, settings, self.past) if job.origin else None
-        form = job.cfg.get("progress", "auto")
-        self.progress = Progress(self.objective["name"], self.objective["direction"], form=form)
-        self.ended: list[Ended] = []
+        self.bounds = Bounds(
+            limits, most_failures=tuner["max_consecutive_failures"], journal=log, past=self.past
+        )
+        self.callbacks = Callbacks(callbacks, self.lock)
+        self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
+        self.store = FolderStore(self.folder)
+        self.hooks = Hooks(self._on_epoch, self._on_repeat, self._report, self._between_epochs)
+        self.executor: Executor = build(_plain(spec.cfg.executor), "executor")
+        # Trials that run at once would share the epochs that are left: each has its turn instead.
+        most = None if limits.get("epochs") is None else 1
+        self.scheduler = Scheduler(self.executor, most=most, record=self._record)
+        self.proposals: dict[str, Proposal] = {}
+        self.outcomes: list[Outcome] = []  # of the trials that the oracle was told of
+        self.stopped: list[Outcome] = []  # by the budget, before the end: they may go on
         self.replayed: set[str] = set()  # trials that a process before this one has ended
-        self.stopped: list[Ended] = []  # by the budget, before its end: it may go on
-        self.expected = 0
+        self.repeated: set[str] = set()  # trials that are trained again for a state that is lost
+        self.kept: set[str] = set()  # trials that have ended and whose states are there
+        self.unrepeatable = ""
         self.began = time.monotonic()
         self.seconds: dict[str, float] = {}
-        self.load: Load | None = None
 
     def run(self) -> None:
         """Run all the trials and what follows them."""
-        try:
-            with self.progress:
+        info = SearchInfo(self.cfg, self.folder, self.choices, self.objective, self.callbacks.say)
+        with self.bounds.interruption, contextlib.closing(self.callbacks):
+            self.callbacks.tell("search_opened", info)
+            try:
                 data = self._prepare()
-                self._run_trials(data)
-                shown = self._finish(data)
-        except KeyboardInterrupt as error:
-            self._end("interrupted", reason="interrupted by the user")
-            raise self.bounds.explain(error) from None
-        except Exception as error:
-            found = self.bounds.explain(error)
-            if not isinstance(found, GoneError):
-                reason = without_passwords(f"{type(found).__name__}: {found}")
-                with contextlib.suppress(StorageError):  # the disk may take no more of the journal
-                    self._end("failed", reason=reason)
-            if found is not error:
-                raise found from error
-            raise
-        tables.show(*shown)
+                self._begin(data)
+                self._run_trials()
+                self._finish(data)
+            except KeyboardInterrupt as error:
+                self._end(SearchEnd("interrupted", "interrupted by the user"))
+                raise self.bounds.explain(error) from None
+            except Exception as error:
+                found = self.bounds.explain(error)
+                if not isinstance(found, GoneError):
+                    reason = without_passwords(f"{type(found).__name__}: {found}")
+                    with contextlib.suppress(StorageError):  # the disk may take no more of it
+                        self._end(SearchEnd("failed", reason))
+                if found is not error:
+                    raise found from error
+                raise
 
     def _prepare(self) -> ImageData:
         """Build what the first trials need, so that what all would fail at stops the search."""
-        self.progress.phase("reading the images")
+        self.callbacks.tell("phase", "reading the images")
         data = load_data(collapse(self.cfg, self.space.start()))
         rehearse(self.cfg, self.space, report=self._report)
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
 
-    def _run_trials(self, data: ImageData) -> None:
-        began = time.monotonic()
-        if self.past.started is None:
-            self.recorder.tell(
-                "search_started",
-                # With a letter first, no id reads as a number on the command line.
-                search_id=f"s{uuid.uuid4().hex[:11]}",
-                direction=self.objective["direction"],
-                artifacts=[history.CONFIG],
-                **trials.beginning(
-                    data,
-                    self.choices,
-                    flatten(self.cfg),
-                    source=self.fork.origin.source if self.fork else None,
-                ),
-            )
+    def _begin(self, data: ImageData) -> None:
+        source = self.fork.origin.source if self.fork else None
+        self.recorder.begin_search(data, self.choices, flatten(self.cfg), source=source)
+        assert self.past.started is not None
+        self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
-        self.progress.message(trials.prospect(data, self.choices, plan=plan, folder=self.folder))
-        if reason := self.oracle.shortfall() or self.oracle.scope():
-            self.progress.message(reason)
-        if self.fork:
-            self.progress.message(self.fork.opening())
-        self.progress.start(plan.trials, plan.epochs)
-        self.expected = plan.trials
+        notes = [self.oracle.shortfall() or self.oracle.scope()]
+        notes += [self.fork.opening()] if self.fork else []
+        self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()
-        with self.crew:
+
+    def _run_trials(self) -> None:
+        began = time.monotonic()
+        self.executor.open(self.store, self.hooks)
+        try:
             self._run_all()
+        except BaseException:
+            self.executor.cancel()
+            raise
+        finally:
+            self.executor.close()
         if self.fork:
-            self.progress.message(self.fork.closing())
+            self.callbacks.say(self.fork.closing())
         self.seconds["trials"] = time.monotonic() - began
 
     def _run_all(self) -> None:
-        """Run one trial after the other, or several at once where none of them waits for another.
-
-        What comes of them is told in the order in which they were proposed: so the search is the
-        same, however many run at once.
-        """
+        """Run one trial after the other, or several at once where none waits for another."""
         is_over = False
         while True:
-            for ended in self.crew.take():
-                is_over |= ended is None
-                if ended is not None:
-                    self._settle(ended)
-            if is_over or not self.crew.has_room or not self.oracle.can_propose():
-                if not self.crew.wait():
+            for outcome in self.scheduler.take(math.inf if is_over else self._next_known()):
+                is_over |= outcome.status == "STOPPED"
+                self._settle(outcome)
+            if is_over or not self.scheduler.has_room or not self._can_propose():
+                if not self.scheduler.wait():
                     return
-            elif (proposal := self.oracle.propose()) is None or not self._start(proposal):
+            elif proposal := self.oracle.propose():
+                is_over = not self._start(proposal)
+            elif self.executor.in_order or not self.scheduler.is_running:
                 is_over = True
+            else:  # the oracle may wait for one that runs
+                self.scheduler.wait()
+
+    def _can_propose(self) -> bool:
+        return not self.executor.in_order or self.oracle.can_propose()
+
+    def _next_known(self) -> float:
+        """Return the number of the event by which the next trial began in an earlier process."""
+        return next(iter(self._known_starts[len(self.proposals) :]), math.inf)
+
+    @functools.cached_property
+    def _known_starts(self) -> list[int]:
+        if self.executor.in_order:
+            return []
+        return [e["n"] for e in journal.read(self.folder) if e["kind"] == "trial_started"]
 
     def _start(self, proposal: Proposal) -> bool:
         """Start a trial, unless its end is known; return whether the budget allows for it."""
         config, trial_id = collapse(self.cfg, proposal.values), proposal.trial_id
-        task = self._task(proposal, config)
+        self.proposals[trial_id] = proposal
         with self.lock:
             known = replay.answer(self.past, proposal, config)
         if known is not None:
-            trials.show_replayed(self.progress, known, self.objective["name"])
+            ended = self.past.trials[trial_id].ended or {}
             self.replayed.add(trial_id)
-            self.crew.add(trial_id, known)
+            self.scheduler.add(known, at=ended["n"])
+            self.callbacks.tell("trial_replayed", proposal, config, known)
             return True
-        self.bounds.check_failures(self.ended)
-        if is_alone := self.runs_alone or self.executor.runs_alone(task):
-            self.crew.finish()
-        so_far = [*(one.proposal.trial_id for one in self.ended), *self.crew.trial_ids]
+        self.bounds.check_failures(self.outcomes)
+        task = self._task(proposal, config)
+        self.scheduler.make_room(task)
+        so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
         if self.bounds.is_spent(so_far):
             return False
         if taken := self._take_over(proposal, config):
-            self.crew.add(trial_id, taken)
+            self.scheduler.add(taken)
             return True
         self.recorder.begin_trial(proposal, config)
-        trials.show_trial(self.progress, proposal, config, self.expected)
-        if is_alone:
-            self.crew.add(trial_id, self._run_trial(proposal, task))
-        else:
-            self.crew.start(trial_id, lambda: self._run_trial(proposal, task))
+        self.callbacks.tell("trial_started", proposal, config)
+        self.scheduler.submit(task)
         return True
 
     def _task(self, proposal: Proposal, config: Config) -> Task:
+        known = self.past.trials.get(proposal.trial_id)
         return Task(
             trial_id=proposal.trial_id,
             config=config,
             epochs=proposal.epochs,
-            folder=str(self.folder),
             parent=proposal.parent,
+            has_begun=known is not None and bool(known.epochs),
             keeps_classifier=self.cfg.tracking.log_models != "none",
+            unrepeatable=self.unrepeatable,
         )
 
-    def _settle(self, ended: Ended) -> None:
-        """Take in what came of a trial."""
-        trial_id = ended.proposal.trial_id
-        self.ended.append(ended)
-        self.oracle.tell(trial_id, ended.score, step=ended.best_epoch)
-        if trial_id not in self.replayed:
-            # While it replays, the search does not yet know which states are needed.
-            self._drop_states()
-
-    def _take_over(self, proposal: Proposal, config: Config) -> Ended | None:
+    def _take_over(self, proposal: Proposal, config: Config) -> Outcome | None:
         """Record a trial that the search this one was forked from has finished."""
         found = self.fork.find(proposal, config) if self.fork else None
         if self.fork is None or found is None:
             return None
-        trials.show_trial(self.progress, proposal, config, self.expected)
-        source = f"{self.fork.origin.search_id}/{found.trial_id}"
+        self.callbacks.tell("trial_started", proposal, config)
+        source = f"{self.fork.origin.search_id}/{found}"
         self.recorder.begin_trial(proposal, config, taken_over_from=source)
-        for execution, curve in found.curves.items():
+        for execution, curve in self.fork.curves(found).items():
             for epoch, metrics in enumerate(curve, start=1):
-                self.recorder.add_epoch(proposal.trial_id, execution, epoch, metrics)
-        name = self.fork.bring(found, proposal.trial_id, self.folder)
-        outcome = found.result(name if self.cfg.tracking.log_models != "none" else None)
-        self._record(proposal, outcome)
-        return Ended(proposal, config, outcome)
+                self.recorder.add_epoch(proposal.trial_id, Fit(0, execution), epoch, metrics)
+        has_classifier = self.cfg.tracking.log_models != "none"
+        outcome = self.fork.bring(
+            found, proposal.trial_id, self.folder, has_classifier=has_classifier
+        )
+        self._record(outcome)
+        return outcome
 
-    def _run_trial(self, proposal: Proposal, task: Task) -> Ended | None:
-        """Run a trial, perhaps in a thread of the crew; return None where the budget stops it."""
-        trial_id, number = proposal.trial_id, proposal.number
-        start = dict(self.past.trials[proposal.parent].reached) if proposal.parent else {}
-        logs = Logs(self.folder, trial_id) if task.config["training"]["tensorboard"] else None
+    def _record(self, outcome: Outcome) -> None:
+        """Tell the journal, then who listens; one that was stopped has not ended."""
+        if outcome.status != "STOPPED":
+            self.recorder.end_trial(outcome)
+            self.callbacks.tell("trial_ended", self.proposals[outcome.trial_id], outcome)
 
-        def on_epoch(execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
-            if epoch <= start.get(execution, 0):
-                return  # the trial that this one goes on from has it
-            with self.lock:
-                if self.recorder.add_epoch(trial_id, execution, epoch, metrics):
-                    self.bounds.count_epoch()
-                    self.progress.epoch(epoch, proposal.epochs, metrics, number=number)
-            if logs is not None:
-                logs.write(execution, epoch, metrics)
-
-        try:
-            outcome = self.executor.run(
-                task,
-                on_epoch=on_epoch,
-                report=self._report,
-                between_epochs=lambda: self._ask(self.bounds.between_epochs),
-            )
-        except BudgetSpent:
-            self._set_aside(proposal, task)
-            return None
-        finally:
-            if logs is not None:
-                logs.close()
-        self._record(proposal, outcome)
-        return Ended(proposal, task.config, outcome)
-
-    def _ask(self, check: Callable[[], None]) -> None:
-        """Stop what runs here where the search has to: a signal is told once, and stops all."""
-        with self.lock:
-            self.crew.check()
-            try:
-                check()
-            except KeyboardInterrupt:
-                self.crew.dismiss()
-                raise
-
-    def _set_aside(self, proposal: Proposal, task: Task) -> None:
-        """Let a trial that the budget has stopped be the winner, by its best epoch so far."""
-        outcome = trial.so_far(task)
-        with self.lock:
-            self.bounds.is_spent(one.proposal.trial_id for one in self.ended)
-            if outcome is not None:
-                reached = replace(proposal, epochs=len(outcome.history))
-                self.stopped.append(Ended(reached, task.config, outcome))
-
-    def _record(self, proposal: Proposal, outcome: Result | Failure) -> None:
-        fields, number = trials.ending(outcome), proposal.number
-        self.progress.trial_end(fields["score"], number=number, failure=fields["reason"])
-        self.recorder.tell("trial_ended", trial_id=proposal.trial_id, **fields)
+    def _settle(self, outcome: Outcome) -> None:
+        """Take in what came of a trial."""
+        if outcome.status == "STOPPED":
+            self.bounds.is_spent(one.trial_id for one in self.outcomes)
+            reached = len(outcome.history)
+            proposal = self.proposals[outcome.trial_id]
+            self.proposals[outcome.trial_id] = replace(proposal, epochs=reached)
+            self.stopped.append(outcome)
+            return
+        self.outcomes.append(outcome)
+        self.kept.add(outcome.trial_id)
+        self.oracle.tell(outcome.trial_id, outcome.score, step=outcome.best_epoch)
+        if outcome.trial_id not in self.replayed:
+            # While it replays, the search does not yet know which states are needed.
+            self._drop_states()
 
     def _drop_states(self) -> None:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
-        ranked = self._ranked()
-        kept = {ranked[0].proposal.trial_id} if ranked else set()
-        # Of what a process before this one has begun or ended, some may not be proposed again yet.
-        kept |= self.past.trials.keys() - {one.proposal.trial_id for one in self.ended}
-        kept |= self.oracle.promotable()
-        for path in (self.folder / "trials").glob("*.zip"):
-            if path.stem not in kept:
-                path.unlink()
+        needed = self.oracle.promotable() | {one.trial_id for _, one in self._ranked()[:1]}
+        for trial_id in self.kept - needed:
+            self.store.drop(state_key(trial_id))
+        self.kept &= needed
 
-    def _ranked(self) -> list[Ended]:
+    def _ranked(self) -> list[tuple[Proposal, Outcome]]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
-        scored = [ended for ended in (*self.ended, *self.stopped) if ended.score is not None]
-        sign = -1.0 if self.objective["direction"] == "max" else 1.0
-        return sorted(scored, key=lambda ended: sign * (ended.score or 0.0))
+        found = [(self.proposals[one.trial_id], one) for one in (*self.outcomes, *self.stopped)]
+        return self.objective.rank(found, lambda one: one[1].score)
 
-    def _finish(self, data: ImageData) -> tuple[tables.Table | str, ...]:
+    def _finish(self, data: ImageData) -> None:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:
             raise UserError("No trial came to a score, so there is no winner.")
-        first = ranked[0]
-        began = time.monotonic()
-        self.progress.phase("evaluating the winner")
-        best = winner.crown(
-            first.proposal.trial_id,
-            first.config,
-            number=first.proposal.number,
-            epochs=first.proposal.epochs,
-            best_epoch=first.best_epoch,
-            score=first.score or 0.0,
-            folder=self.folder,
-            report=self._report,
-        )
-        own = first.outcome.classifier if isinstance(first.outcome, Result) else None
-        classifier = winner.keep_classifier(best, self.folder, own=own)
-        self.load = lambda: trial.assemble(best.config, best.weights)
-        curves = [ended.curve() for ended in trials.distinct(ranked)[:5]]
-        evaluation = winner.evaluate(best, curves, self.folder, report=self._report)
-        preset = winner.write_preset(best, self.choices, self.folder)
-        scores = trials.scores_table(best, evaluation)
-        rows, name = [ended.row() for ended in ranked], self.objective["name"]
+        proposal, outcome = ranked[0]
+        began, config = time.monotonic(), collapse(self.cfg, proposal.values)
+        self.callbacks.tell("phase", "evaluating the winner")
+        task = self._task(proposal, config)
+        best = winner.crown(task, outcome.best_epoch, self.store, self.hooks)
+        classifier = winner.keep_classifier(config, best, self.folder, own=outcome.classifier)
+        evaluation = winner.evaluate(config, best, ranked, self.folder, report=self._report)
+        preset = winner.write_preset(config, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
-        self._end(
-            "completed",
-            winner=best.trial_id,
-            metrics=self._metrics(best, evaluation),
-            artifacts=[preset.name, history.CONFIG, *evaluation.files],
-            classifier=classifier,
-            reason=self.bounds.note,
-            description=summary.description(
-                rows, scores, objective=name, facts=trials.facts(data, self.folder)
-            ),
-        )
-        if not self.bounds.note:
-            shutil.rmtree(self.folder / "trials", ignore_errors=True)
-        failed = sum(ended.score is None for ended in self.ended)
-        return (
-            summary.best_table(rows, objective=name, failed=failed),
-            scores,
-            *trials.what_next(
-                preset,
-                self.choices,
-                page=self.folder / report.NAME,
-                classifier=self.folder / classifier,
-            ),
-            *([f"{self.bounds.note}\n"] if self.bounds.note else ()),
-        )
-
-    def _metrics(self, best: Winner, evaluation: Evaluation) -> dict[str, float]:
-        results = [one.outcome for one in self.ended if isinstance(one.outcome, Result)]
-        return {
-            self.objective["name"]: best.score,
-            "trials": len(self.ended),
-            "failed_trials": len(self.ended) - len(results),
+        failed = sum(one.score is None for one in self.outcomes)
+        measured = {
+            self.objective.name: outcome.score or 0.0,
+            "trials": len(self.outcomes),
+            "failed_trials": failed,
             "epochs": sum(past.count(0) for past in self.past.trials.values()),
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,
@@ -374,20 +309,69 @@ class Search:
             "temperature": best.decision.temperature,
             **evaluation.metrics(),
         }
-
-    def _end(self, status: str, **fields: Any) -> None:
-        empty: Config = {"winner": None, "classifier": None, "reason": "", "description": ""}
-        empty |= {"metrics": {}, "artifacts": []}
-        if self.past.started is not None:
-            ending = {"status": status, "extension": self.past.completions, **empty, **fields}
-            ending["artifacts"] += report.attempt(
-                self.folder, ending, load=self.load, say=self.progress.message
+        load = functools.partial(network.assemble, config, best.weights)
+        self._end(
+            SearchEnd(
+                "completed",
+                self.bounds.note,
+                outcome.trial_id,
+                measured,
+                [preset.name, history.CONFIG, *evaluation.files],
+                classifier,
+                won=Won(data, ranked, failed, config, best.decision, evaluation, preset, load),
             )
-            self.recorder.tell("search_ended", **ending)
+        )
+        if not self.bounds.note:
+            shutil.rmtree(self.folder / "trials", ignore_errors=True)
+
+    def _end(self, end: SearchEnd) -> None:
+        if self.past.started is not None:
+            self.callbacks.tell("search_ending", end)
+            self.recorder.tell("search_ended", extension=self.past.completions, **end.fields())
+            self.callbacks.tell("search_ended", end)
+
+    # What trials tell and ask while they run, from the threads in which they do.
+
+    def _on_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
+        proposal = self.proposals[trial_id]
+        with self.lock:
+            if trial_id in self.repeated:
+                self._check_repeated(trial_id, fit, epoch, metrics)
+            if self.recorder.add_epoch(trial_id, fit, epoch, metrics):
+                self.bounds.budget.epochs += 1
+                self.callbacks.tell("epoch_ended", proposal, fit, epoch, metrics)
+            elif epoch > self._begun_at(trial_id, fit):
+                self.callbacks.tell("epoch_replayed", proposal, fit, epoch, metrics)
+
+    def _begun_at(self, trial_id: str, fit: Fit) -> int:
+        """Return the epoch that a trial goes on from, which is its parent's."""
+        parent = self.past.trials[trial_id].parent
+        return len(self.past.curve(parent, fit.execution)) if parent else 0
+
+    def _check_repeated(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
+        known = self.past.curve(trial_id, fit.execution)[epoch - 1 : epoch]
+        if known and repr(known[0]) != repr(dict(metrics)):
+            raise StateError(
+                f"A state of this trial is lost, and training again gives something else: epoch "
+                f"{epoch} of execution {fit.execution + 1} is not the one in the journal."
+            )
+
+    def _on_repeat(self, trial_id: str, reason: str) -> None:
+        with self.lock:
+            self.repeated.add(trial_id)
+            self.recorder.tell("training_repeated", trial_id=trial_id, reason=reason)
+            number = self.proposals[trial_id].number
+            text = f"{reason} Trial {number} is trained again from its beginning, to the same."
+            self.callbacks.say(text)
 
     def _report(self, text: str, done: int, total: int) -> None:
-        self._ask(self.bounds.interruption.check)
-        self.progress.phase(f"{text} {done}/{total}")
+        with self.lock:
+            self.bounds.interruption.check()
+        self.callbacks.tell("phase", f"{text} {done}/{total}")
+
+    def _between_epochs(self) -> None:
+        with self.lock:
+            self.bounds.between_epochs()
 
 
 def _plain(section: Any) -> Config:

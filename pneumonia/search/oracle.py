@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras_tuner
@@ -13,6 +13,8 @@ from keras_tuner.engine import trial as kt_trial
 from pneumonia.config.instantiate import build, locate
 from pneumonia.config.search_space import Space
 from pneumonia.errors import ConfigError
+from pneumonia.evaluation.objective import Objective
+from pneumonia.search.trials import Proposal
 
 Config = dict[str, Any]
 
@@ -23,30 +25,6 @@ _TUNER_ID = "pneumonia"
 _OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
 # Oracles that never ask what came of a trial.
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A trial to run.
-
-    Attributes:
-        trial_id: Its name within the search.
-        number: Its number within the search, from 1.
-        values: A value for every hyperparameter that exists with them.
-        epochs: The epoch up to which it is trained, counted from the very beginning.
-        tags: For Hyperband `bracket`, `round` and `promoted_from`.
-    """
-
-    trial_id: str
-    number: int
-    values: dict[str, Any]
-    epochs: int
-    tags: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def parent(self) -> str | None:
-        """The trial whose training it goes on with."""
-        return self.tags.get("promoted_from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +55,13 @@ class Oracle:
     Args:
         space: What is searched.
         tuner: The section of the tuner.
-        objective: `name` and `direction`.
+        objective: What trials are ranked by.
 
     Raises:
         ConfigError: Where the tuner does not exist or does not take its arguments.
     """
 
-    def __init__(self, space: Space, tuner: Config, objective: Config) -> None:
+    def __init__(self, space: Space, tuner: Config, objective: Objective) -> None:
         self._space, self._tuner, self._objective = space, tuner, objective
         self._oracle = _build(space, tuner, objective) if len(space) else None
         self._count = 0
@@ -148,7 +126,7 @@ class Oracle:
         if score is None or math.isnan(score):
             trial.status = kt_trial.TrialStatus.FAILED
         else:
-            self._oracle.update_trial(trial_id, {self._objective["name"]: score}, step=step)
+            self._oracle.update_trial(trial_id, {self._objective.name: score}, step=step)
             trial.status = kt_trial.TrialStatus.COMPLETED
         self._oracle.end_trial(trial)
 
@@ -218,7 +196,7 @@ class Oracle:
         self._oracle._record_values(trial)  # type: ignore[union-attr]
 
 
-def _build(space: Space, tuner: Config, objective: Config) -> keras_tuner.Oracle:
+def _build(space: Space, tuner: Config, objective: Objective) -> keras_tuner.Oracle:
     target = locate(tuner["_target_"], "tuner")
     takes = inspect.signature(target).parameters
     section = {name: value for name, value in tuner.items() if name not in _OWN}
@@ -231,7 +209,7 @@ def _build(space: Space, tuner: Config, objective: Config) -> keras_tuner.Oracle
     oracle = build(
         section,
         "tuner",
-        objective=keras_tuner.Objective(objective["name"], objective["direction"]),
+        objective=keras_tuner.Objective(objective.name, objective.direction),
         hyperparameters=space.hyperparameters(),
         # The search itself counts failures, and says more about them.
         max_consecutive_failed_trials=2**31,

@@ -1,18 +1,17 @@
-"""What a search is about to do: its rounds, its time, its space on disk; and to say no more."""
+"""What a search is about to do: its rounds, its time, its space on disk."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from pneumonia import tables
 from pneumonia.config import search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
@@ -20,7 +19,6 @@ from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
-from pneumonia.formatting import clock_time, megabytes
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round, capped
@@ -81,62 +79,6 @@ class Plan:
     free: int
     log_models: str
 
-    def headline(self) -> str:
-        """Return the line that says how much there is to do, and how long it may take."""
-        epochs = f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'}"
-        if not self.is_search:
-            what = f"nothing to search: one training of at most {epochs}"
-        elif self.trials:
-            trials = f"{self.trials} {'trial' if self.trials == 1 else 'trials'}"
-            what = f"{self.tuner} over {self.model}: {trials}, at most {epochs}"
-        else:
-            what = f"{self.tuner} over {self.model}: trials without an end"
-        return f"{what}, {self._time()}"
-
-    def footprint(self) -> str:
-        """Return the line about the space on disk."""
-        if self.cost is None:
-            return "space on disk: unknown before the dataset is prepared and a model can be built"
-        cost = self.cost
-        parts = (
-            f"classifiers {megabytes(cost.classifiers)} (tracking.log_models={self.log_models})",
-            f"features {megabytes(cost.features)}",
-            f"states while it runs {megabytes(cost.states)}",
-            f"logs {megabytes(cost.logs)}",
-        )
-        line = f"takes up to {megabytes(cost.total)} MB on disk: {', '.join(parts)}"
-        if cost.total > self.free:
-            return f"{line}\nwarning: only {megabytes(self.free)} MB are free there"
-        return line
-
-    def table(self) -> tables.Table:
-        """Return the rounds, which for Hyperband are its brackets."""
-        rows = [(*_cells(item), str(_epochs(item) * self.executions)) for item in self.rounds]
-        trials = sum(item.trials for item in self.rounds)
-        epochs = sum(map(_epochs, self.rounds)) * self.executions
-        return tables.Table(
-            title=self.headline(),
-            header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
-            rows=(*rows, ("", "sum", str(trials or "?"), "", "", str(epochs or "?"))),
-            is_number=(True,) * 6,
-            notes=tuple(self._notes()),
-        )
-
-    def _notes(self) -> Iterator[str]:
-        yield self.footprint()
-        if self.executions > 1:
-            yield f"every trial is trained {self.executions} times (training.executions_per_trial)"
-        yield "early stopping may save epochs; features that are not cached yet take time as well"
-
-    def _time(self) -> str:
-        if self.pace is None or not self.epochs:
-            return "time unknown until the first trials have run"
-        seconds = self.trials * self.pace.trial + self.epochs * self.pace.epoch
-        seconds = min(seconds, self.max_seconds or seconds)
-        count = self.pace.searches
-        source = "an earlier search" if count == 1 else f"the fastest of {count} earlier searches"
-        return f"about {clock_time(seconds)} by {source} of the same model and images"
-
 
 def make(
     cfg: DictConfig,
@@ -160,7 +102,7 @@ def make(
     limits = cfg.get("budget") or {}
     rounds = tuple(capped(oracle.plan(), limits.get("trials")))
     executions = int(start["training"]["executions_per_trial"])
-    planned = sum(map(_epochs, rounds)) * executions
+    planned = sum(map(epochs_of, rounds)) * executions
     epochs = min(planned, limits.get("epochs") or planned)
     costed = _without_weights(cfg) if is_dry else cfg
     return Plan(
@@ -177,34 +119,6 @@ def make(
         free=_free(OUTPUTS),
         log_models=str(cfg.tracking.log_models),
     )
-
-
-def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
-    """Print the plan of a search. Nothing is run, fetched or written.
-
-    Args:
-        cfg: The composed and checked configuration, with its ranges.
-        choices: The option of each config group.
-        folder: The folder of the search, which one that goes on has already.
-
-    Raises:
-        UserError: For what the user can mend.
-    """
-    objective = OmegaConf.to_container(cfg.objective, resolve=True)
-    tuner = OmegaConf.to_container(cfg.tuner, resolve=True)
-    found = search_space.find(cfg)
-    oracle = Oracle(found, tuner, objective)  # type: ignore[arg-type]
-    data = _data(collapse(cfg, found.start()))
-    plan = make(cfg, oracle, choices, data=data, is_dry=True)
-    lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
-    past = history.read(folder)
-    if past.started is not None:
-        ended = sum(trial.ended is not None for trial in past.trials.values())
-        lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
-    limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
-    lines += [f"warning: {note}" for note in (data.notes if data else ())]
-    lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
-    tables.show(plan.table(), "\n".join([*lines, "nothing was run or written\n"]))
 
 
 def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
@@ -288,7 +202,7 @@ def _cost(
     return disk_usage.estimate(cfg, found, rounds, epochs=epochs, images=images)
 
 
-def _data(config: dict[str, Any]) -> ImageData | None:
+def prepared(config: dict[str, Any]) -> ImageData | None:
     """Load the dataset, unless that would fetch or prepare it first."""
     section = config["dataset"]
     if section["_target_"] == _PREPARED and not tfds.is_prepared(section.get("data_dir")):
@@ -311,11 +225,6 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _cells(item: Round) -> tuple[str, ...]:
-    bracket = "" if item.bracket is None else str(item.bracket)
-    number = "" if item.bracket is None else str(item.round)
-    return bracket, number, str(item.trials or "?"), str(item.start), str(item.epochs)
-
-
-def _epochs(item: Round) -> int:
+def epochs_of(item: Round) -> int:
+    """Return how many epochs a round trains, in one fit of each trial."""
     return item.trials * (item.epochs - item.start)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
-from pneumonia.training import inputs, trial
+from pneumonia.training import inputs, network
 
 Config = dict[str, Any]
 
@@ -56,7 +56,7 @@ def _try(config: Config, report: inputs.Report) -> None:
     prepared = inputs.prepare(config, report=report)
     guesses = np.random.default_rng(0).random(len(prepared.val_labels), dtype=np.float32)
     try:
-        trial.rehearse(config, prepared.val_labels, guesses)
+        network.rehearse(config, prepared.val_labels, guesses)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         return  # the trial fails at it, others may be smaller
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from pneumonia.datasets.base import ImageData, Split
+from pneumonia.errors import without_passwords
+from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
-from pneumonia.search.oracle import Proposal
+from pneumonia.search.trials import Proposal
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.provenance import provenance
+from pneumonia.training.trial import Outcome
 
 Config = dict[str, Any]
+
+_LOOKED_AT = 8  # images of a split, for their shapes
 
 
 class Recorder:
@@ -38,6 +49,46 @@ class Recorder:
         with self.lock:
             self.past.apply(self._journal.append(kind, **fields))
 
+    def begin_search(
+        self,
+        data: ImageData,
+        choices: Mapping[str, str],
+        params: Config,
+        *,
+        source: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record that a search begins, unless it did in a process before this one.
+
+        Args:
+            data: The dataset.
+            choices: The option of each config group.
+            params: The flat config.
+            source: Id and folder of the search that it was forked from, if any.
+        """
+        if self.past.started is not None:
+            return
+        names = {group: choices.get(group, "") for group in ("dataset", "model", "tuner")}
+        facts = {
+            "class_names": json.dumps(list(data.class_names)),
+            "choices": json.dumps(dict(choices)),
+        }
+        origin = {"forked_from": source["search_id"]} if source else {}
+        self.tell(
+            "search_started",
+            # With a letter first, no id reads as a number on the command line.
+            search_id=f"s{uuid.uuid4().hex[:11]}",
+            direction=params["objective.direction"],
+            artifacts=[history.CONFIG],
+            name="-".join(names[group] for group in ("tuner", "model", "dataset")),
+            choices=dict(choices),
+            tags=names | provenance() | facts | origin,
+            forked_from=source,
+            params=params,
+            datasets=[_dataset(data, split) for split in (data.train, data.val, data.test)],
+            duplicates=dict(data.duplicates),
+            notes=list(data.notes),
+        )
+
     def begin_trial(self, proposal: Proposal, config: Config, **tags: str) -> None:
         """Record that a trial begins, unless it began in a process that was killed."""
         with self.lock:
@@ -51,13 +102,47 @@ class Recorder:
                     tags=proposal.tags | tags,
                 )
 
-    def add_epoch(
-        self, trial_id: str, execution: int, epoch: int, metrics: Mapping[str, float]
-    ) -> bool:
+    def add_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> bool:
         """Record an epoch, unless a process that was killed has; return whether it is new."""
         with self.lock:
-            if not self.past.trials[trial_id].lacks(execution, epoch):
+            if not self.past.trials[trial_id].lacks(fit.execution, epoch):
                 return False
-            fields = {"execution": execution, "epoch": epoch, "metrics": dict(metrics)}
+            fields = {**fit._asdict(), "epoch": epoch, "metrics": dict(metrics)}
             self.tell("epoch_ended", trial_id=trial_id, **fields)
             return True
+
+    def end_trial(self, outcome: Outcome) -> None:
+        """Record what came of a trial."""
+        self.tell("trial_ended", trial_id=outcome.trial_id, **ending(outcome))
+
+
+def ending(outcome: Outcome) -> Config:
+    """Return what the journal says of the end of a trial, beside its id."""
+    has_score = outcome.status == "COMPLETED"
+    return {
+        "status": outcome.status,
+        "reason": without_passwords(outcome.reason),
+        "traceback": without_passwords(outcome.traceback),
+        "score": outcome.score,
+        "metrics": outcome.metrics | {"best_epoch": outcome.best_epoch} if has_score else {},
+        "classifier": outcome.classifier,
+        "seconds": outcome.seconds,
+    }
+
+
+def _dataset(data: ImageData, split: Split) -> Config:
+    return {
+        "name": data.name,
+        "split": split.name,
+        "digest": split.digest,
+        "size": len(split),
+        "source": without_passwords(data.source),
+        "positives": int(split.labels.sum()),
+        "shapes": _shapes(split),
+    }
+
+
+def _shapes(split: Split) -> list[list[int]]:
+    """Return the different shapes of some images across a split: to read all would take long."""
+    some = np.linspace(0, len(split) - 1, min(len(split), _LOOKED_AT)).astype(int)
+    return sorted(map(list, {image.shape for image in split.images.read(some)}))

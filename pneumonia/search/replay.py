@@ -5,31 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pneumonia.artifacts import classifier_key, state_key
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Metrics
 from pneumonia.search import trials
-from pneumonia.search.executors import Failure
-from pneumonia.search.oracle import Proposal
-from pneumonia.search.resume import Origin, needs
-from pneumonia.search.trials import Ended
-from pneumonia.storage import history, offset
+from pneumonia.search.changes import needs
+from pneumonia.search.resume import Origin
+from pneumonia.search.trials import Proposal
+from pneumonia.storage import history, offset, provenance
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
-from pneumonia.tracking.tracker import TrackingSettings, fetch_classifier
-from pneumonia.training import trial
-from pneumonia.training.trial import Result
+from pneumonia.training.trial import Outcome
 
 Config = dict[str, Any]
+Fetch = Callable[[str], Path]
 
 
-def answer(past: History, proposal: Proposal, config: Config) -> Ended | None:
-    """Return a trial that the journal knows the end of.
+def answer(past: History, proposal: Proposal, config: Config) -> Outcome | None:
+    """Return what came of a trial, where the journal knows its end.
 
     Raises:
         UserError: Where the oracle now proposes something else than it did.
@@ -44,30 +42,26 @@ def answer(past: History, proposal: Proposal, config: Config) -> Ended | None:
         )
     if known.ended is None:
         return None
-    if known.ended["status"] == "FAILED":
-        return Ended(proposal, config, Failure(known.ended["reason"], known.ended["traceback"]))
-    classifier = known.ended["classifier"]
     curve = past.curve(proposal.trial_id)
-    return Ended(proposal, config, _result(known.ended, curve, classifier))
+    return _outcome(known.ended, proposal.trial_id, curve, known.ended["classifier"])
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A finished trial of another search with the arguments of a proposed one.
-
-    Attributes:
-        trial_id: Its name there.
-        ended: The event that ended it.
-        curves: The metrics of all its epochs, by execution.
-    """
-
-    trial_id: str
-    ended: Event
-    curves: dict[int, tuple[Metrics, ...]]
-
-    def result(self, classifier: str | None) -> Result:
-        """Return what came of it, with another file as its classifier."""
-        return _result(self.ended, self.curves[0], classifier)
+def _outcome(
+    ended: Event, trial_id: str, curve: tuple[Metrics, ...], classifier: str | None
+) -> Outcome:
+    metrics = dict(ended["metrics"])
+    return Outcome(
+        trial_id,
+        ended["status"],
+        score=ended["score"],
+        best_epoch=int(metrics.pop("best_epoch", 0)),
+        metrics=metrics,
+        history=curve if ended["status"] == "COMPLETED" else (),
+        seconds=ended["seconds"],
+        classifier=classifier,
+        reason=ended["reason"],
+        traceback=ended["traceback"],
+    )
 
 
 class Fork:
@@ -78,62 +72,63 @@ class Fork:
 
     Args:
         origin: The other search.
-        settings: Where its classifiers may be found that are no longer beside its journal.
         own: What is known of the new search, of a process before this one.
+        fetch: Gets a classifier that is no longer beside the journal, by its URI in MLflow.
     """
 
-    def __init__(self, origin: Origin, settings: TrackingSettings, own: History) -> None:
-        self.origin, self._settings = origin, settings
+    def __init__(self, origin: Origin, own: History, fetch: Fetch | None) -> None:
+        self.origin, self._fetch = origin, fetch
         self._past = history.read(origin.folder)
         self._finished = {
             trial_id: past for trial_id, past in self._past.trials.items() if past.ended is not None
         }
+        tags = (self._past.started or {}).get("tags", {})
+        self._unrepeatable = provenance.other_machine(tags)
         self._valid: dict[str, str] = {}
         for trial_id, past in self._finished.items():
-            if not origin.reasons and past.ended and past.ended["status"] == "COMPLETED":
+            if not origin.reasons and not self._why_not(trial_id):
                 self._valid.setdefault(_key(past.values), trial_id)
         sources = (past.source for past in own.trials.values())
         self._taken = {source.rpartition("/")[2] for source in sources if source}
 
-    def find(self, proposal: Proposal, config: Config) -> Found | None:
-        """Return the finished trial that a proposed one need not repeat."""
-        trial_id = self._valid.get(_key(trials.arguments(config, proposal)))
-        if trial_id is None:
-            return None
-        past = self._past.trials[trial_id]
-        assert past.ended is not None
-        curves = {e: self._past.curve(trial_id, e) for e in sorted(past.reached)}
-        return Found(trial_id, past.ended, curves)
+    def find(self, proposal: Proposal, config: Config) -> str | None:
+        """Return the id of the finished trial that a proposed one need not repeat."""
+        return self._valid.get(_key(trials.arguments(config, proposal)))
 
-    def bring(self, found: Found, trial_id: str, folder: Path) -> str | None:
-        """Share a trial's state and classifier with a search.
+    def curves(self, trial_id: str) -> dict[int, tuple[Metrics, ...]]:
+        """Return the metrics of all the epochs of a trial there, by execution."""
+        reached = sorted(self._past.trials[trial_id].reached)
+        return {execution: self._past.curve(trial_id, execution) for execution in reached}
+
+    def bring(self, found: str, trial_id: str, folder: Path, *, has_classifier: bool) -> Outcome:
+        """Share a trial's state and classifier with a search; return what came of it.
 
         Args:
             found: The trial.
             trial_id: Its name in the search that takes it over.
             folder: The folder of that search.
-
-        Returns:
-            The name of the classifier's file there; None where it is nowhere any more.
+            has_classifier: Whether that search keeps the classifiers of trials.
         """
-        self._taken.add(found.trial_id)
-        state = trial.state_path(self.origin.folder, found.trial_id)
+        self._taken.add(found)
+        state = self.origin.folder / state_key(found)
         if state.exists():
-            _share(state, trial.state_path(folder, trial_id))
+            _share(state, folder / state_key(trial_id))
         source = self._classifier(found)
-        if source is None:
-            return None
-        name = f"classifiers/{trial_id}.keras"
-        _share(source, folder / name)
-        return name
+        if source is not None:
+            _share(source, folder / classifier_key(trial_id))
+        key = classifier_key(trial_id) if source is not None and has_classifier else None
+        ended = self._finished[found].ended
+        assert ended is not None
+        return _outcome(ended, trial_id, self._past.curve(found), key)
 
     def opening(self) -> str:
         """Say what there is to take over, and what not and why."""
         count, valid = len(self._finished), len(self._valid)
         head = f"fork of {self.origin.search_id}: {valid} of its {_trials(count)} can be taken over"
         if self.origin.reasons:
-            return "\n".join([f"{head}, because this has changed:", *self._indented()])
-        return "\n".join([head, *(f"  not {line}" for line in self._invalid())])
+            reasons = (f"  {reason}" for reason in self.origin.reasons)
+            return "\n".join([f"{head}, because this has changed:", *reasons])
+        return "\n".join([head, *self._invalid()])
 
     def closing(self) -> str:
         """Say what was taken over, and what was not and why."""
@@ -141,52 +136,50 @@ class Fork:
         if self.origin.reasons:
             return f"{head}, none being valid"
         left = [
-            f"trial {self._finished[trial_id].number}: this search did not ask for it"
+            f"  not trial {self._finished[trial_id].number}: this search did not ask for it"
             for trial_id in self._valid.values()
             if trial_id not in self._taken
         ]
-        return "\n".join([head, *(f"  not {line}" for line in (*self._invalid(), *left))])
-
-    def _indented(self) -> Iterator[str]:
-        yield from (f"  {reason}" for reason in self.origin.reasons)
+        return "\n".join([head, *self._invalid(), *left])
 
     def _invalid(self) -> Iterator[str]:
-        """Yield the finished trials that cannot be taken over, each with the reason."""
-        for past in self._finished.values():
-            if past.ended and past.ended["status"] == "FAILED":
-                yield f"trial {past.number}: it failed, and runs again"
+        for trial_id, past in self._finished.items():
+            if reason := self._why_not(trial_id):
+                yield f"  not trial {past.number}: {reason}, and runs again"
 
-    def _classifier(self, found: Found) -> Path | None:
+    def _why_not(self, trial_id: str) -> str:
+        """Say why a finished trial cannot be taken over, or nothing."""
+        ended = self._finished[trial_id].ended
+        if ended and ended["status"] == "FAILED":
+            return "it failed"
+        # What wins without its state is trained again, which has to give the same.
+        is_kept = (self.origin.folder / state_key(trial_id)).exists()
+        return (
+            ""
+            if is_kept or not self._unrepeatable
+            else f"its state is gone, and {self._unrepeatable}"
+        )
+
+    def _classifier(self, trial_id: str) -> Path | None:
         """Return the file of a trial's classifier: beside its journal, or in MLflow.
 
         One that decides by another threshold than the one asked for is none.
         """
-        if not self.origin.decides_alike:
+        ended = self._finished[trial_id].ended
+        if not self.origin.decides_alike or ended is None:
             return None
-        name: str | None = found.ended["classifier"]
+        name: str | None = ended["classifier"]
         if name and (self.origin.folder / name).exists():
             return self.origin.folder / name
         sent = self.origin.folder / offset.NAME
-        row = Cursor.read(sent).trials.get(found.trial_id) if sent.exists() else None
-        if row is None or row.model_id is None:
+        row = Cursor.read(sent).trials.get(trial_id) if sent.exists() else None
+        if row is None or row.model_id is None or self._fetch is None:
             return None
         try:
-            path = fetch_classifier(f"models:/{row.model_id}", self._settings)
+            path = self._fetch(f"models:/{row.model_id}")
         except UserError:  # deleted there: the trial is worth having without it
             return None
         return path if path.exists() else None
-
-
-def _result(ended: Event, curve: tuple[Metrics, ...], classifier: str | None) -> Result:
-    metrics = dict(ended["metrics"])
-    return Result(
-        score=ended["score"],
-        best_epoch=int(metrics.pop("best_epoch")),
-        metrics=metrics,
-        history=curve,
-        seconds=ended["seconds"],
-        classifier=classifier,
-    )
 
 
 def _key(arguments: Config) -> str:

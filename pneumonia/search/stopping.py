@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pneumonia import files, shell
 from pneumonia.errors import UserError
-from pneumonia.search.budget import Budget
-from pneumonia.search.executors import Failure
-from pneumonia.search.trials import Ended
 from pneumonia.signals import Interrupted, Interruption
 from pneumonia.storage.history import History
 from pneumonia.storage.journal import Journal
+from pneumonia.training.trial import Outcome, StopTrial
+
+
+class Budget:
+    """Owns the limits of a search and what it has spent of them, in all its processes.
+
+    Args:
+        limits: `seconds`, `trials` and `epochs`; None is no limit.
+        clock: Returns for how many seconds the search has run.
+        epochs: How many it has trained in earlier processes, in all fits of all trials.
+    """
+
+    def __init__(
+        self, limits: Mapping[str, Any], *, clock: Callable[[], float], epochs: int = 0
+    ) -> None:
+        self._limits, self._clock = limits, clock
+        self.trials, self.epochs = 0, epochs
+
+    def spent(self, names: Sequence[str] = ("seconds", "trials", "epochs")) -> str:
+        """Say which of some limits is reached, as '`budget.epochs=40`', or nothing."""
+        # However little time there is, one epoch is trained: without it there is no winner.
+        seconds = self._clock() if self.epochs else 0.0
+        used = {"seconds": seconds, "trials": self.trials, "epochs": self.epochs}
+        for name in names:
+            limit = self._limits.get(name)
+            if limit is not None and used[name] >= limit:
+                return f"`budget.{name}={limit:g}`"
+        return ""
 
 
 class Bounds:
@@ -31,31 +56,23 @@ class Bounds:
         self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: History
     ) -> None:
         self.interruption = Interruption()
+        self.note = ""  # what the budget has ended, and how to go on with more
         self._most_failures, self._past = most_failures, past
         self._folder = journal.path.parent
         own = [trial for trial in past.trials.values() if trial.source is None]
         epochs = sum(len(curve) for trial in own for curve in trial.curves.values())
-        self._budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
-        self._note = ""
-
-    @property
-    def note(self) -> str:
-        """What the budget has ended, and how to go on with more; empty where it has not."""
-        return self._note
-
-    def count_epoch(self) -> None:
-        """Count an epoch that was trained for the first time."""
-        self._budget.epochs += 1
+        self.budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
 
     def between_epochs(self) -> None:
-        """Stop a training here where the search has to stop.
+        """Stop a training here where the search has to stop; a trial counts from its start.
 
         Raises:
             Interrupted: After a signal.
-            BudgetSpent: Where the budget is spent.
+            StopTrial: Where the budget is spent.
         """
         self.interruption.check()
-        self._budget.check()
+        if self.budget.spent(("seconds", "epochs")):
+            raise StopTrial
 
     def is_spent(self, trial_ids: Iterable[str]) -> bool:
         """Tell whether the budget allows for no further trial.
@@ -69,28 +86,28 @@ class Bounds:
         """
         self.interruption.check()
         trials = [self._past.trials[trial_id] for trial_id in trial_ids]
-        self._budget.trials = sum(trial.source is None for trial in trials)
-        if spent := self._budget.spent():
+        self.budget.trials = sum(trial.source is None for trial in trials)
+        if spent := self.budget.spent():
             key, _, limit = spent.strip("`").partition("=")
             more = self._command(f"{key}={2 * float(limit):.15g}")
-            self._note = f"{spent} has ended the search. With more of it, it goes on: {more}"
+            self.note = f"{spent} has ended the search. With more of it, it goes on: {more}"
         return bool(spent)
 
-    def check_failures(self, ended: Sequence[Ended]) -> None:
+    def check_failures(self, outcomes: Sequence[Outcome]) -> None:
         """Stop, before another trial begins, where too many failed one after the other.
 
         Raises:
             UserError: With what they failed with.
         """
-        last = ended[-self._most_failures :]
-        failures = [one.outcome for one in last if isinstance(one.outcome, Failure)]
-        if len(failures) == self._most_failures:
+        last = outcomes[-self._most_failures :]
+        reasons = [f"  {one.reason}" for one in last if one.status == "FAILED"]
+        if len(reasons) == self._most_failures:
             more = self._command(f"tuner.max_consecutive_failures={2 * self._most_failures}")
-            reasons = "\n".join(f"  {failure.reason}" for failure in failures)
             raise UserError(
-                f"{len(failures)} trials failed one after the other, so the search has stopped "
-                f"(`tuner.max_consecutive_failures`). They failed with:\n{reasons}\n"
-                f"With a higher number it goes on: {more}"
+                f"{len(reasons)} trials failed one after the other, so the search has stopped "
+                "(`tuner.max_consecutive_failures`). They failed with:\n"
+                + "\n".join(reasons)
+                + f"\nWith a higher number it goes on: {more}"
             )
 
     def explain(self, error: BaseException) -> BaseException:

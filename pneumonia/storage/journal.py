@@ -25,7 +25,11 @@ Kinds of events and their fields, beside those five:
     `tags` (for Hyperband `bracket`, `round`, `promoted_from`; for a trial that another search has
     trained `taken_over_from`).
 `epoch_ended`
-    `trial_id`, `execution` (from 0), `epoch` (absolute, from 1), `metrics`.
+    `trial_id`, `fold` (0 without cross-validation), `execution` (from 0), `epoch` (absolute, from
+    1), `metrics`.
+`training_repeated`
+    `trial_id`, `reason`: a state that this trial needed was missing or damaged, so that it is
+    trained again from its beginning, to the same; the winner, too, whose weights are wanted.
 `trial_ended`
     `trial_id`, `status` (`COMPLETED` or `FAILED`), `score`, `metrics` (at the best epoch), `reason`
     (of a failure, a line), `traceback`, `classifier` (a file beside the journal, or null),

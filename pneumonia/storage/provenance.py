@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +28,7 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
 """The parts of this package that decide what a trial comes to, and which trials are proposed."""
 MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
@@ -37,21 +38,56 @@ MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
 def provenance() -> dict[str, str]:
     """Return tags for what ran.
 
-    They are `git_commit`, `code`, `python`, `version.<library>`, `machine`, `command`. A checkout
-    with changes has `+changes` behind its commit; outside a checkout there is none. What
+    They are `git_commit`, `code`, `python`, `version.<library>`, `command` and those of `machine`.
+    A checkout with changes has `+changes` behind its commit; outside a checkout there is none. What
     may be secret in an address is left out of the command.
     """
-    found = versions(LIBRARIES) | {
-        "code": code(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "command": shlex.join(["pneumonia", *map(without_passwords, sys.argv[1:])]),
-    }
+    found = (
+        versions(LIBRARIES)
+        | machine()
+        | {
+            "code": code(),
+            "python": platform.python_version(),
+            "command": shlex.join(["pneumonia", *map(without_passwords, sys.argv[1:])]),
+        }
+    )
     # An installed package may lie in the virtual environment of another project's checkout.
     is_ours = _git("ls-files", "__init__.py")
     if is_ours and (commit := _git("rev-parse", "HEAD")):
         found["git_commit"] = commit + ("+changes" if _git("status", "--porcelain") else "")
     return found
+
+
+def machine() -> dict[str, str]:
+    """Return tags for the machine: where all are the same, training again gives the same bits."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    set_ = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "cpu": _line("/proc/cpuinfo", "model name") or platform.processor(),
+        "threads": " ".join([str(usable), *set_]),
+        "gpu": _line("/proc/driver/nvidia/gpus/*/information", "Model"),
+    }
+
+
+def other_machine(tags: Mapping[str, str]) -> str:
+    """Say that tags are those of another machine than this one, or nothing."""
+    now = machine()
+    changed = [key for key, value in now.items() if tags.get(key, "") != value]
+    one, other = (", ".join(t.get(key) or "none" for key in changed) for t in (tags, now))
+    if not changed:
+        return ""
+    return f"this machine is another one ({', '.join(changed)}: {one} → {other})"
+
+
+def _line(files: str, name: str) -> str:
+    """Return what the first line of a name says, in files of the system that may not be there."""
+    for file in sorted(Path("/").glob(files[1:])):
+        for line in file.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:

@@ -24,7 +24,6 @@ __all__ = [
     "Tracker",
     "TrackingSettings",
     "check",
-    "disk_estimate",
     "fetch_classifier",
     "prepare",
     "redact",
@@ -32,7 +31,6 @@ __all__ = [
 ]
 
 ATTEMPTS = 2
-SIDE_FILES = 20_000
 
 _log = logging.getLogger(__name__)
 
@@ -123,15 +121,6 @@ def search_run_id(folder: Path) -> str | None:
     """Return the id of a search's run, or None if the tracking has not sent it yet."""
     path = folder / offset.NAME
     return Cursor.read(path).run_id if path.exists() else None
-
-
-def disk_estimate(trials: int, bytes_per_classifier: int, *, log_models: str) -> int:
-    """Return how many bytes a search's models take at most, beside the journal and in the store.
-
-    A local store shares the disk blocks of the files beside the journal: each counts once.
-    """
-    kept = {"all": trials + 1, "best": 3, "none": 2}[log_models]
-    return min(kept, trials + 1) * (bytes_per_classifier + SIDE_FILES)
 
 
 def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import files
+from pneumonia.artifacts import ArtifactStore
+from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Metrics
 
 Array = np.ndarray[Any, Any]
@@ -24,9 +23,13 @@ _SHARE = 0.025
 _SLOW = 1.0
 
 
+class StateError(UserError):
+    """The state of a trial that is missing or damaged, where it is needed."""
+
+
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one execution of a trial has come.
+class FitState:
+    """How far one fit of a trial has come.
 
     Attributes:
         model: The values of the model's variables after the last epoch.
@@ -42,7 +45,7 @@ class Progress:
 
 
 class Checkpoints:
-    """Owns the file of a trial while it is trained: when it is written, and what is left of it.
+    """Owns the state of a trial while it is trained: when it is written, and what is left of it.
 
     It is written after every epoch that takes a second or more. Where epochs are faster, it is
     written after every epoch as well, as long as all the writing together takes no more than a
@@ -50,90 +53,90 @@ class Checkpoints:
     takes, a tenth of a second for a small head.
 
     Args:
-        path: The file.
+        store: Where it is kept.
+        key: Its key there.
         clock: Tells the time in seconds.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._clock = path, clock
+    def __init__(
+        self, store: ArtifactStore, key: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._key, self._clock = store, key, clock
         self._cost, self._count = 0.0, 0
         self._offered = self._written = clock()
 
-    def offer(self, make: Callable[[], Sequence[Progress]]) -> bool:
-        """Write the executions that `make` returns, if it is time to; return whether it was."""
+    def offer(self, make: Callable[[], Sequence[FitState]]) -> bool:
+        """Write the fits that `make` returns, if it is time to; return whether it was."""
         now = self._clock()
         is_slow = now - self._offered >= _SLOW
         self._offered = now
         if not is_slow and self._cost > _SHARE * (now - self._written):
             self._count = 0
             return False
-        executions = make()
-        save(self._path, executions)
+        fits = make()
+        self.write(fits)
         self._offered = self._written = self._clock()
-        self._cost, self._count = self._written - now, len(executions)
+        self._cost, self._count = self._written - now, len(fits)
         return True
 
-    def write(self, executions: Sequence[Progress]) -> None:
-        """Write the executions, however long ago they were written: the training stops here."""
-        save(self._path, executions)
+    def write(self, fits: Sequence[FitState]) -> None:
+        """Write the fits, however long ago they were written: the training stops here."""
+        self._store.put(self._key, lambda path: save(path, fits))
 
-    def finish(self, executions: Sequence[Progress]) -> None:
-        """Write all the executions at their end, unless they were written after the last epoch."""
-        if self._count != len(executions):
-            save(self._path, executions)
+    def finish(self, fits: Sequence[FitState]) -> None:
+        """Write all the fits at their end, unless they were written after the last epoch."""
+        if self._count != len(fits):
+            self.write(fits)
 
     def drop(self) -> None:
-        """Remove the file."""
-        self._path.unlink(missing_ok=True)
+        """Remove what is kept."""
+        self._store.drop(self._key)
 
 
-def save(path: Path, executions: Sequence[Progress]) -> None:
-    """Write the executions of a trial to one file, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic(path) as part, zipfile.ZipFile(part, "w") as archive:
-        archive.writestr("history.json", json.dumps([_about(e) for e in executions]))
-        for number, execution in enumerate(executions):
-            for kind in _KINDS:
-                for position, array in enumerate(getattr(execution, kind)):
-                    buffer = io.BytesIO()
-                    np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-                    name = f"{number}/{kind}/{position:04d}.npy"
-                    archive.writestr(name, buffer.getbuffer())
-
-
-def find(path: Path) -> tuple[Progress, ...]:
-    """Read what `save` wrote; nothing where the file is missing or damaged."""
+def save(path: Path, fits: Sequence[FitState]) -> None:
+    """Write the fits of a trial to one file, at once or not at all."""
+    about: list[dict[str, Any]] = []
+    arrays: dict[str, Array] = {}
+    for number, fit in enumerate(fits):
+        about.append({"history": list(fit.history)})
+        for kind in _KINDS:
+            values = getattr(fit, kind)
+            about[-1][kind] = len(values)
+            arrays |= {f"{number}/{kind}/{i}": np.asarray(one) for i, one in enumerate(values)}
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    # The same name every time: what a killed process has left of it is written over.
+    part = path.with_name(f"{path.name}.part")
     try:
-        return load(path)
-    except Exception:  # what a damaged file makes its readers raise depends on where it is damaged
-        return ()
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def load(path: Path) -> tuple[Progress, ...]:
-    """Read what `save` wrote.
+def load(path: Path) -> tuple[FitState, ...]:
+    """Read what `save` wrote; what a damaged file raises depends on where it is damaged."""
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        found = []
+        for number, about in enumerate(json.loads(file["about"].tobytes())):
+            model, optimizer, best = (
+                tuple(file[f"{number}/{kind}/{i}"] for i in range(about[kind])) for kind in _KINDS
+            )
+            found.append(FitState(model, optimizer, best, tuple(about["history"])))
+        return tuple(found)
+
+
+def read(store: ArtifactStore, key: str) -> tuple[FitState, ...]:
+    """Return the fits of a trial that are kept.
 
     Raises:
-        OSError, zipfile.BadZipFile, LookupError: Where the file is missing or damaged.
+        StateError: They are missing or damaged.
     """
-    with zipfile.ZipFile(path) as archive:
-
-        def array(number: int, kind: str, position: int) -> Array:
-            buffer = io.BytesIO(archive.read(f"{number}/{kind}/{position:04d}.npy"))
-            found: Array = np.lib.format.read_array(buffer, allow_pickle=False)
-            return found
-
-        return tuple(
-            Progress(
-                tuple(array(number, "model", i) for i in range(about["model"])),
-                tuple(array(number, "optimizer", i) for i in range(about["optimizer"])),
-                tuple(array(number, "best", i) for i in range(about["best"])),
-                tuple(about["history"]),
-            )
-            for number, about in enumerate(json.loads(archive.read("history.json")))
-        )
-
-
-def _about(execution: Progress) -> dict[str, Any]:
-    """Return the metrics of an execution, and how many arrays there are of each kind."""
-    counts = {kind: len(getattr(execution, kind)) for kind in _KINDS}
-    return {"history": list(execution.history), **counts}
+    try:
+        path = store.get(key)
+    except FileNotFoundError as error:
+        raise StateError(f"{key} is missing.") from error
+    try:
+        return load(path)
+    except Exception as error:  # whatever numpy or zipfile make of the damage
+        raise StateError(f"{key} is damaged.") from error

@@ -19,14 +19,14 @@ from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Metrics, Objective
 from pneumonia.seeding import SHUFFLE, generator
 from pneumonia.training import compiled_loop
-from pneumonia.training.checkpoint import Progress
+from pneumonia.training.checkpoint import FitState
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Tell = Callable[[int, Metrics], None]
-Offer = Callable[[Callable[[], Progress]], object]
+Offer = Callable[[Callable[[], FitState]], object]
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -122,11 +122,11 @@ def train(
     training: Training,
     epochs: int,
     *,
-    begin: Progress | None,
+    begin: FitState | None,
     tell: Tell,
     offer: Offer = lambda make: None,
-) -> Progress:
-    """Train up to an epoch, counted from the very beginning.
+) -> FitState:
+    """Train up to an epoch.
 
     Args:
         training: What to train.
@@ -233,8 +233,8 @@ def _explaining(key: str, section: Config) -> Iterator[None]:
 
 def _progress(
     program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
-) -> Progress:
-    return Progress(*program.state(), best, tuple(history))
+) -> FitState:
+    return FitState(*program.state(), best, tuple(history))
 
 
 def _run_epoch(

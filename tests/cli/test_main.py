@@ -26,7 +26,7 @@ from pneumonia.cli import common, compare, export, hydra_args, predict, report, 
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
-from pneumonia.search.resume import Job
+from pneumonia.search.resume import SearchSpec
 from pneumonia.storage.journal import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,8 @@ class Search:
         self.error: BaseException | None = None
         self.errors: dict[int, BaseException] = {}  # by the seed
 
-    def run(self, job: Job, journal: Journal, **told: Any) -> None:
-        assert told.keys() == {"settings"}
+    def run(self, job: SearchSpec, journal: Journal, **told: Any) -> None:
+        assert told.keys() == {"callbacks", "fetch"}
         assert (journal.path.parent, journal.count) == (job.folder, 0)
         self.jobs.append((job.cfg, job.folder))
         self.choices.append(dict(job.choices))
@@ -514,7 +514,7 @@ from pneumonia import startup
 from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking
 from pneumonia.datasets import cache as loading
-def run(job, journal, settings):
+def run(job, journal, **told):
     dropout = job.cfg.dense.dropout
     if dropout == 0.2:
         raise pneumonia.errors.UserError("no trial came to a score")
@@ -524,7 +524,8 @@ def run(job, journal, settings):
 pneumonia.search.loop = sys.modules["pneumonia.search.loop"] = types.SimpleNamespace(run=run)
 def show(cfg, choices, folder):
     print("nothing was run or written")
-pneumonia.search.plan = sys.modules["pneumonia.search.plan"] = types.SimpleNamespace(show=show)
+cli_plan = sys.modules["pneumonia.cli.plan"] = types.SimpleNamespace(show=show)
+pneumonia.cli.plan = cli_plan
 done = Future()
 done.set_result(None)
 tracking.prepare, tracking.check = lambda: None, lambda settings: done

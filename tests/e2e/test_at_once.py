@@ -35,12 +35,13 @@ RANDOM = (
 # Ends itself when the first two trials have trained an epoch each.
 ENDED = """
 import os, signal, sys, threading, time
+from dataclasses import replace
 from pneumonia import startup
 from pneumonia.cli import main as cli
 startup.start()
 from pneumonia.training import trial
-run, meeting = trial.run, threading.Barrier(2, timeout=60)
-def run_and_end(task, *, between_epochs, **options):
+run, meeting = trial._run, threading.Barrier(2, timeout=60)
+def run_and_end(task, store, hooks, kept):
     calls = []
     def between():
         calls.append(None)
@@ -48,9 +49,9 @@ def run_and_end(task, *, between_epochs, **options):
             if meeting.wait() == 0:
                 os.kill(os.getpid(), signal.SIG{name})
             time.sleep(1)
-        between_epochs()
-    return run(task, between_epochs=between, **options)
-trial.run = run_and_end
+        hooks.between_epochs()
+    return run(task, store, replace(hooks, between_epochs=between), kept)
+trial._run = run_and_end
 sys.exit(cli.main())
 """
 
@@ -110,6 +111,7 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     name: str, tmp_path: Path, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pneumonia.artifacts import state_key
     from pneumonia.training import trial
 
     project = tmp_path / "project"
@@ -124,13 +126,13 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
         assert statuses(ran) == ["KILLED", "KILLED"]
         states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
         assert states == {event["trial_id"] for event in ran.of("trial_started")}
-    run, gone_on = trial.run, []
+    run, gone_on = trial._run, []
 
-    def watched(task: trial.Task, **options: Any) -> trial.Result:
-        gone_on.append(trial.state_path(task.folder, task.trial_id).exists())
-        return run(task, **options)
+    def watched(task: trial.Task, *rest: Any) -> trial.Outcome:
+        gone_on.append((rest[0].folder / state_key(task.trial_id)).exists())
+        return run(task, *rest)
 
-    monkeypatch.setattr(trial, "run", watched)
+    monkeypatch.setattr(trial, "_run", watched)
     again = command(project, "resume=last", "executor.workers=1")
     assert gone_on == [True, True, False, False, False, False]
     assert (again.status, again.folder) == (0, ran.folder), again.stderr
@@ -163,16 +165,16 @@ def test_what_stops_one_trial_stops_the_others(
 ) -> None:
     from pneumonia.training import trial
 
-    run = trial.run
+    run = trial._run
 
-    def disturb(task: trial.Task, **options: Any) -> trial.Result:
+    def disturb(task: trial.Task, *rest: Any) -> trial.Outcome:
         if int(task.trial_id) == 2:
             raise KeyboardInterrupt
         if int(task.trial_id) == 1:
             raise MemoryError("out of memory")
-        return run(task, **options)
+        return run(task, *rest)
 
-    monkeypatch.setattr(trial, "run", disturb)
+    monkeypatch.setattr(trial, "_run", disturb)
     endless = ("tuner.max_epochs=200", "training.early_stopping=null", "executor.workers=2")
     ran = here(*RANDOM, *endless)
     assert ran.status == 130

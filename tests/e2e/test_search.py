@@ -46,7 +46,11 @@ SMALL = (
 )
 SEARCH = (
     *SMALL,
-    *('dense.dropout="choice(0.1, 0.3, 0.5)"', "tuner.max_epochs=4", "training.tensorboard=true"),
+    *(
+        'dense.dropout="choice(0.1, 0.3, 0.5)"',
+        "tuner.max_epochs=4",
+        "callbacks=[default,tensorboard]",
+    ),
 )
 TRAIN = (
     *SMALL,
@@ -682,13 +686,13 @@ def test_more_budget_and_then_a_fork(
     trained: list[str] = []
     from pneumonia.training import trial
 
-    run = trial.run
+    run = trial._run
 
-    def counted(task: trial.Task, **options: Any) -> trial.Result:
+    def counted(task: trial.Task, *rest: Any) -> trial.Outcome:
         trained.append(task.trial_id)
-        return run(task, **options)
+        return run(task, *rest)
 
-    monkeypatch.setattr(trial, "run", counted)
+    monkeypatch.setattr(trial, "_run", counted)
     whole = here(*GRID, WIDE, "tuner.max_trials=3")
     ran = here(*GRID, WIDE, "tuner.max_trials=2")
     name, trained[:] = ran.events[0]["search_id"], []
@@ -816,16 +820,16 @@ def test_a_broken_trial_and_an_interruption(
 ) -> None:
     from pneumonia.training import trial
 
-    run = trial.run
+    run = trial._run
 
-    def disturb(task: trial.Task, **options: Any) -> trial.Result:
+    def disturb(task: trial.Task, *rest: Any) -> trial.Outcome:
         if task.trial_id.endswith("1"):
             raise MemoryError("out of memory")
         if task.trial_id.endswith("2"):
             raise KeyboardInterrupt
-        return run(task, **options)
+        return run(task, *rest)
 
-    monkeypatch.setattr(trial, "run", disturb)
+    monkeypatch.setattr(trial, "_run", disturb)
     ran = here(*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
     assert ran.status == 130
     assert (ran.parent.info.status, ran.parent.data.tags["status"]) == ("KILLED", "interrupted")
@@ -836,7 +840,7 @@ def test_a_broken_trial_and_an_interruption(
     path = Path(failed.info.artifact_uri.removeprefix("file://")) / "traceback.txt"
     assert "disturb" in path.read_text()
 
-    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(trial, "_run", run)
     again = here("resume=" + ran.parent.info.run_id)
     assert (again.status, again.folder) == (0, ran.folder)
     assert [one.info.status for one in ran.children.values()] == ["FINISHED", "FAILED", "FINISHED"]

@@ -29,8 +29,8 @@ from pneumonia.config import presets
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, DataError, UserError, hide_passwords, without_passwords
 from pneumonia.models import classifier, torch_weights
-from pneumonia.search import trials
-from pneumonia.search.executors import Failure
+from pneumonia.search import recorder
+from pneumonia.training.trial import Outcome
 
 ROOT = Path(__file__).parents[2]
 TRACE = "executed"
@@ -254,7 +254,7 @@ def test_a_search_with_a_server_keeps_passwords_and_the_environment_to_itself(
             *(sys.executable, "-m", "pneumonia", f"tracking.uri={address}", "dataset=phantom"),
             *(*small, "dataset.image_size=32", "model=cnn", "model.blocks=1", "model.filters=2"),
             *("dense.units=4", "dense.dropout=0", "optimizer.learning_rate=0.01"),
-            *("tuner.max_epochs=1", "training.tensorboard=true"),
+            *("tuner.max_epochs=1", "callbacks=[default,tensorboard]"),
         ],
         cwd=project,
         env={**os.environ, **secrets, "PYTHONPATH": str(ROOT)},
@@ -467,7 +467,8 @@ def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture
     groups = ("augment", "model", "dense", "optimizer", "training", "features")
     whole: dict[str, Any] = {**config, **{group: {} for group in groups}}
     assert "hush" not in presets.text(whole, {}, epochs=1, comment=f"from {SECRET}")
-    assert "hush" not in str(trials.ending(Failure(f"no {SECRET}", f"Traceback\nno {SECRET}")))
+    texts = {"reason": f"no {SECRET}", "traceback": f"Traceback\nno {SECRET}"}
+    assert "hush" not in str(recorder.ending(Outcome("0", "FAILED", **texts)))
     hook = sys.excepthook
     try:
         hide_passwords()

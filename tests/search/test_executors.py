@@ -11,37 +11,40 @@ import numpy as np
 import pytest
 from test_trial import config
 
+from pneumonia.artifacts import FolderStore
 from pneumonia.config.instantiate import build
 from pneumonia.errors import UserError
 from pneumonia.files import StorageError
-from pneumonia.search.executors import Failure, LocalExecutor, local, ray
-from pneumonia.training.trial import Result, Task
+from pneumonia.search.executors import LocalExecutor, local, ray
+from pneumonia.training.trial import Hooks, Outcome, Task
 
 
-def run(task: Task) -> Result | Failure:
-    return LocalExecutor().run(task, on_epoch=lambda *_: None, report=lambda *_: None)
+def run(task: Task, hooks: Hooks | None = None) -> Outcome:
+    executor = LocalExecutor()
+    executor.open(FolderStore(Path(task.config["features"]["folder"]).parent), hooks or Hooks())
+    executor.submit(task)
+    return executor.wait()
 
 
 def task(folder: Path, **changes: Any) -> Task:
-    cfg = config(folder, "cnn", **changes)
-    return Task("0000", cfg, 1, str(folder), keeps_classifier=False)
+    return Task("0000", config(folder, "cnn", **changes), 1, keeps_classifier=False)
 
 
 def test_a_trial_that_works_gives_its_result(tmp_path: Path) -> None:
     result = run(task(tmp_path))
-    assert isinstance(result, Result)
+    assert result.status == "COMPLETED"
     assert result.best_epoch == len(result.history) == 1
 
 
 def test_a_trial_that_breaks_gives_reason_and_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pneumonia.training.checkpoint._about", lambda execution: {"trials": {1j}})
+    monkeypatch.setattr("pneumonia.training.checkpoint._KINDS", {1j})
     outcome = run(task(tmp_path))
-    assert isinstance(outcome, Failure)
+    assert outcome.status == "FAILED"
     assert outcome.reason.startswith("TypeError: ")
     assert "\n" not in outcome.reason
-    assert "set" in outcome.reason
+    assert "attribute name must be string" in outcome.reason
     assert outcome.traceback.startswith("Traceback")
     assert "checkpoint.py" in outcome.traceback
 
@@ -50,7 +53,7 @@ def test_a_file_where_a_folder_belongs_stops_the_search(tmp_path: Path) -> None:
     cfg = task(tmp_path).config
     (tmp_path / "trials").write_text("a file where a folder belongs")
     with pytest.raises(StorageError, match=r"trials.*: (File exists|Not a directory)"):
-        run(Task("0001", cfg, 2, str(tmp_path)))
+        run(Task("0001", cfg, 2))
 
 
 def test_a_reason_is_one_line_also_of_an_error_without_text(
@@ -64,9 +67,9 @@ def test_a_reason_is_one_line_also_of_an_error_without_text(
         def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("pneumonia.training.trial.run", fail)
+        monkeypatch.setattr("pneumonia.training.trial._run", fail)
         outcome = run(task(tmp_path))
-        assert isinstance(outcome, Failure)
+        assert outcome.status == "FAILED"
         assert outcome.reason == expected
 
 
@@ -74,8 +77,8 @@ def test_a_reason_is_one_line_also_of_an_error_without_text(
 def test_a_training_that_diverges_needs_no_traceback(tmp_path: Path) -> None:
     one = task(tmp_path, dense__activation="linear")
     one.config["optimizer"] = {"_target_": "keras.optimizers.SGD", "learning_rate": 1e30}
-    outcome = run(Task("0000", one.config, 5, str(tmp_path)))
-    assert isinstance(outcome, Failure)
+    outcome = run(Task("0000", one.config, 5))
+    assert outcome.status == "FAILED"
     assert "diverged" in outcome.reason
     assert outcome.traceback == ""
 
@@ -91,7 +94,8 @@ def test_an_objective_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
     one.config["training"]["metrics"]["odd"] = metric
     one.config["objective"]["name"] = "val_odd"
     outcome = run(one)
-    assert outcome == Failure("The training diverged: its val_odd is nan in epoch 1.", "")
+    reason = "The training diverged: its val_odd is nan in epoch 1."
+    assert outcome == Outcome("0000", "FAILED", reason=reason)
 
 
 def test_predictions_that_are_no_numbers_are_a_failure_whatever_the_objective(
@@ -102,21 +106,21 @@ def test_predictions_that_are_no_numbers_are_a_failure_whatever_the_objective(
     one.config["optimizer"] = {"_target_": "keras.optimizers.SGD", "learning_rate": 1e38}
     one.config["objective"]["name"] = "val_accuracy"
     outcome = run(one)
-    assert isinstance(outcome, Failure)
+    assert outcome.status == "FAILED"
     assert outcome.reason == "The training diverged: its val_loss is nan in epoch 1."
 
 
 def test_a_trial_that_takes_too_long_says_how_long_it_took(tmp_path: Path) -> None:
     one = task(tmp_path, training__max_seconds=0.05)
-    outcome = run(Task("0000", one.config, 500, str(tmp_path)))
-    assert isinstance(outcome, Failure)
+    outcome = run(Task("0000", one.config, 500))
+    assert outcome.status == "FAILED"
     assert re.fullmatch(
         r"The training was stopped after \d+\.\d s, at epoch [1-9]\d* of 500: "
         r"`training\.max_seconds` is 0\.05\.",
         outcome.reason,
     )
-    enough = Task("0000", one.config, 1, str(tmp_path), keeps_classifier=False)
-    assert isinstance(run(enough), Result)  # nothing is lost by stopping after the last epoch
+    enough = Task("0000", one.config, 1, keeps_classifier=False)
+    assert run(enough).status == "COMPLETED"  # nothing is lost by stopping after the last epoch
 
 
 def greedy(labels: Any, probabilities: Any) -> float:
@@ -131,7 +135,7 @@ def test_a_trial_that_runs_out_of_memory_is_a_failure(tmp_path: Path) -> None:
         "_partial_": True,
     }
     outcome = run(one)
-    assert isinstance(outcome, Failure)
+    assert outcome.status == "FAILED"
     assert outcome.reason.startswith("MemoryError: Unable to allocate 8.00 PiB")
     assert "in greedy" in outcome.traceback
 
@@ -139,10 +143,10 @@ def test_a_trial_that_runs_out_of_memory_is_a_failure(tmp_path: Path) -> None:
 @pytest.mark.slow  # TensorFlow tries for ten seconds
 def test_a_trial_too_large_for_tensorflow_is_a_failure(tmp_path: Path) -> None:
     outcome = run(task(tmp_path, dense__units=10**14))
-    assert isinstance(outcome, Failure)
+    assert outcome.status == "FAILED"
     assert outcome.reason.startswith("ResourceExhaustedError: ")
     assert "Traceback" in outcome.traceback
-    assert isinstance(run(task(tmp_path)), Result)  # the next one has its memory
+    assert run(task(tmp_path)).status == "COMPLETED"  # the next one has its memory
 
 
 def test_a_full_disk_is_no_failure_of_a_trial(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_a_full_disk_is_no_failure_of_a_trial(tmp_path: Path) -> None:
 
 def test_values_that_cannot_be_built_are_a_failure_without_traceback(tmp_path: Path) -> None:
     outcome = run(task(tmp_path, model__blocks=9))
-    assert isinstance(outcome, Failure)
+    assert outcome.status == "FAILED"
     assert "`model." in outcome.reason
     assert outcome.traceback == ""
 
@@ -167,7 +171,7 @@ def test_an_interruption_is_no_failure(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        LocalExecutor().run(task(tmp_path), on_epoch=interrupt, report=lambda *_: None)
+        run(task(tmp_path), Hooks(interrupt))
 
 
 def test_options_of_the_group() -> None:

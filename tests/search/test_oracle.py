@@ -13,9 +13,11 @@ from omegaconf import OmegaConf
 
 from pneumonia.config.search_space import Space, find
 from pneumonia.errors import ConfigError
-from pneumonia.search.oracle import Oracle, Proposal
+from pneumonia.evaluation.objective import Objective
+from pneumonia.search.oracle import Oracle
+from pneumonia.search.trials import Proposal
 
-OBJECTIVE = {"name": "val_auc", "direction": "max"}
+OBJECTIVE = Objective("val_auc", "max")
 RANGES = {
     "dense": {"units": "choice(128, 256, 512, 1024)", "dropout": "choice(0.1, 0.2, 0.3, 0.4, 0.5)"},
     "optimizer": {

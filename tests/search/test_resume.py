@@ -16,8 +16,8 @@ from pneumonia.config.search_space import collapse, find, plain
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
-from pneumonia.search import resume
-from pneumonia.search.resume import Job
+from pneumonia.search import changes, resume
+from pneumonia.search.resume import SearchSpec
 from pneumonia.storage import history, journal, offset, provenance
 from pneumonia.storage.journal import NAME, Journal
 from pneumonia.storage.offset import Cursor
@@ -30,23 +30,23 @@ SEARCH = (
 CHOICES = ("dataset", "augment", "model", "dense", "optimizer", "tuner", "training")
 
 
-def job(*overrides: str) -> tuple[Job, list[str]]:
+def job(*overrides: str) -> tuple[SearchSpec, list[str]]:
     """Return what a command is without a search to go on with, and its overrides."""
     prepared = compose.prepare(overrides)
     composed = compose.compose(prepared)
     chosen = composed.hydra.runtime.choices
     choices = {str(k): str(v) for k, v in chosen.items() if v is not None}
     cfg = OmegaConf.create(plain(composed))
-    return Job(cfg, Path("outputs/new"), choices), prepared
+    return SearchSpec(cfg, Path("outputs/new"), choices), prepared
 
 
 @functools.cache
-def begun(*overrides: str) -> Job:
+def begun(*overrides: str) -> SearchSpec:
     """Return what a search of its own is; composing takes a third of a second."""
     return job(*SEARCH, *overrides)[0]
 
 
-def plan(*overrides: str) -> Job:
+def plan(*overrides: str) -> SearchSpec:
     return resume.plan(*job(*overrides))
 
 
@@ -61,7 +61,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         data = load_data(collapse(given.cfg, find(given.cfg).start()))
         splits = (data.train, data.val, data.test)
         rows = [{"split": s.name, "size": len(s), "digest": s.digest} for s in splits]
-        with closing(resume.claim(Job(given.cfg, folder, {}), uri=None)) as one:
+        with closing(resume.claim(SearchSpec(given.cfg, folder, {}), uri=None)) as one:
             one.append(
                 "search_started",
                 search_id="s1",
@@ -101,7 +101,7 @@ def test_the_same_search_goes_on(begin: Callable[..., Path]) -> None:
 
 
 FREE = ["tracking.experiment=other", "executor.workers=1", "features.max_gb=3", "model=cnn",
-        "tuner.max_consecutive_failures=9", "training.tensorboard=true"]  # fmt: skip
+        "tuner.max_consecutive_failures=9", "callbacks=none"]  # fmt: skip
 
 
 def test_what_changes_no_result_may_change(begin: Callable[..., Path]) -> None:
@@ -216,7 +216,7 @@ def test_a_completed_search_is_not_read_again(
     def fail(config: object) -> None:
         raise AssertionError("the data was loaded")
 
-    monkeypatch.setattr(resume, "load_data", fail)
+    monkeypatch.setattr(changes, "load_data", fail)
     assert plan("resume=s1").is_over
     with pytest.raises(UserError, match=r"dense\.units"):
         plan("resume=s1", "dense.units=8")
@@ -258,7 +258,7 @@ def test_a_search_killed_before_it_began_goes_on(
     monkeypatch.chdir(tmp_path)
     given = begun()
     folder = Path("outputs/one")
-    resume.claim(Job(given.cfg, folder, {}), uri=None).close()
+    resume.claim(SearchSpec(given.cfg, folder, {}), uri=None).close()
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: cnn}}}\n")
     found = plan("resume=last")

@@ -38,7 +38,6 @@ from pneumonia.tracking.sink import Sink
 from pneumonia.tracking.tracker import (
     TrackingSettings,
     check,
-    disk_estimate,
     fetch_classifier,
     search_run_id,
 )
@@ -829,12 +828,6 @@ def test_the_environment_names_the_store_unless_the_config_does(
 def test_importing_the_tracking_does_not_import_mlflow() -> None:
     code = "import sys, pneumonia.tracking.tracker; sys.exit('mlflow' in sys.modules)"
     assert run_python(code).returncode == 0
-
-
-def test_the_disk_estimate_counts_what_is_kept() -> None:
-    assert disk_estimate(30, 10**7, log_models="all") > 30 * 10**7
-    assert disk_estimate(30, 10**7, log_models="best") < 4 * 10**7
-    assert disk_estimate(1, 10**7, log_models="none") >= 10**7
 
 
 def test_the_ui_says_when_there_is_nothing_to_show(

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pneumonia.artifacts import FolderStore
 from pneumonia.training import checkpoint
-from pneumonia.training.checkpoint import Checkpoints, Progress
+from pneumonia.training.checkpoint import Checkpoints, FitState, StateError
 
 
-def progress(seed: int = 0, count: int = 12) -> Progress:
+def progress(seed: int = 0, count: int = 12) -> FitState:
     rng = np.random.default_rng(seed)
     model = tuple(rng.normal(size=(number, 2)).astype(np.float32) for number in range(count))
     optimizer = (np.array(7, dtype=np.int64), np.array([[1, 2]], dtype=np.uint32), model[1] * 2)
     history = ({"loss": 0.1 + 0.2, "val_auc": 1 / 3}, {"loss": float("nan"), "val_auc": 1e-320})
-    return Progress(model, optimizer, model[::-1], history)
+    return FitState(model, optimizer, model[::-1], history)
 
 
 def test_gives_back_the_very_values(tmp_path: Path) -> None:
     path = tmp_path / "trials" / "0000.zip"
     given = [progress(seed) for seed in range(11)]  # more than ten: names are no numbers
+    path.parent.mkdir()
     checkpoint.save(path, given)
     found = checkpoint.load(path)
     assert len(found) == len(given)
@@ -34,8 +37,8 @@ def test_gives_back_the_very_values(tmp_path: Path) -> None:
 
 
 def test_a_training_that_has_not_begun(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.zip", [Progress((), (), (), ())])
-    assert checkpoint.load(tmp_path / "a.zip") == (Progress((), (), (), ()),)
+    checkpoint.save(tmp_path / "a.zip", [FitState((), (), (), ())])
+    assert checkpoint.load(tmp_path / "a.zip") == (FitState((), (), (), ()),)
 
 
 def test_writing_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
@@ -43,7 +46,7 @@ def test_writing_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
     checkpoint.save(path, [progress(1)])
     before = path.read_bytes()
     good = progress(2)
-    bad = Progress(good.model, (np.array([object()]),), (), ())
+    bad = FitState(good.model, (np.array([object()]),), (), ())
     with pytest.raises(ValueError, match="pickle"):
         checkpoint.save(path, [bad])
     assert path.read_bytes() == before
@@ -68,7 +71,8 @@ def test_a_missing_or_damaged_file_is_not_taken_for_a_checkpoint(tmp_path: Path)
 def test_every_damage_is_found(tmp_path: Path) -> None:
     path = tmp_path / "0000.zip"
     checkpoint.save(path, [progress(1, 3)])
-    good, content = checkpoint.find(path), path.read_bytes()
+    store, content = FolderStore(tmp_path), path.read_bytes()
+    good = checkpoint.read(store, path.name)
     rng = np.random.default_rng(1)
     for _ in range(1500):
         damaged = bytearray(content)
@@ -77,9 +81,11 @@ def test_every_damage_is_found(tmp_path: Path) -> None:
         if rng.random() < 0.3:
             del damaged[position:]
         path.write_bytes(damaged)
-        found = checkpoint.find(path)
+        found = None
+        with contextlib.suppress(StateError):
+            found = checkpoint.read(store, path.name)
         # What was hit may not matter, such as a date; otherwise there is nothing.
-        assert not found or repr(found) == repr(good)
+        assert found is None or repr(found) == repr(good)
 
 
 def test_what_a_killed_process_left_half_written_is_written_over(tmp_path: Path) -> None:
@@ -101,7 +107,7 @@ def offer(clock: Clock, checkpoints: Checkpoints, *, epoch: float, writing: floa
     """Offer the state after an epoch of some seconds, whose writing takes some."""
     clock.now += epoch
 
-    def make() -> list[Progress]:
+    def make() -> list[FitState]:
         clock.now += writing
         return [progress(0, 2)]
 
@@ -110,7 +116,7 @@ def offer(clock: Clock, checkpoints: Checkpoints, *, epoch: float, writing: floa
 
 def test_slow_epochs_are_all_written(tmp_path: Path) -> None:
     clock = Clock()
-    checkpoints = Checkpoints(tmp_path / "0000.zip", clock=clock)
+    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
     assert all(offer(clock, checkpoints, epoch=1.5, writing=1.2) for _ in range(5))
 
 
@@ -119,7 +125,7 @@ def test_the_writing_of_fast_epochs_takes_little_time(
     epoch: float, writing: float, tmp_path: Path
 ) -> None:
     clock = Clock()
-    checkpoints = Checkpoints(tmp_path / "0000.zip", clock=clock)
+    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
     written = [offer(clock, checkpoints, epoch=epoch, writing=writing) for _ in range(400)]
     assert written[0]
     assert sum(written[1:]) * writing <= 0.03 * clock.now
@@ -130,7 +136,7 @@ def test_the_writing_of_fast_epochs_takes_little_time(
 
 def test_the_end_is_written_once(tmp_path: Path) -> None:
     path, clock = tmp_path / "0000.zip", Clock()
-    checkpoints = Checkpoints(path, clock=clock)
+    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
     done = [progress(0, 2)]
     assert offer(clock, checkpoints, epoch=2, writing=0)
     path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.datasets import cache
-from pneumonia.errors import ConfigError
 from pneumonia.evaluation import metrics
+from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.models import classifier
-from pneumonia.training import checkpoint, compiled_loop, inputs, loop, trial
-from pneumonia.training.checkpoint import Progress
-from pneumonia.training.loop import DivergedError, Training
-from pneumonia.training.trial import Result, Task
+from pneumonia.training import checkpoint, compiled_loop, inputs, loop, network, trial
+from pneumonia.training.checkpoint import FitState, StateError
+from pneumonia.training.loop import Training
+from pneumonia.training.trial import Hooks, Outcome, StopTrial, Task
 
 Config = dict[str, Any]
 
@@ -99,16 +101,20 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
 
 def run(
     cfg: Config, folder: Path, epochs: int, name: str = "0", parent: str | None = None
-) -> Result:
-    task = Task(name, cfg, epochs, str(folder), parent, keeps_classifier=False)
-    return trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
+) -> Outcome:
+    task = Task(name, cfg, epochs, parent, keeps_classifier=False)
+    return trial.run(task, FolderStore(folder), Hooks())
 
 
-def state(folder: Path, name: str) -> Progress:
-    return checkpoint.load(trial.state_path(folder, name))[0]
+def states(folder: Path, name: str) -> tuple[FitState, ...]:
+    return checkpoint.read(FolderStore(folder), state_key(name))
 
 
-def assert_same(one: Progress, other: Progress) -> None:
+def state(folder: Path, name: str) -> FitState:
+    return states(folder, name)[0]
+
+
+def assert_same(one: FitState, other: FitState) -> None:
     assert one.history == other.history
     for kind in ("model", "optimizer", "best"):
         for a, b in zip(getattr(one, kind), getattr(other, kind), strict=True):
@@ -144,8 +150,9 @@ def test_promoted_equals_straight_bit_for_bit(
     run(cfg, tmp_path, 3, "first")
     other = config(tmp_path, model, optimizer__learning_rate=0.1, dense__dropout=0.5)
     run(other, tmp_path, 2, "between")
-    task = Task("promoted", cfg, 7, str(tmp_path), "first", keeps_classifier=False)
-    trial.run(task, on_epoch=lambda _, epoch, m: told.append(epoch), report=lambda *_: None)
+    task = Task("promoted", cfg, 7, "first", keeps_classifier=False)
+    hooks = Hooks(on_epoch=lambda trial_id, fit, epoch, metrics: told.append(epoch))
+    trial.run(task, FolderStore(tmp_path), hooks)
     assert told == [4, 5, 6, 7]
     assert_same(state(tmp_path, "promoted"), state(tmp_path, "straight"))
 
@@ -153,8 +160,10 @@ def test_promoted_equals_straight_bit_for_bit(
 class Spy:
     """Counts the epochs that are trained, and breaks off after one."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.trained = 0
+        self.repeated: list[tuple[str, str]] = []
+        self.store = FolderStore(folder)
         train = compiled_loop.Program.train
 
         def counted(program: compiled_loop.Program, chunks: Any) -> Any:
@@ -168,14 +177,17 @@ class Spy:
         told: list[tuple[int, int]] = []
         before = self.trained
 
-        def on_epoch(execution: int, epoch: int, metrics: checkpoint.Metrics) -> None:
+        def on_epoch(trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
             if self.trained - before == until:
                 raise KeyboardInterrupt
-            told.append((execution, epoch))
+            told.append((fit.execution, epoch))
 
         with contextlib.suppress(KeyboardInterrupt):
-            trial.run(task, on_epoch=on_epoch, report=lambda *_: None)
+            self.outcome = trial.run(task, self.store, self.hooks(on_epoch))
         return told, self.trained - before
+
+    def hooks(self, on_epoch: Any = lambda *_: None) -> Hooks:
+        return Hooks(on_epoch, on_repeat=lambda *told: self.repeated.append(told))
 
 
 @pytest.mark.parametrize("model", ["features", "fine"])
@@ -186,8 +198,8 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     cfg = config(tmp_path, model, training__executions_per_trial=2)
     run(cfg, tmp_path, 2, "parent")
     run(cfg, tmp_path, 5, "whole", parent="parent")
-    broken = Task("broken", cfg, 5, str(tmp_path), "parent", keeps_classifier=False)
-    spy = Spy(monkeypatch)
+    broken = Task("broken", cfg, 5, "parent", keeps_classifier=False)
+    spy = Spy(monkeypatch, tmp_path)
     # It has no time to tell of the epoch after which it ends.
     assert spy.run(broken, until=2) == ([(0, 3)], 2)
     assert len(list((tmp_path / "trials").iterdir())) == 3
@@ -195,50 +207,105 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     assert (told[2:], trained) == ([(0, 3), (0, 4), (0, 5), (1, 3)], 3)
     told, trained = spy.run(broken)
     assert (told[-3:], trained) == ([(1, 3), (1, 4), (1, 5)], 1)
-    for one, other in zip(
-        *(checkpoint.load(trial.state_path(tmp_path, name)) for name in ("broken", "whole")),
-        strict=True,
-    ):
+    assert spy.repeated == []
+    for one, other in zip(*(states(tmp_path, name) for name in ("broken", "whole")), strict=True):
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("damage", ["half", "flipped", "missing"])
-def test_a_damaged_state_is_found_and_made_again(
-    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def damage(folder: Path, name: str, how: str) -> None:
+    """Damage the state of a trial."""
+    path = folder / state_key(name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if how == "half" else content)
+    if how == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["half", "flipped", "missing"])
+def test_a_state_that_is_lost_is_made_again_and_told(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "_SHARE", math.inf)
     cfg = config(tmp_path)
     run(cfg, tmp_path, 3, "parent")
     run(cfg, tmp_path, 5, "whole", parent="parent")
-    spy = Spy(monkeypatch)
-    task = Task("0", cfg, 5, str(tmp_path), "parent", keeps_classifier=False)
+    spy = Spy(monkeypatch, tmp_path)
+    task = Task("0", cfg, 5, "parent", keeps_classifier=False)
     spy.run(task, until=1)
     for name in ("0", "parent"):
-        path = trial.state_path(tmp_path, name)
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content[: len(content) // 2] if damage == "half" else content)
-        if damage == "missing":
-            path.unlink()
-    assert spy.run(task)[1] == 5
+        damage(tmp_path, name, how)
+    assert spy.run(replace(task, has_begun=True))[1] == 5
     assert_same(state(tmp_path, "0"), state(tmp_path, "whole"))
-    best = trial.best_weights(task, report=lambda *_: None)
-    trial.state_path(tmp_path, "0").unlink()
-    for one, other in zip(best, trial.best_weights(task, report=lambda *_: None), strict=True):
+    what = "missing" if how == "missing" else "damaged"
+    assert spy.repeated == [
+        ("0", f"trials/0.zip is {what}."),
+        ("0", f"trials/parent.zip is {what}."),
+    ]
+    best = trial.best_weights(task, spy.store, spy.hooks())
+    damage(tmp_path, "0", how)
+    spy.repeated.clear()
+    again = trial.best_weights(task, spy.store, spy.hooks())
+    assert spy.repeated == [("0", f"trials/0.zip is {what}.")]
+    for one, other in zip(best, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+@pytest.mark.parametrize("whose", ["0", "parent"])
+def test_a_state_that_is_lost_fails_the_trial_where_it_would_not_be_the_same(
+    whose: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_SHARE", math.inf)
+    cfg = config(tmp_path)
+    run(cfg, tmp_path, 2, "parent")
+    spy = Spy(monkeypatch, tmp_path)
+    task = Task("0", cfg, 4, "parent", keeps_classifier=False, unrepeatable="this is elsewhere")
+    if whose == "0":
+        spy.run(task, until=1)
+        task = replace(task, has_begun=True)
+    damage(tmp_path, whose, how)
+    trained = spy.trained
+    assert spy.run(task) == ([], 0)
+    assert spy.trained == trained
+    assert (spy.outcome.status, spy.outcome.score, spy.outcome.traceback) == ("FAILED", None, "")
+    what = "missing" if how == "missing" else "damaged"
+    assert spy.outcome.reason.startswith(
+        f"trials/{whose}.zip is {what}. Trained again it would not be the same, as this is "
+        "elsewhere."
+    )
+    assert spy.repeated == []
+    with pytest.raises(StateError, match=r"trials/nothing\.zip is missing"):
+        trial.best_weights(replace(task, trial_id="nothing"), spy.store, spy.hooks())
+
+
+def test_a_trial_that_is_stopped_gives_what_it_has(tmp_path: Path) -> None:
+    def stop() -> None:
+        if told:
+            raise StopTrial
+
+    told: list[int] = []
+    store, task = FolderStore(tmp_path), Task("0", config(tmp_path), 5)
+    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(epoch), between_epochs=stop)
+    outcome = trial.run(task, store, hooks)
+    assert (outcome.status, outcome.best_epoch, len(outcome.history)) == ("STOPPED", 1, 1)
+    assert outcome.score == outcome.metrics["val_auc"]
+    again = trial.run(task, store, hooks)
+    assert again.history == outcome.history
+    nothing = trial.run(replace(task, trial_id="1"), store, hooks)
+    assert (nothing.status, nothing.score) == ("STOPPED", None)
+    assert len(trial.run(task, store, Hooks()).history) == 5
 
 
 def test_a_trial_that_fails_leaves_no_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(execution: int, epoch: int, metrics: checkpoint.Metrics) -> None:
-        assert trial.state_path(tmp_path, "0").exists()
+    def fail(*_: object) -> None:
+        assert (tmp_path / state_key("0")).exists()
         raise MemoryError
 
-    with pytest.raises(MemoryError):
-        trial.run(
-            Task("0", config(tmp_path), 5, str(tmp_path)), on_epoch=fail, report=lambda *_: None
-        )
+    outcome = trial.run(Task("0", config(tmp_path), 5), FolderStore(tmp_path), Hooks(fail))
+    assert (outcome.status, outcome.reason) == ("FAILED", "MemoryError")
     assert list((tmp_path / "trials").iterdir()) == []
 
 
@@ -256,15 +323,15 @@ def test_learns(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["features", "cnn", "fine"])
 def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, model)
-    task = Task("0", cfg, 3, str(tmp_path))
-    result = trial.run(task, on_epoch=lambda *_: None, report=lambda *_: None)
+    task, store = Task("0", cfg, 3), FolderStore(tmp_path)
+    result = trial.run(task, store, Hooks())
     assert result.classifier is not None
     whole = classifier.load(tmp_path / result.classifier)
     split = cache.load_data(cfg).val
     expected = whole.predict(split.images.read(np.arange(len(split))), verbose=0)[:, 0]
     feed = inputs.plain_feed(cfg, split, report=lambda *_: None)
-    weights = trial.best_weights(task, report=lambda *_: None)
-    np.testing.assert_allclose(trial.predict(cfg, weights, feed), expected, atol=1e-5)
+    weights = trial.best_weights(task, store, Hooks())
+    np.testing.assert_allclose(network.predict(cfg, weights, feed), expected, atol=1e-5)
     # What was measured in training is what the classifier gives.
     auc = metrics.roc_auc(split.labels, expected)
     assert auc == pytest.approx(result.score, abs=1e-3)
@@ -309,7 +376,7 @@ def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) ->
     fed = inputs.Inputs(
         whole, prepared.val, prepared.train_labels, prepared.train_weights, prepared.val_labels
     )
-    model = trial._model(through, 0)
+    model = network.trainable(through, 0)
     one = Training(model, fed, through, 1)
     done = loop.train(one, 4, begin=None, tell=lambda *_: None)
     for one, other in zip(done.history, state(tmp_path, "cached").history, strict=True):
@@ -365,10 +432,10 @@ def test_initial_weights_do_not_depend_on_what_was_drawn_before(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     settings = config(tmp_path) | {"dense": dense}
-    first = trial._model(settings, 0).get_weights()
-    other = trial._model(settings, 1).get_weights()
+    first = network.trainable(settings, 0).get_weights()
+    other = network.trainable(settings, 1).get_weights()
     random.random(), np.random.rand(), tf.random.uniform((3,))
-    again = trial._model(settings, 0).get_weights()
+    again = network.trainable(settings, 0).get_weights()
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert not np.array_equal(first[0], other[0])
@@ -386,10 +453,8 @@ def test_early_stopping_stops_and_stays_stopped(tmp_path: Path) -> None:
 def test_executions_are_averaged_and_differ(tmp_path: Path) -> None:
     cfg = config(tmp_path, training__executions_per_trial=2)
     seen: list[tuple[int, int, float]] = []
-    task = Task("0", cfg, 3, str(tmp_path))
-    result = trial.run(
-        task, on_epoch=lambda k, e, m: seen.append((k, e, m["val_auc"])), report=lambda *_: None
-    )
+    hooks = Hooks(lambda _, fit, epoch, m: seen.append((fit.execution, epoch, m["val_auc"])))
+    result = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
     best = [max(auc for k, _, auc in seen if k == execution) for execution in (0, 1)]
     assert [(k, e) for k, e, _ in seen] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
     assert result.score == pytest.approx(np.mean(best))
@@ -401,13 +466,14 @@ def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
     cfg = config(tmp_path, "cnn")
     cfg["optimizer"] = {"_target_": "keras.optimizers.SGD", "learning_rate": 1e30}
     cfg["dense"]["activation"] = "linear"
-    with pytest.raises(DivergedError, match="epoch"):
-        run(cfg, tmp_path, 5)
+    outcome = run(cfg, tmp_path, 5)
+    assert "diverged" in outcome.reason
+    assert "epoch" in outcome.reason
 
 
 def test_an_unknown_layer_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.layer"):
-        run(config(tmp_path, model__layer="block9z_add"), tmp_path, 1)
+    outcome = run(config(tmp_path, model__layer="block9z_add"), tmp_path, 1)
+    assert outcome.reason.startswith("`model.layer`: expected")
 
 
 def test_class_weights() -> None:
@@ -424,7 +490,7 @@ def test_retraining_uses_train_and_val(tmp_path: Path) -> None:
     indices = np.array([0, 150, 5, 121])
     both = joined.train.read(1, indices)
     np.testing.assert_array_equal(both[1], joined.val.read(1, np.array([30]))[0])
-    weights = trial.retrain(cfg, 3, temperature=1.0, report=lambda *_: None)
+    weights = network.retrain(cfg, 3, temperature=1.0, report=lambda *_: None)
     run(cfg, tmp_path, 3, "a")
     assert any(
         not np.array_equal(one, other)

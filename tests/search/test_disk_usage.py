@@ -9,15 +9,15 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
+from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.config.search_space import find
-from pneumonia.formatting import megabytes
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Round
-from pneumonia.search.plan import Pace, Plan, _times
+from pneumonia.search.plan import _times
 from pneumonia.storage import journal
 from pneumonia.training import trial
-from pneumonia.training.trial import Task
+from pneumonia.training.trial import Hooks, Task
 
 ONE = (Round(None, 0, 1, 0, 2),)
 IMAGES = {"train": 120, "val": 60, "test": 40}
@@ -26,24 +26,6 @@ BRACKETS = (
     *(Round(1, 0, 5, 0, 3), Round(1, 1, 2, 3, 9)),
     Round(0, 0, 3, 0, 9),
 )
-
-
-def plan(**changes: Any) -> Plan:
-    fields: dict[str, Any] = {
-        "tuner": "hyperband",
-        "model": "cnn",
-        "is_search": True,
-        "rounds": BRACKETS,
-        "executions": 1,
-        "trials": 23,
-        "epochs": 75,
-        "pace": None,
-        "max_seconds": None,
-        "cost": Cost(72_000_000, 900_000, 4_900_000, 4_800_000),
-        "free": 10**9,
-        "log_models": "all",
-    }
-    return Plan(**(fields | changes))
 
 
 def estimate(
@@ -60,52 +42,14 @@ def estimate(
     return found
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, "hyperband over cnn: 23 trials, at most 75 epochs, time unknown until the first"),
-        ({"trials": 1, "epochs": 1}, "hyperband over cnn: 1 trial, at most 1 epoch, time unknown"),
-        ({"trials": 0, "epochs": 0}, "hyperband over cnn: trials without an end, time unknown"),
-        ({"is_search": False, "epochs": 9}, "nothing to search: one training of at most 9 epochs"),
-        (
-            {"pace": Pace(1.0, 2.0, 3)},
-            "about 2:01 by the fastest of 3 earlier searches of the same model and images",
-        ),
-        ({"pace": Pace(2.0, 0.0, 1)}, "about 2:30 by an earlier search"),
-        ({"pace": Pace(2.0, 0.0, 1), "max_seconds": 60}, "about 1:00 by"),
-    ],
-)
-def test_the_first_line_says_how_much_there_is_to_do(
-    changes: dict[str, Any], expected: str
-) -> None:
-    assert expected in plan(**changes).headline()
-
-
-def test_the_table_shows_the_brackets_and_their_sum() -> None:
-    table = plan(executions=2).table()
-    assert table.rows[0] == ("2", "0", "9", "0", "1", "18")
-    assert table.rows[-1] == ("", "sum", "23", "", "", "150")
-    assert "every trial is trained 2 times" in str(table)
-
-
-def test_the_footprint_warns_of_a_disk_that_is_too_small() -> None:
-    assert plan().footprint() == (
-        "takes up to 83 MB on disk: classifiers 72 (tracking.log_models=all), features 0.9, "
-        "states while it runs 4.9, logs 4.8"
-    )
-    assert "warning: only 50 MB are free there" in plan(free=50_000_000).footprint()
-    assert "unknown" in plan(cost=None).footprint()
-    assert (megabytes(1_234_567_890), megabytes(9_900_000)) == ("1,235", "9.9")
-
-
 @pytest.mark.parametrize("model", ["features", "cnn", "fine"])
 def test_what_is_estimated_is_what_a_trial_takes(model: str, tmp_path: Path) -> None:
     expected = estimate(tmp_path, model=model)
     cfg = config(tmp_path, model)
-    trial.run(Task("0", cfg, 2, str(tmp_path)), on_epoch=lambda *_: None, report=lambda *_: None)
+    trial.run(Task("0", cfg, 2), FolderStore(tmp_path), Hooks())
     test = 0 if model == "cnn" else 40 * expected.features / 220  # not computed by a trial
     cached = sum(path.stat().st_size for path in (tmp_path / "features").glob("*.npy"))
-    state = trial.state_path(tmp_path, "0").stat().st_size
+    state = (tmp_path / state_key("0")).stat().st_size
     classifier = (tmp_path / "classifiers" / "0.keras").stat().st_size
     assert cached == pytest.approx(expected.features - test, rel=0.02, abs=300)
     assert 0.7 * expected.states < 2 * state < expected.states + 20_000
@@ -167,3 +111,9 @@ def test_trials_that_ran_at_once_have_their_shares_of_the_time(
     epochs, trials = _times(tmp_path)
     assert epochs == [1.0] * 4
     assert trials == [(4.0, 3)]
+
+
+def test_the_disk_estimate_counts_what_is_kept() -> None:
+    assert disk_usage._classifiers(30, 10**7, log_models="all") > 30 * 10**7
+    assert disk_usage._classifiers(30, 10**7, log_models="best") < 4 * 10**7
+    assert disk_usage._classifiers(1, 10**7, log_models="none") >= 10**7

@@ -1,0 +1,115 @@
+"""The plan of a search, as lines and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from pneumonia import tables
+from pneumonia.config import search_space
+from pneumonia.config.search_space import collapse
+from pneumonia.evaluation.objective import Objective
+from pneumonia.formatting import clock_time, megabytes
+from pneumonia.search import plan as planning
+from pneumonia.search.oracle import Oracle, Round
+from pneumonia.search.plan import Plan
+from pneumonia.storage import history
+
+
+def headline(plan: Plan) -> str:
+    """Return the line that says how much there is to do, and how long it may take."""
+    epochs = f"{plan.epochs} {'epoch' if plan.epochs == 1 else 'epochs'}"
+    if not plan.is_search:
+        what = f"nothing to search: one training of at most {epochs}"
+    elif plan.trials:
+        trials = f"{plan.trials} {'trial' if plan.trials == 1 else 'trials'}"
+        what = f"{plan.tuner} over {plan.model}: {trials}, at most {epochs}"
+    else:
+        what = f"{plan.tuner} over {plan.model}: trials without an end"
+    return f"{what}, {_time(plan)}"
+
+
+def footprint(plan: Plan) -> str:
+    """Return the line about the space on disk."""
+    if plan.cost is None:
+        return "space on disk: unknown before the dataset is prepared and a model can be built"
+    cost = plan.cost
+    parts = (
+        f"classifiers {megabytes(cost.classifiers)} (tracking.log_models={plan.log_models})",
+        f"features {megabytes(cost.features)}",
+        f"states while it runs {megabytes(cost.states)}",
+        f"logs {megabytes(cost.logs)}",
+    )
+    line = f"takes up to {megabytes(cost.total)} MB on disk: {', '.join(parts)}"
+    if cost.total > plan.free:
+        return f"{line}\nwarning: only {megabytes(plan.free)} MB are free there"
+    return line
+
+
+def table(plan: Plan) -> tables.Table:
+    """Return the rounds, which for Hyperband are its brackets."""
+    rows = [
+        (*_cells(item), str(planning.epochs_of(item) * plan.executions)) for item in plan.rounds
+    ]
+    trials = sum(item.trials for item in plan.rounds)
+    epochs = sum(map(planning.epochs_of, plan.rounds)) * plan.executions
+    return tables.Table(
+        title=headline(plan),
+        header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
+        rows=(*rows, ("", "sum", str(trials or "?"), "", "", str(epochs or "?"))),
+        is_number=(True,) * 6,
+        notes=tuple(_notes(plan)),
+    )
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    yield footprint(plan)
+    if plan.executions > 1:
+        yield f"every trial is trained {plan.executions} times (training.executions_per_trial)"
+    yield "early stopping may save epochs; features that are not cached yet take time as well"
+
+
+def _time(plan: Plan) -> str:
+    if plan.pace is None or not plan.epochs:
+        return "time unknown until the first trials have run"
+    seconds = plan.trials * plan.pace.trial + plan.epochs * plan.pace.epoch
+    seconds = min(seconds, plan.max_seconds or seconds)
+    count = plan.pace.searches
+    source = "an earlier search" if count == 1 else f"the fastest of {count} earlier searches"
+    return f"about {clock_time(seconds)} by {source} of the same model and images"
+
+
+def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
+    """Print the plan of a search. Nothing is run, fetched or written.
+
+    Args:
+        cfg: The composed and checked configuration, with its ranges.
+        choices: The option of each config group.
+        folder: The folder of the search, which one that goes on has already.
+
+    Raises:
+        UserError: For what the user can mend.
+    """
+    sections = (OmegaConf.to_container(cfg[key], resolve=True) for key in ("tuner", "objective"))
+    tuner, objective = ({str(k): v for k, v in one.items()} for one in sections)  # type: ignore[union-attr]
+    found = search_space.find(cfg)
+    oracle = Oracle(found, tuner, Objective(**objective))
+    data = planning.prepared(collapse(cfg, found.start()))
+    plan = planning.make(cfg, oracle, choices, data=data, is_dry=True)
+    lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
+    past = history.read(folder)
+    if past.started is not None:
+        ended = sum(trial.ended is not None for trial in past.trials.values())
+        lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
+    limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
+    lines += [f"warning: {note}" for note in (data.notes if data else ())]
+    lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]
+    tables.show(table(plan), "\n".join([*lines, "nothing was run or written\n"]))
+
+
+def _cells(item: Round) -> tuple[str, ...]:
+    bracket = "" if item.bracket is None else str(item.bracket)
+    number = "" if item.bracket is None else str(item.round)
+    return bracket, number, str(item.trials or "?"), str(item.start), str(item.epochs)

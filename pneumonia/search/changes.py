@@ -1,0 +1,110 @@
+"""What has changed since a search began, and which changes matter to what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pneumonia.config.search_space import collapse, find
+from pneumonia.config.validate import flatten
+from pneumonia.datasets.cache import load_data
+from pneumonia.storage import provenance
+from pneumonia.storage.history import BUDGET, History
+
+NONE = "(none)"
+_FREE = (
+    *("resume", "tracking.", "executor.", "budget.", "plan", "progress", "callbacks"),
+    *("features.folder", "features.max_gb", "features.cache"),
+    # Where the images lie does not matter as long as they are the same.
+    *("dataset.path", "dataset.data_dir", "dataset.manual_dir"),
+    *("tuner.max_consecutive_failures", "training.max_seconds"),
+)
+# Beside the arguments of a trial, what its result depends on.
+_COMMON = ("seed", "objective.", "features.")
+
+
+def of_search(past: History, cfg: DictConfig, *, has_data: bool = True) -> Iterator[str]:
+    """Yield what has changed since a search began, as `key: was → is`.
+
+    Args:
+        past: The search.
+        cfg: The configuration of what is to be run now.
+        has_data: Whether the images, the code and the libraries count.
+    """
+    own = list(of_params(past, flatten(cfg)))
+    yield from own
+    if has_data:
+        yield from _changed_libraries(past)
+        if not any(line.startswith("dataset.") for line in own):
+            yield from _changed_data(past, cfg)
+
+
+def is_free(path: str) -> bool:
+    """Tell whether no result depends on a key."""
+    return path.startswith(_FREE) and path != "executor.in_order"
+
+
+def needs(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a trial's arguments that its result depends on, as JSON has them."""
+    kept: dict[str, Any] = {k: v for k, v in arguments.items() if not is_free(k)}
+    return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
+
+
+def of_results(past: History, cfg: DictConfig) -> Iterator[str]:
+    """Yield why no trial of a search is valid for another: what all its results depend on."""
+    lines = of_params(past, flatten(cfg), budget=())
+    yield from (line for line in lines if line.startswith(_COMMON))
+    yield from _changed_libraries(past)
+    yield from _changed_data(past, cfg)
+
+
+def of_params(
+    past: History, now: Mapping[str, Any], *, budget: Sequence[str] = BUDGET
+) -> Iterator[str]:
+    """Yield the keys that have changed, but a budget that has grown and what is free."""
+    is_now = json.loads(json.dumps(dict(now)))
+    for key in {**past.params, **is_now}:
+        was, is_ = past.params.get(key, NONE), is_now.get(key, NONE)
+        grows = key in budget and is_more(was, is_)
+        if was != is_ and not grows and not is_free(key):
+            yield f"{key}: {_shown(was)} → {_shown(is_)}"
+
+
+def is_more(was: object, now: object) -> bool:
+    """Tell whether a budget has grown; null is all there is."""
+    if was is None or now == NONE:
+        return False
+    return now is None or (
+        isinstance(was, int | float) and isinstance(now, int | float) and now > was
+    )
+
+
+def _changed_libraries(past: History) -> Iterator[str]:
+    tags = (past.started or {}).get("tags", {})
+    now = provenance.versions(provenance.MATTERING) | {"code": provenance.code()}
+    for key in ("code", *(f"version.{name}" for name in provenance.MATTERING)):
+        was, is_ = tags.get(key, NONE), now.get(key, NONE)
+        if was != is_:
+            yield f"{key}: {was} → {is_}"
+
+
+def _changed_data(past: History, cfg: DictConfig) -> Iterator[str]:
+    data = load_data(collapse(cfg, find(cfg).start()))
+    splits = (data.train, data.val, data.test)
+    now = {split.name: (len(split), split.digest) for split in splits}
+    was = {row["split"]: (row["size"], row["digest"]) for row in (past.started or {})["datasets"]}
+    for split in {**was, **now}:
+        one, other = was.get(split), now.get(split)
+        if one != other:
+            yield f"images of {split}: {_summary(one)} → {_summary(other)}"
+
+
+def _summary(split: tuple[int, str] | None) -> str:
+    return f"{split[0]} with digest {split[1][:12]}" if split else NONE
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
