@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pneumonia import files
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Metrics
@@ -104,14 +105,8 @@ def save(path: Path, fits: Sequence[FitState]) -> None:
             about[-1][kind] = len(values)
             arrays |= {f"{number}/{kind}/{i}": np.asarray(one) for i, one in enumerate(values)}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    # The same name every time: what a killed process has left of it is written over.
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.atomic(path) as part, part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: Path) -> tuple[FitState, ...]:
