@@ -82,7 +82,8 @@ def render(search: SearchRecord, *, load: Load | None = None) -> str:
         summary.provenance(search),
     ]
     subtitle = f"Search {search.first.get('search_id', '')} in {shown(search.folder)}"
-    return page.render(search.name, subtitle, sections, class_names=search.class_names)
+    title = str(search.first.get("name", search.folder.name))
+    return page.render(title, subtitle, sections, class_names=search.class_names)
 
 
 def write_overview(folders: Sequence[Path], path: Path) -> Path:

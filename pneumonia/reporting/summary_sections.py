@@ -24,13 +24,7 @@ _STATES = {
 def summary(
     search: SearchRecord, evaluated: Evaluated, commands: Sequence[tuple[str, str]]
 ) -> Section:
-    """Return the part that tells the outcome.
-
-    Args:
-        search: The search.
-        evaluated: The scores of its winner.
-        commands: What to do next, each with what it does.
-    """
+    """Return the part that tells the outcome, with commands and what each does."""
     winner = search.winner()
     texts = [text for text in (_STATES.get(search.status, search.status),) if text]
     if reason := str(search.ended.get("reason") or ""):

@@ -168,8 +168,8 @@ def failures(search: SearchRecord) -> Section:
     header, is_number = ("trial", "reason", "hyperparameters"), (True, False, False)
     tables = [Table(f"{len(failed)} failed", header, tuple(rows), is_number)]
     details = [
-        (f"Traceback of trial {trial.number}", trial.traceback[-_MOST_TEXT:])
+        (f"Traceback of trial {trial.number}", text[-_MOST_TEXT:])
         for trial in failed[:_MOST_FAILURES]
-        if trial.traceback
+        if (text := str((trial.ended or {}).get("traceback", "")))
     ]
     return Section("failures", "Failed trials", texts, tables=tables, details=details)

@@ -11,7 +11,7 @@ NAME = "jobs.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRecord:
     """What came of a job of a multirun.
 
     Attributes:
@@ -34,17 +34,17 @@ class Job:
         return f"job {self.number} ({self.overrides})"
 
 
-def note(job: Job, folder: Path) -> None:
+def note(job: JobRecord, folder: Path) -> None:
     """Add a job to those noted in the folder of its multirun; several processes may."""
     folder.mkdir(parents=True, exist_ok=True)  # a sweeper need not; a failed job leaves none
     with (folder / NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(job)) + "\n")
 
 
-def read(folder: Path) -> list[Job]:
+def read(folder: Path) -> list[JobRecord]:
     """Return the jobs noted in the folder of a multirun, by their numbers."""
     found, path = [], folder / NAME
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError, TypeError):  # one that is damaged
-            found.append(Job(**json.loads(line)))
+            found.append(JobRecord(**json.loads(line)))
     return sorted(found, key=lambda job: job.number)
