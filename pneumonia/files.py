@@ -42,9 +42,7 @@ class GoneError(StorageError):
 def explain(error: BaseException, path: Path | None = None) -> StorageError | None:
     """Return the error to raise instead of one that the disk has caused, or None for another.
 
-    Args:
-        error: What was raised.
-        path: The file, where the error does not name it.
+    It names the path where the error names no file.
     """
     if isinstance(error, StorageError):
         return error
