@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float64]
 
 BINS = 10
 _MOST_POINTS = 400  # of a curve: more than a screen can show apart
+_Z = 1.959964
 _LOOKS: Mapping[str, Json] = {
     "test": {"color": "@blue", "dash": "solid", "width": 2.4},
     "val": {"color": "@orange", "dash": "dash", "width": 1.6},
@@ -25,37 +26,46 @@ _HOVER = "%{y:.3f} at %{x:.3f}<extra>%{fullData.name}</extra>"
 _CHANCE = {"color": "@grey", "dash": "dot", "width": 1.0}
 
 
-class Reliability(NamedTuple):
-    """How often images are positive at each probability, in bins of equal width with images.
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often images are positive at each probability, in bins of equal width.
 
-    `ends` has for each the share of positive images and the ends of its 95 % Wilson interval,
-    `ece` is the expected calibration error: the distance of mean probability and share, averaged
-    over the images (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602; Guo et al. 2017,
-    https://proceedings.mlr.press/v70/guo17a.html).
+    Attributes:
+        mean: The mean probability in each bin that has images.
+        share: The share of positive images in it.
+        low: The lower end of the share's 95 % Wilson interval.
+        high: The upper end.
+        counts: The images in it.
+        ece: The expected calibration error: the distance of mean and share, averaged over the
+            images (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602; Guo et al. 2017,
+            https://proceedings.mlr.press/v70/guo17a.html).
     """
 
     mean: FloatArray
-    ends: list[tuple[float, float, float]]
+    share: FloatArray
+    low: FloatArray
+    high: FloatArray
     counts: NDArray[np.int64]
     ece: float
 
 
 def measure_reliability(predictions: Predictions) -> Reliability:
-    """Put images in ten bins by their probability, and compare it with how many are positive."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+    """Put images in ten bins by their probability, and compare it with how many are positive.
 
+    Intervals after Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
     p, y = predictions.probabilities, predictions.labels
     which = np.clip((p * BINS).astype(int), 0, BINS - 1)
     counts = np.bincount(which, minlength=BINS)
-    n = counts[counts > 0]
-    mean = np.bincount(which, weights=p, minlength=BINS)[counts > 0] / n
-    positive = np.bincount(which, weights=y, minlength=BINS)[counts > 0].astype(int)
-    ends = []
-    for k, size in zip(positive.tolist(), n.tolist(), strict=True):
-        interval = binomtest(k, size).proportion_ci(method="wilson")
-        ends.append((k / size, float(interval.low), float(interval.high)))
-    ece = float(n @ np.abs(mean - positive / n) / n.sum())
-    return Reliability(mean, ends, n, ece)
+    used = np.flatnonzero(counts)
+    n = counts[used]
+    mean = np.bincount(which, weights=p, minlength=BINS)[used] / n
+    share = np.bincount(which, weights=y, minlength=BINS)[used] / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    low, high = np.minimum(centre - half, share), np.maximum(centre + half, share)
+    ece = float(n @ np.abs(mean - share) / n.sum())
+    return Reliability(mean, share, low, high, n.astype(np.int64), ece)
 
 
 def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]) -> Figure:
@@ -104,11 +114,11 @@ def reliability(measured: Mapping[str, Reliability]) -> Figure:
     traces = [_line([0, 1], [0, 1], "ideal", _CHANCE)]
     for name in sorted(measured, key=list(_LOOKS).index):
         one = measured[name]
-        shares = [share for share, _, _ in one.ends]
-        line = _line(one.mean, shares, f"{name}, ECE {one.ece:.3f}", _LOOKS[name])
+        ends = list(zip(one.share, one.low, one.high, strict=True))
+        line = _line(one.mean, one.share, f"{name}, ECE {one.ece:.3f}", _LOOKS[name])
         line |= {
             "mode": "lines+markers", "text": [f"{count:,} images" for count in one.counts],
-            "error_y": figures.intervals(one.ends, _LOOKS[name]["color"], width=3),
+            "error_y": figures.intervals(ends, _LOOKS[name]["color"], width=3),
             "hovertemplate": "%{y:.1%} positive at %{x:.1%}, %{text}<extra></extra>",
         }  # fmt: skip
         traces.append(line)

@@ -28,10 +28,10 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
-DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
-"""The parts of this package that decide what a trial comes to, and which trials are proposed."""
 MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
-"""The libraries whose versions do."""
+"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
+DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
+"""The parts of this package that do."""
 
 
 def provenance() -> dict[str, str]:

@@ -157,8 +157,8 @@ def test_the_expected_calibration_error() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
     found = score_figures.measure_reliability(Predictions((), labels, p))
     assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
-    assert [share for share, _, _ in found.ends] == [0, 0.5]
-    assert all(low <= share <= high for share, low, high in found.ends)
+    assert found.share.tolist() == [0, 0.5]
+    assert ((found.low <= found.share) & (found.share <= found.high)).all()
 
 
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:
