@@ -12,14 +12,9 @@ NAME = "jobs.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What came of a job of a multirun.
+    """What came of a job of a multirun; its status is the exit status that it would have alone.
 
-    Attributes:
-        number: Hydra's, from 0.
-        overrides: What it was run with.
-        folder: The name of its folder within that of the multirun.
-        status: The exit status that it would have alone: 0 where a search came to its end.
-        reason: Why it failed.
+    Hydra's numbers begin with 0; the folder is the name of one within that of the multirun.
     """
 
     number: int
