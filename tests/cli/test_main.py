@@ -20,12 +20,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.cli import compare, export, hydra_args, predict
+from pneumonia.cli import compare, export, hydra_args, predict, report
 from pneumonia.cli import main as cli
 from pneumonia.cli.ui import serve_ui
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
-from pneumonia.reporting import report
 from pneumonia.search.resume import Job
 from pneumonia.storage.journal import Journal
 
