@@ -42,9 +42,7 @@ class GoneError(StorageError):
 def explain(error: BaseException, path: Path | None = None) -> StorageError | None:
     """Return the error to raise instead of one that the disk has caused, or None for another.
 
-    Args:
-        error: What was raised.
-        path: The file, where the error does not name it.
+    It names the path where the error names no file.
     """
     if isinstance(error, StorageError):
         return error
@@ -58,11 +56,9 @@ def explain(error: BaseException, path: Path | None = None) -> StorageError | No
 
 
 def _has_current_folder() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True
+    with contextlib.suppress(FileNotFoundError):
+        return bool(Path.cwd())
+    return False
 
 
 @contextlib.contextmanager
@@ -84,9 +80,8 @@ def atomic(path: Path, *, suffix: str = ".part") -> Iterator[Path]:
 def let_go(path: Path) -> None:
     """Tell the system that a file will hardly be read soon: it need not be kept in memory.
 
-    What is not on the disk yet is sent there, and stays in memory until another call. A search
-    writes gigabytes of classifiers; without it they push out what this machine does need, and
-    each one waits for memory of its own.
+    What is not on the disk yet is sent there, and stays in memory until another call. Without it
+    the gigabytes of classifiers that a search writes push out what this machine does need.
     """
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError), path.open("rb") as file:

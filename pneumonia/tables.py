@@ -15,12 +15,7 @@ from pneumonia import terminal
 class Table:
     """Text in cells. It must not format numbers; as a string it is aligned plain text.
 
-    Attributes:
-        title: A line above.
-        header: The columns' names.
-        rows: As many cells each as there are columns.
-        is_number: Which columns stand at the right.
-        notes: Lines below.
+    The title is a line above, the notes are lines below; columns of numbers stand at the right.
     """
 
     title: str
@@ -34,7 +29,8 @@ class Table:
         widths = [max(len(cell) for cell in column) for column in columns]
         lines = [self._line(cells, widths) for cells in (self.header, *self.rows)]
         rule = "  ".join("-" * width for width in widths)
-        return "\n".join([self.title, "", lines[0], rule, *lines[1:], *self._below()]) + "\n"
+        below = ["", *self.notes] if self.notes else []
+        return "\n".join([self.title, "", lines[0], rule, *lines[1:], *below]) + "\n"
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         aligned = [
@@ -42,9 +38,6 @@ class Table:
             for cell, width, right in zip(cells, widths, self.is_number, strict=True)
         ]
         return "  ".join(aligned).rstrip()
-
-    def _below(self) -> list[str]:
-        return ["", *self.notes] if self.notes else []
 
     def markdown(self) -> str:
         """Return the header and the rows as a Markdown table."""
@@ -60,11 +53,12 @@ def show(*parts: Table | str, stream: TextIO | None = None) -> None:
     error.
     """
     stream = sys.stdout if stream is None else stream
+    is_drawn = terminal.is_terminal(stream)
     texts = [
-        _drawn(part, stream) if isinstance(part, Table) and terminal.is_terminal(stream) else part
+        _drawn(part, stream) if is_drawn and isinstance(part, Table) else str(part)
         for part in parts
     ]
-    terminal.write("\n" + "\n".join(str(text) for text in texts), stream)
+    terminal.write("\n" + "\n".join(texts), stream)
 
 
 def _drawn(table: Table, stream: TextIO) -> str:
@@ -82,8 +76,7 @@ def _drawn(table: Table, stream: TextIO) -> str:
         heading = name.replace(".", ".\n").replace("_", "_\n") if is_tight else name
         drawn.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
     for index, row in enumerate(table.rows):
-        style = "bold" if index == 0 else None
-        drawn.add_row(*(Text(cell) for cell in row), style=style)
+        drawn.add_row(*(Text(cell) for cell in row), style="bold" if index == 0 else None)
     with console.capture() as capture:
         console.print(Text(table.title, style="bold"))
         console.print(drawn)

@@ -39,7 +39,7 @@ def attempt(run: Callable[[], float]) -> float:
 
     hydra = HydraConfig.get()
     text = without_passwords(" ".join(hydra.overrides.task))
-    job = jobs.Job(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
+    job = jobs.JobRecord(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
     if status:
         terminal.write(f"{job.name} failed: {reason}\n", sys.stderr)
     jobs.note(job, Path(hydra.sweep.dir))

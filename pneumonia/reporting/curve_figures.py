@@ -179,7 +179,8 @@ def times(search: SearchRecord) -> Figure | None:
     shown = [trial for trial in search.trials.values() if trial.seconds > 0][:MOST_TRIALS]
     if not shown:
         return None
-    first = [min(trial.waited, trial.seconds) for trial in shown]
+    waited = [t.points[0][0] - t.began if t.points else 0.0 for t in shown]
+    first = [min(wait, trial.seconds) for wait, trial in zip(waited, shown, strict=True)]
     spans = [(t.points[-1][0] - t.points[0][0]) if t.points else 0.0 for t in shown]
     middle = [max(0.0, min(s, t.seconds - w)) for s, t, w in zip(spans, shown, first, strict=True)]
     rest = [max(0.0, t.seconds - w - m) for t, w, m in zip(shown, first, middle, strict=True)]

@@ -23,7 +23,7 @@ MOST_TRIALS = 2000  # in a figure: the best or the first ones where there are mo
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One interactive figure.
+    """One interactive figure; sizes are in CSS pixels.
 
     Attributes:
         key: Its name in the page: letters and dashes.
@@ -31,9 +31,9 @@ class Figure:
         alt: What it shows, for who does not see it.
         data: The traces.
         layout: The axes.
-        height: Of the plot, in CSS pixels.
+        height: Of the plot.
         note: What stands below it.
-        min_width: Below which it is scrolled sideways, in CSS pixels.
+        min_width: Below which it is scrolled sideways.
     """
 
     key: str
@@ -59,8 +59,7 @@ def lines(x: Numbers, y: Numbers, name: str, *, line: Json, **properties: Any) -
 
 def dots(x: Numbers, y: Numbers, name: str, *, marker: Json, **properties: Any) -> Json:
     """Return a trace of points."""
-    own = {"type": "scatter", "mode": "markers", "name": name, "x": rounded(x), "y": rounded(y)}
-    return {**own, "marker": marker, **properties}
+    return lines(x, y, name, line={}, marker=marker, **{"mode": "markers", **properties})
 
 
 def bars(x: Sequence[Any], y: Numbers, name: str, colour: str, hover: str) -> Json:

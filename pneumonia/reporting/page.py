@@ -20,6 +20,8 @@ from pneumonia.reporting.figures import Figure
 from pneumonia.reporting.worst_errors import WrongImage
 from pneumonia.tables import Table
 
+Counts = tuple[tuple[int, int], tuple[int, int]]
+
 MOST_BYTES = 9_000_000
 """What a page never exceeds; plotly.js alone is 4.8 MB of it."""
 
@@ -36,25 +38,6 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
-    """A confusion matrix.
-
-    Attributes:
-        title: On which split, at which threshold.
-        names: The negative class, the positive class.
-        counts: True negatives, false positives; false negatives, true positives.
-    """
-
-    title: str
-    names: tuple[str, str]
-    counts: tuple[tuple[int, int], tuple[int, int]]
-
-    def share(self, row: int, column: int) -> float:
-        """Return the share of a cell in its row: of the images of that true class."""
-        return self.counts[row][column] / max(1, sum(self.counts[row]))
-
-
-@dataclass(frozen=True, slots=True)
 class Section:
     """One part of a page, in plain text: the page makes it HTML.
 
@@ -66,7 +49,8 @@ class Section:
         tables: Tables; one without rows is left out.
         commands: Commands to copy, each with what it does.
         figures: Interactive figures.
-        matrices: Confusion matrices.
+        matrices: Confusion matrices, each with its title: true negatives, false positives; false
+            negatives, true positives.
         pictures: Images that were wrong.
         notes: Paragraphs at its end.
         details: What is folded away: its summary and its text.
@@ -80,7 +64,7 @@ class Section:
     tables: Sequence[Table] = ()
     commands: Sequence[tuple[str, str]] = ()
     figures: Sequence[Figure] = ()
-    matrices: Sequence[Matrix] = ()
+    matrices: Sequence[tuple[str, Counts]] = ()
     pictures: Sequence[WrongImage] = ()
     notes: Sequence[str] = ()
     details: Sequence[tuple[str, str]] = ()
@@ -90,14 +74,7 @@ class Section:
 def render(
     title: str, subtitle: str, sections: Sequence[Section], *, class_names: tuple[str, str]
 ) -> str:
-    """Return the page as HTML.
-
-    Args:
-        title: Its heading.
-        subtitle: A line below.
-        sections: Its parts.
-        class_names: The negative class, the positive class.
-    """
+    """Return the page as HTML; the negative class comes first."""
     from plotly.offline import get_plotlyjs
 
     scripts = [get_plotlyjs(), (_TEMPLATES / "page.js").read_text(encoding="utf-8")]

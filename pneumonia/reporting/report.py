@@ -46,7 +46,7 @@ def write(
         UserError: Where the folder is not that of a search.
     """
     text = render(search_record.read(folder, ending=ending), load=load)
-    return _save(text, output or SearchFolder(folder).report)
+    return save(text, output or SearchFolder(folder).report)
 
 
 def attempt(
@@ -82,7 +82,8 @@ def render(search: SearchRecord, *, load: Load | None = None) -> str:
         summary.provenance(search),
     ]
     subtitle = f"Search {search.first.get('search_id', '')} in {shown(search.folder)}"
-    return page.render(search.name, subtitle, sections, class_names=search.class_names)
+    title = str(search.first.get("name", search.folder.name))
+    return page.render(title, subtitle, sections, class_names=search.class_names)
 
 
 def write_overview(folders: Sequence[Path], path: Path) -> Path:
@@ -108,10 +109,11 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
         if job.status and folder / job.folder not in found
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _save(search_comparison.render(searches, links, failed), path)
+    return save(search_comparison.render(searches, links, failed), path)
 
 
-def _save(text: str, path: Path) -> Path:
+def save(text: str, path: Path) -> Path:
+    """Write a page, whole or not at all."""
     with files.atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors="replace")
     return path

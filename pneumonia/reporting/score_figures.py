@@ -13,29 +13,25 @@ from pneumonia.reporting import figures
 from pneumonia.reporting.figures import Figure, Json, axis, escape
 from pneumonia.storage.predictions import Predictions
 
+FloatArray = NDArray[np.float64]
+
 _MOST_POINTS = 400  # of a curve: more than a screen can show apart
 _LOOKS: Mapping[str, Json] = {
     "test": {"color": "@blue", "dash": "solid", "width": 2.4},
     "val": {"color": "@orange", "dash": "dash", "width": 1.6},
 }
+_HOVER = "%{y:.3f} at %{x:.3f}<extra>%{fullData.name}</extra>"
 _CHANCE = {"color": "@grey", "dash": "dot", "width": 1.0}
 
 
 def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]) -> Figure:
-    """Draw the ROC curve of each split, and the thresholds on that of the test split.
-
-    Args:
-        predictions: By split, at least one.
-        thresholds: What to mark, by what it is called.
-    """
-    traces = [_line([0, 1], [0, 1], "chance", _CHANCE)]
-    told = []
+    """Draw the ROC curve of each split, and the named thresholds on that of the test split."""
+    traces, told = [_line([0, 1], [0, 1], "chance", _CHANCE)], []
     for name, one in _splits(predictions):
         false, true, _ = metrics.operating_points(one.labels, one.probabilities)
-        kept = _thin(len(false))
-        x, y = false[kept] / max(1, false[-1]), true[kept] / max(1, true[-1])
         auc = metrics.roc_auc(one.labels, one.probabilities)
-        traces.append(_line(x, y, f"{name}, AUC {auc:.3f}", _LOOKS[name]))
+        x, y = false / max(1, false[-1]), true / max(1, true[-1])
+        traces.append(_line(*_thin(x, y), f"{name}, AUC {auc:.3f}", _LOOKS[name]))
         told.append(f"AUC {auc:.3f} on {name}")
     traces += _marks(predictions, thresholds, is_roc=True)
     text = f"True positive rate against false positive rate: {', '.join(told)}."
@@ -46,23 +42,27 @@ def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float])
 def precision_recall(
     predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]
 ) -> Figure:
-    """Draw precision over recall of each split, and the thresholds on it; arguments as of `roc`."""
+    """Draw precision over recall of each split, and the named thresholds on that of test."""
     traces, told = [], []
     for name, one in _splits(predictions):
         false, true, _ = metrics.operating_points(one.labels, one.probabilities)
-        false, true = false[1:], true[1:]
-        kept = _thin(len(false))
-        recall, precision = true / max(1, true[-1]), true / np.maximum(1, true + false)
+        false, true, share = false[1:], true[1:], float(one.labels.mean())
         mean = metrics.average_precision(one.labels, one.probabilities)
-        traces.append(_line(recall[kept], precision[kept], f"{name}, AP {mean:.3f}", _LOOKS[name]))
-        share = float(one.labels.mean())
+        recall, precision = true / max(1, true[-1]), true / np.maximum(1, true + false)
+        traces.append(_line(*_thin(recall, precision), f"{name}, AP {mean:.3f}", _LOOKS[name]))
         chance = _line([0, 1], [share, share], f"chance on {name}", _CHANCE)
         traces.append(chance | {"showlegend": False, "hoverinfo": "name"})
         told.append(f"average precision {mean:.3f} on {name}")
     traces += _marks(predictions, thresholds, is_roc=False)
     text = f"Precision against recall: {', '.join(told)}."
-    axes = ("recall (sensitivity)", "precision")
-    return _square("precision-recall", "Precision and recall", text, traces, *axes)
+    return _square(
+        "precision-recall",
+        "Precision and recall",
+        text,
+        traces,
+        "recall (sensitivity)",
+        "precision",
+    )
 
 
 def reliability(measured: Mapping[str, Reliability]) -> Figure:
@@ -113,29 +113,25 @@ def _splits(predictions: Mapping[str, Predictions]) -> list[tuple[str, Predictio
 
 
 def _line(x: figures.Numbers, y: figures.Numbers, name: str, line: Json) -> Json:
-    hover = "%{y:.3f} at %{x:.3f}<extra>%{fullData.name}</extra>"
-    return figures.lines(x, y, name, line=line, hovertemplate=hover)
+    return figures.lines(x, y, name, line=line, hovertemplate=_HOVER)
 
 
 def _marks(
     predictions: Mapping[str, Predictions], thresholds: Mapping[str, float], *, is_roc: bool
 ) -> list[Json]:
     """Return a point for each threshold on the curve of the test split."""
-    if "test" not in predictions:
-        return []
-    test, traces = predictions["test"], []
+    traces, test = [], predictions.get("test")
     symbols = ("circle", "diamond", "square")
     for symbol, (name, threshold) in zip(symbols, thresholds.items(), strict=False):
-        counts = metrics.confusion(test.labels, test.probabilities, threshold=threshold)
-        recall = counts.true_positives / max(1, counts.positives)
-        called = counts.true_positives + counts.false_positives
-        precision = counts.true_positives / max(1, called)
-        false = counts.false_positives / max(1, counts.negatives)
-        x, y = (false, recall) if is_roc else (recall, precision)
-        edge = {"color": "@page", "width": 1.5}
-        look = {"color": "@purple", "size": 11, "symbol": symbol, "line": edge}
-        point = _line([x], [y], name, {})
-        traces.append(point | {"mode": "markers", "marker": look})
+        if test is not None:
+            one = metrics.confusion(test.labels, test.probabilities, threshold=threshold)
+            recall = one.true_positives / max(1, one.positives)
+            precision = one.true_positives / max(1, one.true_positives + one.false_positives)
+            false = one.false_positives / max(1, one.negatives)
+            x, y = (false, recall) if is_roc else (recall, precision)
+            edge = {"color": "@page", "width": 1.5}
+            look = {"color": "@purple", "size": 11, "symbol": symbol, "line": edge}
+            traces.append(figures.dots([x], [y], name, marker=look, hovertemplate=_HOVER))
     return traces
 
 
@@ -146,7 +142,8 @@ def _square(key: str, title: str, alt: str, traces: list[Json], x: str, y: str) 
     return Figure(key, title, alt, traces, axes, height=420)
 
 
-def _thin(count: int) -> NDArray[np.int64]:
-    """Return the indices of at most so many points, the ends among them."""
-    kept = np.linspace(0, count - 1, min(count, _MOST_POINTS))
-    return np.unique(np.rint(kept).astype(np.int64))
+def _thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return at most so many points of a curve, the ends among them."""
+    kept = np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS))
+    kept = np.unique(np.rint(kept).astype(np.int64))
+    return x[kept], y[kept]

@@ -11,7 +11,7 @@ from pneumonia.evaluation.metrics import DECIDED, Estimate, Scores, score_name
 from pneumonia.evaluation.thresholds import Decision, decided
 from pneumonia.models import classifier_file
 from pneumonia.reporting import score_figures, worst_errors
-from pneumonia.reporting.page import Matrix, Section
+from pneumonia.reporting.page import Section
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.storage.search_folder import SearchFolder
 from pneumonia.storage.search_record import SearchRecord
@@ -54,13 +54,7 @@ def evaluate(search: SearchRecord) -> Evaluated:
 def build(
     search: SearchRecord, evaluated: Evaluated, *, load: worst_errors.Load | None = None
 ) -> list[Section]:
-    """Return the parts on scores, calibration, confusion and errors.
-
-    Args:
-        search: The search.
-        evaluated: What `evaluate` gave of it.
-        load: Gives the final classifier for heat maps; by default it is read from its file.
-    """
+    """Return the parts on scores, calibration, confusion and errors; `load` as of the report."""
     if not evaluated:
         return [_without_predictions(search)]
     sections = [_scores(search, evaluated), _calibration(search, evaluated)]
@@ -168,12 +162,10 @@ def _calibration(search: SearchRecord, evaluated: Evaluated) -> Section:
 def _confusion(search: SearchRecord, scores: Mapping[float, Scores]) -> Section:
     matrices = []
     for label, threshold in thresholds(search).items():
-        counts = scores[threshold].confusion
-        cells = (
-            (counts.true_negatives, counts.false_positives),
-            (counts.false_negatives, counts.true_positives),
-        )
-        matrices.append(Matrix(f"Test split, {label}", search.class_names, cells))
+        one = scores[threshold].confusion
+        negative = (one.true_negatives, one.false_positives)
+        positive = (one.false_negatives, one.true_positives)
+        matrices.append((f"Test split, {label}", (negative, positive)))
     text = "Positive is a probability above the threshold; shares are of the true class."
     texts = [text, *_decided(search, scores)]
     return Section("confusion", "Confusion", texts, matrices=matrices)

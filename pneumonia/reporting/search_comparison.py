@@ -12,7 +12,7 @@ from pneumonia.formatting import clock_time, short
 from pneumonia.reporting import curve_figures, figures, page, score_sections
 from pneumonia.reporting.figures import CURVES, Figure, escape
 from pneumonia.reporting.page import Section, Tile
-from pneumonia.storage.jobs import Job
+from pneumonia.storage.jobs import JobRecord
 from pneumonia.storage.search_record import SearchRecord, varying
 from pneumonia.tables import Table
 
@@ -26,13 +26,13 @@ _OWN = ("hydra", "tracking.", "resume")
 
 
 def render(
-    searches: Sequence[SearchRecord], links: Mapping[str, str], jobs: Sequence[Job] = ()
+    searches: Sequence[SearchRecord], links: Mapping[str, str], jobs: Sequence[JobRecord] = ()
 ) -> str:
-    """Return the page that compares searches as HTML.
+    """Return the page that compares searches, at least one, as HTML.
 
     Args:
-        searches: At least one, in their order.
-        links: The address of the page of each search, by its folder's name, where there is one.
+        searches: In their order.
+        links: The address of the page of each, by its folder's name, where there is one.
         jobs: Those of a multirun that failed before they came to a search.
     """
     shown = list(searches[:MOST_SEARCHES])
@@ -151,7 +151,7 @@ def _table(
 
 
 def _failures(
-    searches: Sequence[SearchRecord], names: Sequence[str], jobs: Sequence[Job]
+    searches: Sequence[SearchRecord], names: Sequence[str], jobs: Sequence[JobRecord]
 ) -> list[Section]:
     """Return what failed, searches and jobs that came to none, each with its reason."""
     rows = [(job.name, job.reason) for job in jobs]

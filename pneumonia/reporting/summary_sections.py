@@ -24,13 +24,7 @@ _STATES = {
 def summary(
     search: SearchRecord, evaluated: Evaluated, commands: Sequence[tuple[str, str]]
 ) -> Section:
-    """Return the part that tells the outcome.
-
-    Args:
-        search: The search.
-        evaluated: The scores of its winner.
-        commands: What to do next, each with what it does.
-    """
+    """Return the part that tells the outcome, with commands and what each does."""
     winner = search.winner()
     texts = [text for text in (_STATES.get(search.status, search.status),) if text]
     if reason := str(search.ended.get("reason") or ""):
@@ -86,32 +80,24 @@ def data_card(search: SearchRecord) -> Section:
     if not datasets:
         return Section("data", "Data", ["The journal does not tell of the data."])
     negative, positive = search.class_names
-    rows = [
-        (
-            str(row["split"]),
-            f"{row['size']:,}",
-            f"{row['size'] - row['positives']:,}",
-            f"{row['positives']:,}",
-            f"{row['positives'] / max(1, row['size']):.1%}",
-            _shapes(row.get("shapes")),
-            str(row["digest"]),
-        )
-        for row in datasets
-    ]
+    rows = []
+    for row in datasets:
+        size, positives = row["size"], row["positives"]
+        counts = (f"{size:,}", f"{size - positives:,}", f"{positives:,}")
+        share, shapes = f"{positives / max(1, size):.1%}", _shapes(row.get("shapes"))
+        rows.append((str(row["split"]), *counts, share, shapes, str(row["digest"])))
     header = ("split", "images", negative, positive, "share positive", "pixels", "sha256")
     is_number = (False, True, True, True, True, False, False)
     name = datasets[0].get("name")
     sources = sorted({str(row.get("source")) for row in datasets})
     note = "Pixels: height, width and channels of some images across the split."
-    texts = [f"{name}: {'; '.join(sources)}", _duplicates(search.first.get("duplicates"))]
+    texts = [f"{name}: {'; '.join(sources)}", _duplicates(search.first.get("duplicates") or {})]
     texts += [f"Note: {note}." for note in search.first.get("notes") or ()]
     tables = [Table("Splits", header, tuple(rows), is_number, (note,))]
     return Section("data", "Data", texts, tables=tables)
 
 
-def _duplicates(found: Mapping[str, int] | None) -> str:
-    if found is None:
-        return "The journal, of an older version, does not tell of duplicates across the splits."
+def _duplicates(found: Mapping[str, int]) -> str:
     pairs = {pair.replace("/", " and "): count for pair, count in found.items()}
     if not any(pairs.values()):
         return "No image occurs, byte for byte, in two splits."

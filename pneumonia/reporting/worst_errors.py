@@ -31,15 +31,7 @@ _QUALITY = 85
 
 @dataclass(frozen=True, slots=True)
 class WrongImage:
-    """An image that was wrong.
-
-    Attributes:
-        name: What it is called.
-        truth: Its label, 0 or 1.
-        probability: What the classifier gave.
-        image: The image, as a data URI.
-        heat: The image under its heat map, as a data URI; empty where there is none.
-    """
+    """An image that was wrong, and the image under its heat map, if any, both as data URIs."""
 
     name: str
     truth: int
@@ -51,10 +43,8 @@ class WrongImage:
 def draw(search: SearchRecord, threshold: float, *, load: Load | None = None) -> list[WrongImage]:
     """Return the images of the test split that were most confidently wrong, missed ones first.
 
-    Args:
-        search: With predictions of the test split.
-        threshold: Strictly above it, an image is positive.
-        load: Gives the final classifier for heat maps; by default it is read from its file.
+    Strictly above the threshold an image is positive. `load` gives the final classifier for heat
+    maps; by default it is read from its file.
 
     Raises:
         UserError: Where the images are not at hand, or are others than the search had.

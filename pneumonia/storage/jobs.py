@@ -11,15 +11,10 @@ NAME = "jobs.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What came of a job of a multirun.
+class JobRecord:
+    """What came of a job of a multirun; its status is the exit status that it would have alone.
 
-    Attributes:
-        number: Hydra's, from 0.
-        overrides: What it was run with.
-        folder: The name of its folder within that of the multirun.
-        status: The exit status that it would have alone: 0 where a search came to its end.
-        reason: Why it failed.
+    Hydra's numbers begin with 0; the folder is the name of one within that of the multirun.
     """
 
     number: int
@@ -34,17 +29,17 @@ class Job:
         return f"job {self.number} ({self.overrides})"
 
 
-def note(job: Job, folder: Path) -> None:
+def note(job: JobRecord, folder: Path) -> None:
     """Add a job to those noted in the folder of its multirun; several processes may."""
     folder.mkdir(parents=True, exist_ok=True)  # a sweeper need not; a failed job leaves none
     with (folder / NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(job)) + "\n")
 
 
-def read(folder: Path) -> list[Job]:
+def read(folder: Path) -> list[JobRecord]:
     """Return the jobs noted in the folder of a multirun, by their numbers."""
     found, path = [], folder / NAME
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError, TypeError):  # one that is damaged
-            found.append(Job(**json.loads(line)))
+            found.append(JobRecord(**json.loads(line)))
     return sorted(found, key=lambda job: job.number)

@@ -86,14 +86,9 @@ class Cursor:
             saved = json.loads(path.read_text())
             trials = {key: TrialRun(**row) for key, row in saved.pop("trials").items()}
             found = cls(**saved, trials=trials)
-        except (
-            FileNotFoundError,
-            IsADirectoryError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-        ):
+        except (FileNotFoundError, IsADirectoryError):
+            return cls(store="")
+        except (ValueError, TypeError, LookupError, AttributeError):  # it is damaged
             return cls(store="")
         records: list[Cursor | TrialRun] = [found, *trials.values()]
         return found if all(map(_is_sound, records)) else cls(store="")

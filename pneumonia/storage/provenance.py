@@ -29,10 +29,10 @@ LIBRARIES = (
     "scipy",
 )
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
-"""The parts of this package that decide what a trial comes to, and which trials are proposed."""
 MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
-"""The libraries whose versions do."""
+"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
+DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
+"""The parts of this package that do."""
 
 
 def provenance() -> dict[str, str]:

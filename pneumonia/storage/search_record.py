@@ -28,8 +28,6 @@ from pneumonia.storage.journal import Event
 from pneumonia.storage.predictions import Predictions
 from pneumonia.storage.search_folder import SearchFolder
 
-_MILLISECONDS = 1000.0
-
 
 def identity(values: Mapping[str, Any]) -> str:
     """Return what hyperparameters with the same values have in common, in whatever order."""
@@ -45,23 +43,22 @@ def varying(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 @dataclass(slots=True)
 class TrialRecord:
-    """What is known of one trial.
+    """What is known of one trial; times are in seconds from the beginning of the search.
 
     Attributes:
         trial_id: Its name within the search.
         values: Its arguments, as they were recorded.
         hyperparameters: Those of them that were searched; with `from_journal` all but `epochs`.
-        number: Its number within the search, from 1.
+        number: Within the search, from 1.
         parent: The trial that it goes on from, or None.
         source: The trial of another search that it was taken over from, or None.
-        bracket: Hyperband's bracket, or None.
-        round: Hyperband's round within the bracket, or None.
+        bracket: Hyperband's, or None.
+        round: Hyperband's within the bracket, or None.
         curves: The metrics of its own epochs, by execution.
         reached: The epoch that an execution has come to, counted from the very beginning; of a
             promoted trial at first that of the trial it goes on from.
-        points: What it measured itself, in the order of time: seconds from the beginning of the
-            search, and metrics; all the executions.
-        began: Seconds from the beginning of the search.
+        points: When each of its epochs ended, repeated ones too, and the metrics.
+        began: When it began.
         score: Its objective, or None.
         best_epoch: The epoch at which it had that score; 0 if unknown.
         ended: The event that ended it, or None.
@@ -104,16 +101,6 @@ class TrialRecord:
         return str((self.ended or {}).get("reason", ""))
 
     @property
-    def traceback(self) -> str:
-        """Where it failed."""
-        return str((self.ended or {}).get("traceback", ""))
-
-    @property
-    def waited(self) -> float:
-        """The seconds before its first epoch ended; 0 if unknown."""
-        return self.points[0][0] - self.began if self.points else 0.0
-
-    @property
     def seconds(self) -> float:
         """How long it took; nan if unknown."""
         last = self.points[-1][0] - self.began if self.points else math.nan
@@ -132,13 +119,6 @@ class TrialRecord:
         if self.lacks(execution, epoch):
             self.reached[execution] = epoch
             self.curves.setdefault(execution, []).append(metrics)
-
-    def end(self, event: Event) -> None:
-        """Take in the event that ended it."""
-        score = event.get("score")
-        self.ended = event
-        self.score = float(score) if score is not None and math.isfinite(score) else None
-        self.best_epoch = int((event.get("metrics") or {}).get("best_epoch", 0))
 
 
 @dataclass(slots=True)
@@ -177,7 +157,7 @@ class SearchRecord:
     def apply(self, event: Event) -> None:
         """Take in the next event of the journal."""
         if self.started is not None and not self.ended:  # a pause after an end does not count
-            self.elapsed += max(0, event["time"] - self._time) / _MILLISECONDS
+            self.elapsed += max(0, event["time"] - self._time) / 1000
         self._time, self.ended = event["time"], {}
         match event["kind"]:
             case "search_started":
@@ -193,7 +173,10 @@ class SearchRecord:
                 trial.add(event["execution"], event["epoch"], metrics)
                 trial.points.append((self.elapsed, metrics))
             case "trial_ended":
-                self.trials[event["trial_id"]].end(event)
+                trial, score = self.trials[event["trial_id"]], event.get("score")
+                trial.ended = event
+                trial.score = None if score is None or not math.isfinite(score) else float(score)
+                trial.best_epoch = int((event.get("metrics") or {}).get("best_epoch", 0))
             case "search_ended":
                 self.is_completed = event["status"] == "completed"
                 self.completions += self.is_completed
@@ -236,11 +219,6 @@ class SearchRecord:
     def score(self) -> float:
         """What it has reached by its objective; nan where it has no winner."""
         return float(self.metrics.get(self.objective.name, math.nan))
-
-    @property
-    def name(self) -> str:
-        """What it is called: tuner, model and dataset."""
-        return str(self.first.get("name", self.folder.name))
 
     @property
     def status(self) -> str:
@@ -305,18 +283,13 @@ def from_journal(folder: Path) -> SearchRecord:
         try:
             search.apply(event)
         except LookupError as error:
-            line = event["n"] + 1
-            text = f"{folder / journal.NAME}: damaged in line {line}: {error} did not begin before."
-            raise UserError(text) from error
+            place = f"{folder / journal.NAME}: damaged in line {event['n'] + 1}"
+            raise UserError(f"{place}: {error} did not begin before.") from error
     return search
 
 
 def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> SearchRecord:
-    """Read the folder of a search.
-
-    Args:
-        folder: The folder.
-        ending: The event that is about to end the search, where the journal does not have it yet.
+    """Read the folder of a search; `ending` is the event that is about to end it, if any.
 
     Raises:
         UserError: Where no search has begun in it; where the journal or the predictions are
@@ -325,9 +298,11 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> SearchReco
     own, search = SearchFolder(folder), from_journal(folder)
     if search.started is None:
         raise UserError(f"{folder}: expected the folder of a search, with a {journal.NAME} in it.")
-    if ending is not None:
-        search.ended = dict(ending)
-    search.config, search.export = _text(own.config), _object(own.export)
+    search.ended = dict(search.ended if ending is None else ending)
+    search.config = _text(own.config)
+    with contextlib.suppress(ValueError):
+        found = json.loads(_text(own.export))
+        search.export = found if isinstance(found, dict) else {}
     sizes = {row.get("split"): row.get("size") for row in search.started.get("datasets") or ()}
     search.predictions = predictions.read(own.predictions, sizes=sizes)
     search.ranges = _ranges(search)
@@ -358,13 +333,6 @@ def _ranges(search: SearchRecord) -> tuple[Range, ...]:
         given = {repr(row[path]): row[path] for row in rows if path in row}
         found.append(Range(path, "choice", values=tuple(given.values())))
     return tuple(found)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        found = json.loads(_text(path))
-        return found if isinstance(found, dict) else {}
-    return {}
 
 
 def _text(path: Path) -> str:

@@ -11,13 +11,14 @@ from pneumonia.cli import report
 
 
 def test_the_command_writes_a_report_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = finished(tmp_path / "search")
     assert report.main([str(folder)]) == 0
     assert Path(capsys.readouterr().out.strip()) == folder / "report.html"
-    assert report.main([str(folder), f"output={tmp_path / 'other.html'}"]) == 0
-    assert (tmp_path / "other.html").exists()
+    monkeypatch.chdir(tmp_path)
+    assert report.main([str(folder), "output=~x.html"]) == 0
+    assert (tmp_path / "~x.html").exists()
 
 
 def test_the_command_compares(
@@ -39,6 +40,7 @@ def test_the_command_compares(
         (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
         (["."], "expected a search in it, a folder with a journal.jsonl"),
         ([".", "out=x"], "`out`: expected one of the keys output. Received: 'out=x'."),
+        ([".", "--output=x"], "Keys are written without dashes: output=x."),
     ],
 )
 def test_mistakes_in_the_command(
@@ -50,7 +52,9 @@ def test_mistakes_in_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert report.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

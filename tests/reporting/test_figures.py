@@ -13,7 +13,7 @@ from made import finished
 
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.metrics import measure_reliability, roc_auc
-from pneumonia.reporting import curve_figures, score_figures, trial_figures
+from pneumonia.reporting import curve_figures, score_figures, trial_sections
 from pneumonia.reporting.figures import Figure, escape, focus, number
 from pneumonia.storage import search_record
 from pneumonia.storage.predictions import Predictions
@@ -34,10 +34,10 @@ def figures(search: SearchRecord) -> dict[str, Figure]:
         name: measure_reliability(p.labels, p.probabilities) for name, p in predictions.items()
     }
     found = [
-        trial_figures.parallel(search),
-        trial_figures.importances([importance.Importance("dense.units", 0.5, 0.4, 0.6)]),
+        trial_sections.parallel(search),
+        trial_sections.importances([importance.Importance("dense.units", 0.5, 0.4, 0.6)]),
         *curve_figures.best_so_far(search),
-        *trial_figures.brackets(search),
+        *trial_sections.brackets(search),
         *curve_figures.learning(search),
         curve_figures.times(search),
         score_figures.roc(predictions, THRESHOLDS),
@@ -129,7 +129,7 @@ def test_a_bracket_without_a_score_is_not_drawn(search: SearchRecord) -> None:
         name: trial if trial.bracket == 0 else dataclasses.replace(trial, score=None)
         for name, trial in search.trials.items()
     }
-    found = trial_figures.brackets(dataclasses.replace(search, trials=trials))
+    found = trial_sections.brackets(dataclasses.replace(search, trials=trials))
     assert [figure.key for figure in found] == ["bracket-0"]
 
 

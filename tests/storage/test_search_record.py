@@ -39,7 +39,7 @@ def test_a_promoted_trial_has_the_epochs_of_its_parent_and_its_own_time(tmp_path
     child = next(trial for trial in search.trials.values() if trial.parent)
     assert (child.bracket, child.round, child.epochs) == (1, 1, 9)
     assert (len(search.curve(child.trial_id)), len(child.points)) == (9, 6)
-    assert child.waited == pytest.approx(0.1)
+    assert child.points[0][0] - child.began == pytest.approx(0.1)
     assert child.seconds == pytest.approx(0.65)
 
 
@@ -161,7 +161,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_job_is_noted_where_no_folder_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "2026" / "sweep"
-    job = jobs.Job(0, "seed=1", "0", 2, "no data")
+    job = jobs.JobRecord(0, "seed=1", "0", 2, "no data")
     jobs.note(job, folder)
     assert jobs.read(folder) == [job]
 
