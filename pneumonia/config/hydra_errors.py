@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config import schema, sources, validate
 from pneumonia.config.constraints import ANY, EXISTING, Check
+from pneumonia.config.hydra_internals import Hydra
 from pneumonia.config.presets import FILES
 from pneumonia.config.search_space import GROUPS, leaves
 from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed

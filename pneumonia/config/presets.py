@@ -18,7 +18,7 @@ from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.shell import shown
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from pneumonia.config.hydra_internals import Hydra
 
 Config = dict[str, Any]
 

@@ -162,6 +162,7 @@ def looks_like_range(value: object) -> bool:
     return bool(call) and call[1] in (*_FUNCTIONS, *_RANDOM)  # type: ignore[index]
 
 
+@cache  # every trial's config is collapsed
 def parse(path: str, text: str) -> Range:
     """Read a range.
 
