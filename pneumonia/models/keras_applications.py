@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import re
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, UserError
 
 # Seconds to wait for the host of the weights: to find it, and for each answer.
@@ -70,9 +70,7 @@ def _builder(name: str) -> Callable[..., keras.Model]:
     if name in names():
         builder: Callable[..., keras.Model] = getattr(keras.applications, name)
         return builder
-    by_case = {known.lower(): known for known in names()}
-    near = difflib.get_close_matches(str(name).lower(), by_case, n=3, cutoff=0.4)
-    hint = f"Nearest: {', '.join(by_case[match] for match in near)}" if near else ""
+    hint = nearest(str(name), names(), most=3)
     raise ConfigError("model.name", "the name of a network in keras.applications", name, hint)
 
 

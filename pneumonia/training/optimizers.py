@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Annotated
 
 import keras
 
 from pneumonia.config.constraints import OPTIMIZER, Bounds
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
 
 
@@ -33,8 +33,7 @@ def by_name(
     """
     classes = _classes()
     if str(name).lower() not in classes:
-        near = difflib.get_close_matches(str(name).lower(), classes, n=3, cutoff=0.4)
-        hint = f"Nearest: {', '.join(near)}" if near else f"There are {', '.join(classes)}"
+        hint = nearest(str(name), classes) or f"There are {', '.join(classes)}"
         raise ConfigError("optimizer.name", "the name of an optimizer of Keras", name, hint)
     build = classes[name.lower()]
     if momentum is None:

@@ -34,7 +34,7 @@ def test_passes_momentum_on() -> None:
 @pytest.mark.parametrize(
     ("name", "momentum", "message"),
     [
-        ("adm", None, "Nearest: adam"),
+        ("adm", None, "The nearest is `adam`"),
         ("optimizer", None, "`optimizer.name`"),
         ("lossscaleoptimizer", None, "`optimizer.name`"),
         ("adam", 0.9, "`optimizer.momentum`: expected null, as adam has none"),
