@@ -98,12 +98,7 @@ def champions(client: MlflowClient) -> list[ModelVersion]:
 
 
 def versions_of(client: MlflowClient, search: str) -> list[ModelVersion]:
-    """Return the versions of a search, by its id or its run's, the newest first.
-
-    Args:
-        client: Of the store.
-        search: The id, or `last`: the search that was registered last.
-    """
+    """Return the versions of a search, by its id or its run's, or `last`; the newest first."""
     if search == "last":
         newest = client.search_model_versions(order_by=["creation_timestamp DESC"])
         return [one for one in newest if SEARCH_ID in one.tags][:1]
@@ -156,17 +151,10 @@ def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
 def decide(
     client: MlflowClient, version: ModelVersion, *, alias: str, promote: str, completion: int
 ) -> Decision:
-    """Let a version take the alias if it should; no other process may decide meanwhile.
+    """Let what a search ended with take the alias if it should, or return what was decided of it.
 
-    Args:
-        client: Of the store.
-        version: What a search ended with.
-        alias: Of the champion.
-        promote: `better`, `always` or `never`.
-        completion: How often the search had been completed before.
-
-    Returns:
-        What is decided now, or was before.
+    No other process may decide meanwhile. `completion` says how often the search had been completed
+    before; the rest is as in `TrackingSettings`.
     """
     name, number = str(version.name), str(version.version)
     version = client.get_model_version(name, number)
