@@ -15,7 +15,7 @@ from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
 from pneumonia.tracking.ownership import OF_THIS_HOST, is_alive, last_time, owner_tags, source_tags
-from pneumonia.tracking.registry import Decision, decide
+from pneumonia.tracking.registry import Promotion, decide
 from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
     TrackingSettings,
@@ -244,7 +244,7 @@ class Store:
         description: str,
         tags: Mapping[str, Any],
         completion: int,
-    ) -> Decision:
+    ) -> Promotion:
         """Register a model as a version, once for a run, and decide whether it is the champion.
 
         Args:

@@ -42,7 +42,7 @@ _RUN = re.compile(rf"(runs:/)?(?P<id>[0-9a-f]{{32}})(/({MODEL_NAME})?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Lineage:
     """How a classifier came about, as far as that is known; as a text, half a sentence.
 
     Attributes:
@@ -62,7 +62,7 @@ class Origin:
     date: str = ""
 
     @classmethod
-    def of(cls, tags: Mapping[str, str]) -> Origin:
+    def of(cls, tags: Mapping[str, str]) -> Lineage:
         """Return what the tags of a version, a model or a run tell."""
         score = _parse(tags.get("score"), None)
         is_number = isinstance(score, (int, float)) and math.isfinite(score)
@@ -103,7 +103,7 @@ class FoundModel:
     file: Path
     class_names: tuple[str, str] = ("negative", "positive")
     threshold: float = 0.5
-    origin: Origin = Origin()
+    origin: Lineage = Lineage()
 
 
 def find_model(model: str | None, settings: TrackingSettings) -> FoundModel:
@@ -126,7 +126,7 @@ def find_model(model: str | None, settings: TrackingSettings) -> FoundModel:
         file = as_path(model)
         if not file.is_file():
             raise ConfigError("model", _EXPECTED, model, f"There is no file {file}")
-        origin = Origin.of(_tags_beside(file))
+        origin = Lineage.of(_tags_beside(file))
         return FoundModel(model, file, *_facts(model, _stated(file)), origin=origin)
     client = open_store(settings)
     from mlflow.exceptions import MlflowException
@@ -143,7 +143,7 @@ def find_model(model: str | None, settings: TrackingSettings) -> FoundModel:
     file = fetch_classifier(found, settings)
     if not file.is_file():
         raise ConfigError("model", _EXPECTED, model, "That is no classifier of this program")
-    return FoundModel(found, file, *_facts(found, _stated(file) | tags), origin=Origin.of(tags))
+    return FoundModel(found, file, *_facts(found, _stated(file) | tags), origin=Lineage.of(tags))
 
 
 def _champion(client: MlflowClient) -> ModelVersion:
@@ -161,7 +161,7 @@ def _champion(client: MlflowClient) -> ModelVersion:
         raise ConfigError("model", _EXPECTED, None, _advice(client, CHAMPION))
     if real:
         listed = "; ".join(
-            f"`{name}`, {Origin.of(one.tags)}" for name, one in zip(named, found, strict=True)
+            f"`{name}`, {Lineage.of(one.tags)}" for name, one in zip(named, found, strict=True)
         )
         raise ConfigError("model", "one of several champions", None, f"There is {listed}")
     what = "The only champion was" if len(found) == 1 else "All champions were"

@@ -28,7 +28,7 @@ _NAME, _NAME_LENGTH = "pneumonia", 256
 _GENERATED = "generated chest phantoms"  # so begins the source of such images
 
 
-class Decision(NamedTuple):
+class Promotion(NamedTuple):
     """Whether a version took the alias, and a sentence that says why."""
 
     takes: bool
@@ -98,12 +98,7 @@ def champions(client: MlflowClient) -> list[ModelVersion]:
 
 
 def versions_of(client: MlflowClient, search: str) -> list[ModelVersion]:
-    """Return the versions of a search, by its id or its run's, the newest first.
-
-    Args:
-        client: Of the store.
-        search: The id, or `last`: the search that was registered last.
-    """
+    """Return the versions of a search, by its id or its run's, or `last`; the newest first."""
     if search == "last":
         newest = client.search_model_versions(order_by=["creation_timestamp DESC"])
         return [one for one in newest if SEARCH_ID in one.tags][:1]
@@ -155,18 +150,11 @@ def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
 
 def decide(
     client: MlflowClient, version: ModelVersion, *, alias: str, promote: str, completion: int
-) -> Decision:
-    """Let a version take the alias if it should; no other process may decide meanwhile.
+) -> Promotion:
+    """Let what a search ended with take the alias if it should, or return what was decided of it.
 
-    Args:
-        client: Of the store.
-        version: What a search ended with.
-        alias: Of the champion.
-        promote: `better`, `always` or `never`.
-        completion: How often the search had been completed before.
-
-    Returns:
-        What is decided now, or was before.
+    No other process may decide meanwhile. `completion` says how often the search had been completed
+    before; the rest is as in `TrackingSettings`.
     """
     name, number = str(version.name), str(version.version)
     version = client.get_model_version(name, number)
@@ -182,37 +170,39 @@ def decide(
     return decision
 
 
-def _decided(version: ModelVersion, completion: int) -> Decision | None:
+def _decided(version: ModelVersion, completion: int) -> Promotion | None:
     """Return what was decided of a version for this completion of its search, or a later one."""
     try:
         saved = json.loads(version.tags.get(DECISION, "{}"))
         if saved.get("completion", -1) >= completion:
-            return Decision(bool(saved["takes"]), str(saved["text"]))
+            return Promotion(bool(saved["takes"]), str(saved["text"]))
     except (ValueError, LookupError, TypeError, AttributeError):  # a user has edited it
         pass
     return None
 
 
-def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Decision:
+def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Promotion:
     """Return whether a version takes the alias from another, and why."""
     if other is not None and other.tags.get(SEARCH_ID) == own.tags.get(SEARCH_ID):
         # The file of its search's earlier version may be gone.
-        return Decision(True, "its search has it already")
+        return Promotion(True, "its search has it already")
     if promote != "better":
-        return Decision(promote == "always", f"tracking.promote={promote}")
+        return Promotion(promote == "always", f"tracking.promote={promote}")
     if other is None:
-        return Decision(True, "no version had it")
+        return Promotion(True, "no version had it")
     champion, mine, theirs = uri(other), _facts(own), _facts(other)
     if None in mine.values() or None in theirs.values():
-        return Decision(False, f"what {champion} was scored on cannot be compared")
+        return Promotion(False, f"what {champion} was scored on cannot be compared")
     if mine["val_digest"] != theirs["val_digest"]:
-        return Decision(False, f"{champion} was scored on another val split")
+        return Promotion(False, f"{champion} was scored on another val split")
     if any(mine[key] != theirs[key] for key in ("objective", "direction")):
-        return Decision(False, f"{champion} was chosen by another objective, {theirs['objective']}")
+        return Promotion(
+            False, f"{champion} was chosen by another objective, {theirs['objective']}"
+        )
     objective = Objective(mine["objective"], mine["direction"])
     is_better = objective.better(mine["score"], theirs["score"])
     scores = f"{objective.name} {mine['score']:.6g}, {theirs['score']:.6g} of {champion}"
-    return Decision(is_better, f"{scores}, on the same val split")
+    return Promotion(is_better, f"{scores}, on the same val split")
 
 
 def _facts(version: ModelVersion) -> dict[str, Any]:

@@ -62,12 +62,10 @@ class TrackingSettings:
             `mlruns/mlflow.db` under the current folder.
         artifacts: A folder or a URI for a new experiment's files. A folder is not used with a
             server, which has its own place for them. None: the store decides.
-        experiment: Name of the experiment.
         log_models: Whose trials' classifiers to keep. The search's final one is always kept.
         registered_model: Name under which final classifiers are registered. None: by the dataset.
         alias: Of the champion among them.
-        promote: When a search's final classifier takes the alias: if it is `better` than the
-            champion on the same val split, `always` or `never`.
+        promote: Whether a final classifier takes the alias: if `better` on the same val split.
     """
 
     uri: str | None = None
