@@ -30,11 +30,6 @@ NAME = "pneumonia_mnist"
 REACH_SECONDS = 6.0
 READ_SECONDS = 20.0
 
-_BY_HAND = (
-    "Pass dataset.manual_dir=<folder with {filename}>, fetched by hand from {url}, "
-    "or dataset=phantom, which needs nothing"
-)
-
 
 def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
     """Prepare PneumoniaMNIST where that has not been done yet, then read it.
@@ -106,7 +101,10 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
 def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
     """Return the file that TFDS prepares from: fetched by hand, fetched before, or now."""
     url, expected = next(iter(builder.url_infos.items()))
-    by_hand = _BY_HAND.format(filename=expected.filename, url=url)
+    by_hand = (
+        f"Pass dataset.manual_dir=<folder with {expected.filename}>, fetched by hand from {url}, "
+        "or dataset=phantom, which needs nothing"
+    )
     folder = manual_dir.expanduser().absolute() if manual_dir else root / "downloads" / "manual"
     file = folder / str(expected.filename)
     if not file.is_file():
@@ -119,13 +117,13 @@ def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
             wanted = f"{NAME} prepared there, or {urlsplit(url).hostname} within reach"
             reason = f"The host cannot be reached ({error}). {by_hand}"
             raise ConfigError("dataset.data_dir", wanted, str(root), reason) from error
-    size = file.stat().st_size
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 != expected.checksum:
         raise DataError(
             f"`{file}`: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
-            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}."
+            f"Received: {file.stat().st_size} bytes, {sha256}. Delete it and fetch it again. "
+            f"{by_hand}."
         )
     return file
 
