@@ -46,17 +46,16 @@ class LabeledFile(NamedTuple):
     class_name: str
 
 
-Found: TypeAlias = tuple[dict[str, list[LabeledFile]], Counter[str]]
+Files: TypeAlias = dict[str, list[LabeledFile]]
+Found: TypeAlias = tuple[Files, Counter[str]]
 
 
 def find_files(root: Path) -> Found:
     """Find the image files of a folder, in the order of their paths.
 
-    It has two class folders, or `train` and perhaps `val` and `test`, which have two each.
-
-    Returns:
-        The files by split, all `train` where the folder is not divided; and how many other files
-        there are of each kind.
+    It has two class folders, or `train` and perhaps `val` and `test`, which have two each. They
+    come by split, all as `train` where the folder is not divided, with how many other files there
+    are of each kind.
 
     Raises:
         DataError: For another layout, or a symbolic link that leads out of it. It names the folder
@@ -137,10 +136,6 @@ def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | No
 
     The negative class is the one that is not `positive`; without that, the one called `normal`,
     `negative` or alike (`NEGATIVE_NAMES`); without such a name, the first in the alphabet.
-
-    Raises:
-        DataError: Where the splits have different classes.
-        ConfigError: Where `positive` is not one of them.
     """
     found = {split: sorted({file.class_name for file in part}) for split, part in files.items()}
     names = found["train"]
@@ -175,10 +170,6 @@ def divide(
         seed: Another seed gives other parts.
         pattern: A regular expression whose first group, searched in a file's name, is the
             patient. A file without a match counts as a patient of its own.
-
-    Raises:
-        ConfigError: For a pattern that is no regular expression, has no group or never matches.
-        DataError: Where there are too few.
     """
     patients = _find_patients(files, pattern)
     by_class: dict[str, list[str]] = defaultdict(list)

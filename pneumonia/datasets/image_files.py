@@ -88,10 +88,7 @@ def read_header(path: Path) -> Header:
 
 
 def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image file; the module's text says how unusual ones are read.
-
-    Returns:
-        uint8 of shape (H, W, channels): 1 for grey, 3 for RGB.
+    """Decode an image file to uint8 (H, W, channels): 1 for grey, 3 for RGB.
 
     Raises:
         DataError: As `read_header`, and for damaged content.

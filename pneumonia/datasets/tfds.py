@@ -34,17 +34,9 @@ READ_SECONDS = 20.0
 def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
     """Prepare PneumoniaMNIST where that has not been done yet, then read it.
 
-    Safe for two processes at once, and after one that was interrupted: TFDS prepares in a folder
-    of its own and renames it, here under a lock.
-
-    Args:
-        data_dir: As of `sources.pneumonia_mnist`.
-        manual_dir: Where the file lies that was fetched by hand; `downloads/manual` in `data_dir`
-            by default, as in TFDS. Not looked at where the dataset is prepared.
-
-    Raises:
-        ConfigError: Where the dataset can be neither read nor prepared; it says what to do.
-        DataError: Where the file to prepare it from is another one.
+    `sources.pneumonia_mnist` tells of the arguments; `manual_dir` is `downloads/manual` in
+    `data_dir` by default, as in TFDS. Safe for two processes at once, and after one that was
+    interrupted: TFDS prepares in a folder of its own and renames it, here under a lock.
     """
     with _quiet():
         root = _root(data_dir)
