@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
@@ -31,7 +32,7 @@ class RunningTrial:
     trained: int = 0
     seconds: list[float] = field(default_factory=list)
     curve: list[float] = field(default_factory=list)
-    best: tuple[float, int] = (0.0, 0)
+    best: tuple[float, int] = (math.nan, 0)
 
 
 class Eta:

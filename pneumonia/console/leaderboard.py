@@ -30,8 +30,7 @@ class Leaderboard:
     ) -> None:
         """Note that a trial begins; it may go on from one with the same hyperparameters."""
         curve = list(self._curves.get(repr(values), ()))
-        best = (self._objective.worst, 0)
-        self.running[number] = RunningTrial(values, of, executions, now, curve=curve, best=best)
+        self.running[number] = RunningTrial(values, of, executions, now, curve=curve)
 
     def epoch(self, trial: RunningTrial, epoch: int, value: float) -> None:
         """Note the objective after an epoch."""
@@ -39,7 +38,7 @@ class Leaderboard:
         del curve[epoch - 1 :]
         curve += [math.nan] * (epoch - 1 - len(curve)) + [value]
         best = self._best_of(curve)
-        if self._objective.better(best[0], trial.best[0]):
+        if not trial.best[1] or self._objective.better(best[0], trial.best[0]):
             trial.best = best
         if trial.executions == 1 and self._objective.better(value, self.best):
             self.best = value

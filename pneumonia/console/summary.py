@@ -93,20 +93,15 @@ def scores_table(
 ) -> Table:
     """Return the table of all the scores with their intervals, and the counts below it.
 
-    Args:
-        scores: At 0.5.
-        chosen: At the classifier's own threshold, shown beside them where that is another.
-        decision: How the classifier decides, in sentences: the last notes.
-        title: A line above.
+    Those at the classifier's own threshold are beside those at 0.5 where that is another. How the
+    classifier decides, in sentences, is the last of the notes.
     """
-    sides = [scores]
-    if chosen is not None and chosen.threshold != scores.threshold:
-        sides.append(chosen)
+    sides = [scores, *([chosen] if chosen and chosen.threshold != scores.threshold else [])]
     cells = []
     for name, estimate in scores.estimates().items():
-        label = score_name(name)
         others = [side.estimates()[name] if name in DECIDED else None for side in sides[1:]]
-        cells.append((label, *(cell for one in (estimate, *others) for cell in _shown(one))))
+        shown = (cell for one in (estimate, *others) for cell in _shown(one))
+        cells.append((score_name(name), *shown))
     has_no_width = any(e.low == e.high for side in sides for e in side.estimates().values())
     heads = ["value", *(f"above {side.threshold:.4g}" for side in sides[1:])]
     return Table(
@@ -183,11 +178,8 @@ def description(
 ) -> str:
     """Return the note on a search that MLflow shows with its run, in Markdown.
 
-    Args:
-        rows: All the trials that came to a score, the best first.
-        table: The winner's scores on the test split, by `scores_table`.
-        objective: Name of the metric that ranks the trials.
-        facts: What else to tell, by name, such as the dataset and its source.
+    The first of the rows is the winner, the table is that of its scores on the test split; facts
+    are what else to tell, by name, such as the dataset and its source.
     """
     best = rows[0]
     values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]

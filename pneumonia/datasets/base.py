@@ -157,15 +157,10 @@ def build_split(
     hashes: Sequence[bytes] | None = None,
     blank: int = 0,
 ) -> Split:
-    """Check images against labels and compute the digest.
+    """Check N images against labels, the integers 0 and 1 of shape (N,), and make a split of them.
 
-    Args:
-        name: `train`, `val` or `test`.
-        images: The N images.
-        labels: Integers 0 and 1 of shape (N,); both occur.
-        names: What each image is called; `<split>/<index>` by default.
-        hashes: sha256 of each image; by default of its shape and pixels.
-        blank: How many images have one value all over; counted where there are no hashes.
+    By default, names are `<split>/<index>`, hashes are of shapes and pixels, and blank images are
+    counted.
 
     Raises:
         DataError: For an empty split, a split with one class, or labels that do not fit.

@@ -94,12 +94,7 @@ def _deal_labels(count: int, fraction: float) -> npt.NDArray[np.int64]:
 
 
 class _Sheet:
-    """The random numbers and the posed coordinates of a chunk of n images.
-
-    Args:
-        rngs: One generator per image, so that no image depends on another.
-        size: Pixels a side.
-    """
+    """The random numbers and the posed coordinates of a chunk of n images, a generator each."""
 
     def __init__(self, rngs: list[np.random.Generator], size: int) -> None:
         self._traits = np.stack([rng.random(_TRAITS, dtype=np.float32) for rng in rngs])
@@ -144,7 +139,6 @@ def _draw_all(
 def _draw(
     rngs: list[np.random.Generator], labels: npt.NDArray[np.int64], size: int, difficulty: float
 ) -> npt.NDArray[np.uint8]:
-    """Return uint8 images (n, size, size)."""
     sheet = _Sheet(rngs, size)
     air, depth = _draw_lungs(sheet)
     inner = _draw_mediastinum(sheet)

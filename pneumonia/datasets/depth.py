@@ -126,11 +126,9 @@ def read_png(file: BinaryIO) -> Image.Image:
 def read_tiff(file: BinaryIO, check: Callable[[int, int], None]) -> Image.Image | None:
     """Decode the first image of a TIFF file.
 
-    `check` is called with width and height in pixels before anything is decoded.
-
-    Returns:
-        An image of 8 bits, of mode L, LA, RGB, RGBA or CMYK, with its orientation in EXIF; None
-        for fax, JPEG, YCbCr and Lab, which Pillow decodes right.
+    It comes out with 8 bits, as L, LA, RGB, RGBA or CMYK, with its orientation in EXIF; None for
+    fax, JPEG, YCbCr and Lab, which Pillow decodes right. `check` is called with width and height in
+    pixels before anything is decoded.
 
     Raises:
         ValueError: For what is damaged or of a kind that is not supported.

@@ -82,14 +82,10 @@ def is_supported() -> bool:
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode a DICOM file; the module's text says how.
-
-    Returns:
-        uint8 of shape (H, W, C), C in {1, 3}.
+    """Decode a DICOM file to uint8 (H, W, C), C in {1, 3}; the module's text says how.
 
     Raises:
-        DataError: For a file that is damaged, holds no image or one of a kind or size that is
-            not supported; its text starts with the path.
+        DataError: For what is damaged or not supported; its text starts with the path.
     """
     with _explaining(path):
         header = _open(path)

@@ -16,10 +16,9 @@ import hashlib
 import os
 import struct
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,19 +49,12 @@ _FAULTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What is known of an image file before its pixels are decoded.
+class Header(NamedTuple):
+    """What is known of an image file before its pixels are decoded."""
 
-    Attributes:
-        is_colour: Whether it holds colours, or a palette.
-        sha256: Of the file's bytes (32 bytes).
-        is_blank: Whether all pixels have one value.
-    """
-
-    is_colour: bool
-    sha256: bytes
-    is_blank: bool = False
+    is_colour: bool  # or a palette
+    sha256: bytes  # of the file
+    is_blank: bool = False  # all its pixels have one value
 
 
 def quieten() -> None:
@@ -96,10 +88,7 @@ def read_header(path: Path) -> Header:
 
 
 def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image file; the module's text says how unusual ones are read.
-
-    Returns:
-        uint8 of shape (H, W, channels): 1 for grey, 3 for RGB.
+    """Decode an image file to uint8 (H, W, channels): 1 for grey, 3 for RGB.
 
     Raises:
         DataError: As `read_header`, and for damaged content.
@@ -210,15 +199,12 @@ def _explain(path: Path, error: BaseException) -> DataError:
     except OSError as fault:
         return DataError(f"{path}: {fault.strerror}.")
     if isinstance(error, UnidentifiedImageError):
-        kind, reason = _find_reason(path)
-        if kind:
-            return DataError(f"{path}: a {kind} file that cannot be decoded ({reason}).")
-        return DataError(f"{path}: not a {NAMES} image.")
+        return DataError(f"{path}: {_find_reason(path)}.")
     return DataError(f"{path}: cannot be decoded ({error}).")
 
 
-def _find_reason(path: Path) -> tuple[str, str]:
-    """Return the format of a file that Pillow knows and refuses, and why it does."""
+def _find_reason(path: Path) -> str:
+    """Say of a file that Pillow does not open why, where it knows the format."""
     with path.open("rb") as file:
         start = file.read(16)
         for name in _FORMATS:
@@ -228,5 +214,5 @@ def _find_reason(path: Path) -> tuple[str, str]:
                 try:
                     factory(file, "")
                 except _FAULTS as error:
-                    return name, str(error)
-    return "", ""
+                    return f"a {name} file that cannot be decoded ({error})"
+    return f"not a {NAMES} image"

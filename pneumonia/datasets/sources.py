@@ -19,6 +19,7 @@ from pneumonia.config.constraints import CLASS_NAMES, FOLDER, PLACE, SEED, Bound
 from pneumonia.datasets import dicom, folders, npz_files, tfds
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, Split, build_data, build_split
 from pneumonia.datasets.decode import FileSource, read_header
+from pneumonia.datasets.folders import Files
 from pneumonia.datasets.image_files import MIN_SIDE, Header
 from pneumonia.errors import ConfigError, DataError
 
@@ -113,10 +114,7 @@ def image_folder(
         class_names = folders.order_classes(files, None if positive is None else str(positive))
         is_divided = len(files) > 1
         fractions = {"val": val_fraction, "test": test_fraction}
-        fractions = {name: value for name, value in fractions.items() if name not in files}
-        _check_fractions(fractions)
-        if fractions:
-            files |= folders.divide(files["train"], fractions, seed=seed, pattern=patient_pattern)
+        files = _complete(files, fractions, seed=seed, pattern=patient_pattern)
         root = root.resolve()
         return build_data(
             root.name,
@@ -178,13 +176,20 @@ def _flatten_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _check_fractions(fractions: dict[str, float]) -> None:
+def _complete(
+    files: Files, fractions: Mapping[str, float], *, seed: int, pattern: str | None
+) -> Files:
+    """Split what is missing of val and test off train."""
+    fractions = {name: value for name, value in fractions.items() if name not in files}
     for name, value in fractions.items():
         if not isinstance(value, (int, float)) or not 0 < value < 1:
             raise ConfigError(f"dataset.{name}_fraction", "a number between 0 and 1", value)
     if sum(fractions.values()) >= 1:
         expected = "less than 1 together with dataset.test_fraction"
         raise ConfigError("dataset.val_fraction", expected, fractions["val"])
+    if not fractions:
+        return files
+    return files | folders.divide(files["train"], fractions, seed=seed, pattern=pattern)
 
 
 def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
@@ -201,9 +206,7 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
     return headers
 
 
-def _build_splits(
-    files: Mapping[str, Sequence[folders.LabeledFile]], root: Path, class_names: Sequence[str]
-) -> list[Split]:
+def _build_splits(files: Files, root: Path, class_names: Sequence[str]) -> list[Split]:
     headers = _read_headers([file.path for name in SPLITS for file in files[name]])
     channels = 3 if any(header.is_colour for header in headers.values()) else 1
     splits = []

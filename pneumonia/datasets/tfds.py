@@ -30,26 +30,13 @@ NAME = "pneumonia_mnist"
 REACH_SECONDS = 6.0
 READ_SECONDS = 20.0
 
-_BY_HAND = (
-    "Pass dataset.manual_dir=<folder with {filename}>, fetched by hand from {url}, "
-    "or dataset=phantom, which needs nothing"
-)
-
 
 def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
     """Prepare PneumoniaMNIST where that has not been done yet, then read it.
 
-    Safe for two processes at once, and after one that was interrupted: TFDS prepares in a folder
-    of its own and renames it, here under a lock.
-
-    Args:
-        data_dir: As of `sources.pneumonia_mnist`.
-        manual_dir: Where the file lies that was fetched by hand; `downloads/manual` in `data_dir`
-            by default, as in TFDS. Not looked at where the dataset is prepared.
-
-    Raises:
-        ConfigError: Where the dataset can be neither read nor prepared; it says what to do.
-        DataError: Where the file to prepare it from is another one.
+    `sources.pneumonia_mnist` tells of the arguments; `manual_dir` is `downloads/manual` in
+    `data_dir` by default, as in TFDS. Safe for two processes at once, and after one that was
+    interrupted: TFDS prepares in a folder of its own and renames it, here under a lock.
     """
     with _quiet():
         root = _root(data_dir)
@@ -106,7 +93,10 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
 def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
     """Return the file that TFDS prepares from: fetched by hand, fetched before, or now."""
     url, expected = next(iter(builder.url_infos.items()))
-    by_hand = _BY_HAND.format(filename=expected.filename, url=url)
+    by_hand = (
+        f"Pass dataset.manual_dir=<folder with {expected.filename}>, fetched by hand from {url}, "
+        "or dataset=phantom, which needs nothing"
+    )
     folder = manual_dir.expanduser().absolute() if manual_dir else root / "downloads" / "manual"
     file = folder / str(expected.filename)
     if not file.is_file():
@@ -119,13 +109,13 @@ def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
             wanted = f"{NAME} prepared there, or {urlsplit(url).hostname} within reach"
             reason = f"The host cannot be reached ({error}). {by_hand}"
             raise ConfigError("dataset.data_dir", wanted, str(root), reason) from error
-    size = file.stat().st_size
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 != expected.checksum:
         raise DataError(
             f"`{file}`: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
-            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}."
+            f"Received: {file.stat().st_size} bytes, {sha256}. Delete it and fetch it again. "
+            f"{by_hand}."
         )
     return file
 

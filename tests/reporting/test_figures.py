@@ -154,15 +154,6 @@ def test_many_points_are_thinned() -> None:
     assert len(json.dumps(figure.data)) < 20_000
 
 
-def test_the_expected_calibration_error() -> None:
-    p = np.array([0.05] * 10 + [0.95] * 10)
-    labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
-    found = measure_reliability(labels, p)
-    assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
-    assert found.share.tolist() == [0, 0.5]
-    assert all((found.low <= found.share) & (found.share <= found.high))
-
-
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:
     assert escape("<b>&</b>") == "&lt;b&gt;&amp;&lt;/b&gt;"
     nasty = '<a href="javascript:alert(1)">x</a>'
