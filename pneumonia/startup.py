@@ -59,7 +59,7 @@ def import_keras() -> None:
     The first call takes seconds, further ones nothing.
     """
     prepare()
-    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
+    with quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
         import keras
         import tensorflow as tf
 
@@ -77,7 +77,7 @@ def import_keras() -> None:
 def start() -> None:
     """Import TensorFlow and what trains with it, so that the same seed gives the same result."""
     import_keras()
-    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
+    with quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
         import tensorflow as tf
         from keras_tuner.src.tuners import bayesian
 
@@ -150,7 +150,7 @@ def _without(*names: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Keep back what is written to standard error, and show it where the import fails.
 
     TensorFlow writes some lines before its own log level counts.

@@ -22,13 +22,13 @@ frozen, and its features can be computed once. The arguments they share:
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import keras
 
 from pneumonia.config.constraints import LAYER, NETWORK, TEXT, WEIGHTS, Bounds
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, DataError
 from pneumonia.models import efficientnet_lite0 as lite0
 from pneumonia.models import keras_applications, weight_files
@@ -148,9 +148,6 @@ def split(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model | None
     The cut is the last tensor that all data pass through before anything trainable. A frozen
     layer between the two, or beside the trainable ones, belongs to the rest.
 
-    Args:
-        backbone: One of this module's.
-
     Returns:
         The frozen part (None if nothing is frozen) and the rest (None if everything is). Both
         share the layers of `backbone`; `rest(frozen(x))` is `backbone(x)`.
@@ -250,5 +247,5 @@ def _load_weights(network: keras.Model, weights: str) -> None:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return f"Nearest: {', '.join(near)}" if near else f"It has {', '.join(names[-3:])} and more"
+    found = nearest(name, names, cutoff=0.4, most=3)
+    return found or f"It has {', '.join(names[-3:])} and more"
