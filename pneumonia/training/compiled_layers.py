@@ -82,8 +82,9 @@ class TransposedDense(keras.layers.Layer):  # type: ignore[misc]
         self.bias = None
         if self.use_bias:
             options = {"regularizer": self.bias_penalty, "constraint": self.bias_constraint}
-            shape = (self.units,)
-            self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros", **options)
+            self.bias = self.add_weight(
+                name="bias", shape=(self.units,), initializer="zeros", **options
+            )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the outputs (n, units) for inputs (n, inputs)."""
