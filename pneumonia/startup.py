@@ -55,7 +55,7 @@ def prepare() -> None:
 def import_keras() -> None:
     """Import TensorFlow and Keras, with Keras' own defaults: all that a classifier needs."""
     prepare()
-    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
+    with quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
         import keras
         import tensorflow as tf
 
@@ -73,7 +73,7 @@ def import_keras() -> None:
 def start() -> None:
     """Import TensorFlow and what trains with it, so that the same seed gives the same result."""
     import_keras()
-    with _quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
+    with quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"):
         import tensorflow as tf
         from keras_tuner.src.tuners import bayesian
 
@@ -140,7 +140,7 @@ def _without(*names: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Keep back what TensorFlow writes before its log level counts; show it where imports fail."""
     if sys.stderr is None:  # closed from the beginning: another file may have its number by now
         yield

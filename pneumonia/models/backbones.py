@@ -148,9 +148,6 @@ def split(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model | None
     The cut is the last tensor that all data pass through before anything trainable. A frozen
     layer between the two, or beside the trainable ones, belongs to the rest.
 
-    Args:
-        backbone: One of this module's.
-
     Returns:
         The frozen part (None if nothing is frozen) and the rest (None if everything is). Both
         share the layers of `backbone`; `rest(frozen(x))` is `backbone(x)`.

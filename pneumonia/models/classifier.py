@@ -69,9 +69,7 @@ def resize(
 def save(model: keras.Model, path: str | Path) -> None:
     """Write a classifier to one `.keras` file, which appears whole or not at all.
 
-    Args:
-        model: A classifier. What a compiled one holds beyond its weights is left out.
-        path: The file, ending in `.keras`.
+    What a compiled one holds beyond its weights is left out.
     """
     file = Path(path)
     with files.atomic(file, suffix=".part.keras") as part:

@@ -84,11 +84,11 @@ class Template:
         weights: Sequence[Array],
         facts: Facts | None = None,
     ) -> None:
-        """Write a classifier, at once or not at all.
+        """Write a classifier to a `.keras` file, at once or not at all.
 
         Args:
-            path: The file, ending in `.keras`.
-            head: The head, of the same layers as the template's but of any sizes.
+            path: The file.
+            head: Of the same layers as the template's but of any sizes.
             weights: The values of the trained variables, in the template's order.
             facts: What the file says of the classifier beside that, if anything.
         """

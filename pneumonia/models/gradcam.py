@@ -10,6 +10,7 @@ A heat map is as coarse as that layer, and it tells what moved the score, not wh
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -39,25 +40,11 @@ _BATCH_VALUES = 16_000_000
 _STRONGEST = 0.6  # how much of the image the hottest place covers
 
 
-def explain(classifier: keras.Model, images: Sequence[Pixels]) -> list[Heat]:
-    """Return a heat map of the evidence for the positive class for each image.
-
-    Args:
-        classifier: As `classifier.load` returns it.
-        images: uint8 (H, W, C) each, of any sizes, C in {1, 3}.
-
-    Returns:
-        float32 (H, W) in [0, 1] each: the hottest place is 1, unless nothing speaks for the
-        positive class, which gives zeros.
-
-    Raises:
-        UserError: Where no layer of the classifier has height and width.
-    """
-    return explainer(classifier)(images)
-
-
 def explainer(classifier: keras.Model) -> Explain:
-    """Return `explain` of one classifier, traced once for images of all sizes.
+    """Return what makes heat maps of one classifier, traced once for images of all sizes.
+
+    It takes uint8 images (H, W, C) of any sizes, C in {1, 3}, and gives float32 (H, W) in [0, 1]
+    each: the hottest place is 1, unless nothing speaks for the positive class, which gives zeros.
 
     Raises:
         UserError: Where no layer of the classifier has height and width.
@@ -87,11 +74,7 @@ def explainer(classifier: keras.Model) -> Explain:
 
 
 def overlay(image: Pixels, heat: Heat) -> Pixels:
-    """Lay a heat map over an image.
-
-    Args:
-        image: uint8 (H, W, C), C in {1, 3}.
-        heat: (H, W) in [0, 1].
+    """Lay a heat map (H, W) in [0, 1] over an image: uint8 (H, W, 1 or 3).
 
     Returns:
         uint8 (H, W, 3): grey where it is cold, from purple to yellow where it is hot.
@@ -112,10 +95,7 @@ def by_shape(
 ) -> list[T]:
     """Return what a function of images (n, H, W, C) of one shape gives for images of any shapes.
 
-    Args:
-        images: uint8 (H, W, C) each.
-        call: Gives one thing for each image.
-        most: Of the images at a time, fewer where they are large; all by default.
+    It gets at most so many at a time, fewer where they are large; by default all of a shape.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
@@ -160,12 +140,7 @@ def place(paths: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path,
 
 
 def write(image: Pixels, heat: Heat, path: Path) -> None:
-    """Write an image with its heat map over it, whole or not at all.
-
-    Args:
-        image: uint8 (H, W, C), C in {1, 3}.
-        heat: float32 (H, W) in [0, 1].
-        path: The PNG file; its folder is made.
+    """Write an image with its heat map over it to a PNG file, whole or not at all.
 
     Raises:
         UserError: Where it cannot be written.
@@ -194,26 +169,17 @@ def _halves(model: keras.Model) -> tuple[Step, Step]:
     operations = model.operations
     for index in reversed(range(len(operations))):
         operation = operations[index]
+        end = [*operations[index + 1 : -1], *_logit(operations[-1])]
         if isinstance(operation, keras.Model):
-            maps = _last_maps(operation)
-            if maps is None:
-                continue
-            before = keras.Model(model.input, operations[index - 1].output)
-            inside = keras.Model(operation.input, maps)
-            after = keras.Model(maps, operation.output)
-            steps = [after, *operations[index + 1 : -1], _logit(operations[-1])]
-            return _chain([before, inside]), _chain(steps)
-        if isinstance(operation, keras.layers.Layer) and _has_extent(operation.output):
-            inside = keras.Model(model.input, operation.output)
-            steps = [*operations[index + 1 : -1], _logit(operations[-1])]
-            return inside, _chain(steps)
+            inner = [one.output for one in operation.operations[1:] if _has_extent(one.output)]
+            if inner:
+                before = keras.Model(model.input, operations[index - 1].output)
+                inside = keras.Model(operation.input, inner[-1])
+                after = keras.Model(inner[-1], operation.output)
+                return _chain([before, inside]), _chain([after, *end])
+        elif isinstance(operation, keras.layers.Layer) and _has_extent(operation.output):
+            return keras.Model(model.input, operation.output), _chain(end)
     raise UserError("A heat map needs a classifier with a layer that has height and width.")
-
-
-def _last_maps(model: keras.Model) -> keras.KerasTensor | None:
-    """Return the last output of a layer in a model that has height and width, if any."""
-    tensors = [operation.output for operation in model.operations[1:]]
-    return next((tensor for tensor in reversed(tensors) if _has_extent(tensor)), None)
 
 
 def _has_extent(tensor: Any) -> bool:
@@ -225,27 +191,18 @@ def _has_extent(tensor: Any) -> bool:
 
 
 def _chain(steps: Sequence[Step]) -> Step:
-    def call(x: Any) -> Any:
-        for step in steps:
-            x = step(x)
-        return x
-
-    return call
+    return lambda x: functools.reduce(lambda value, step: step(value), steps, x)
 
 
-def _logit(last: keras.Model | keras.layers.Layer) -> Step:
-    """Return the last layer, or the last model's layers, without the sigmoid at the end."""
+def _logit(last: keras.Model | keras.layers.Layer) -> list[Step]:
+    """Return the steps of the last layer, or of the last model, without the sigmoid at the end."""
     import keras
     import tensorflow as tf
 
-    before: Step | None = None
+    before: list[Step] = []
     if isinstance(last, keras.Model):
         last, whole = last.layers[-1], last
-        before = keras.Model(whole.input, last.input)
+        before = [keras.Model(whole.input, last.input)]
     if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.sigmoid:
-        return _chain([before, last]) if before else last
-
-    def linear(x: Any) -> Any:
-        return tf.matmul(x, last.kernel.value) + last.bias.value
-
-    return _chain([before, linear]) if before else linear
+        return [*before, last]
+    return [*before, lambda x: tf.matmul(x, last.kernel.value) + last.bias.value]

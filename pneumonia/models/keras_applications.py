@@ -28,8 +28,8 @@ def network(name: str, image_size: int, weights: str | None, scaling: str) -> ke
     Args:
         name: As in `keras.applications`, such as `MobileNetV2`.
         image_size: Height and width of the input in pixels.
-        weights: `imagenet`, None (random), or a weights file; a file is not read here, but it
-            decides the scaling as `imagenet` does.
+        weights: `imagenet`, None (random), or a file, which is not read here but decides the
+            scaling as `imagenet` does.
         scaling: `imagenet` (what the network was trained with) or `unit` (0..1).
 
     Returns:
@@ -60,13 +60,7 @@ def network(name: str, image_size: int, weights: str | None, scaling: str) -> ke
 def scale_input(
     image: keras.KerasTensor, name: str, scaling: str, *, from_file: bool
 ) -> tuple[keras.KerasTensor, dict[str, Any]]:
-    """Put in front of a network the scaling that it lacks.
-
-    Args:
-        image: Raw images `(N, H, W, 3)` in 0..255.
-        name: Name of the network.
-        scaling: `imagenet` or `unit`.
-        from_file: Whether its weights come from a file.
+    """Put in front of a network the scaling that it lacks, for raw images `(N, H, W, 3)` in 0..255.
 
     Returns:
         What to feed the network with, and arguments for its builder.

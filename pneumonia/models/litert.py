@@ -7,10 +7,9 @@ kernel of `tf.image.resize`, bilinear, as wide as the scale down.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pneumonia import startup
 from pneumonia.errors import UserError
 
 EXTRA = "pip install 'ai-edge-litert>=2.1'"
@@ -35,9 +35,6 @@ def is_supported() -> bool:
 
 def convert(classifier: keras.Model) -> bytes:
     """Convert a classifier.
-
-    Args:
-        classifier: As `classifier.load` returns it.
 
     Returns:
         A `.tflite` file: one uint8 image (1, H, W, C) of any size, C in {1, 3}, to its float32
@@ -80,7 +77,7 @@ def load(file: Path) -> Classify:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    with _quiet():  # it says which delegate it has made
+    with startup.quiet_stderr():  # it says which delegate it has made
         interpreter = Interpreter(model_path=str(file), num_threads=os.cpu_count())
         interpreter.allocate_tensors()
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -120,16 +117,3 @@ def _resizing(length: tf.Tensor, size: int) -> tf.Tensor:
     distances = tf.abs(places[tf.newaxis, :] - centres[:, tf.newaxis])
     weights = tf.nn.relu(1.0 - distances / tf.maximum(scale, 1.0))
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what C++ writes to standard error to itself."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

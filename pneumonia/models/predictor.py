@@ -98,7 +98,7 @@ class Predictor:
         return self.class_names[probability > self.threshold]
 
     def explain(self, images: Sequence[Pixels]) -> list[Heat]:
-        """Return heat maps of the evidence for the positive class, see `gradcam.explain`."""
+        """Return heat maps of the evidence for the positive class, see `gradcam.explainer`."""
         return self._explain(images)
 
     @cached_property

@@ -93,18 +93,10 @@ class View:
 def render(
     pipeline: keras.Sequential, images: NDArray[np.float32], seed: int | tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Render one view of some images.
+    """Render one view of some images: float32 `(N, S, S, 3)` in 0..255, before and after.
 
     The result depends on the pipeline's settings, the images and the seed only. Which change an
     image gets depends on its place in the call, and on the number of images.
-
-    Args:
-        pipeline: What a function of this module returned.
-        images: float32 `(N, S, S, 3)` in 0..255.
-        seed: One or more non-negative integers, such as `(seed, view, chunk)`.
-
-    Returns:
-        float32 `(N, S, S, 3)`, clipped to 0..255.
     """
     states = [v for v in pipeline.variables if v.name == "seed_generator_state"]
     entropy = (seed,) if isinstance(seed, int) else seed
@@ -120,11 +112,8 @@ def _traced(pipeline: keras.Sequential, shape: tuple[int, ...]) -> Callable[[Any
         return tf.clip_by_value(pipeline(images, training=True), 0.0, 255.0)
 
     # A concrete function: TensorFlow warns of many traces of what looks like one function.
-    signature = tf.TensorSpec((None, *shape), tf.float32)
-    traced: Callable[[Any], Any] = tf.function(call, autograph=False).get_concrete_function(
-        signature
-    )
-    return traced
+    function = tf.function(call, autograph=False)
+    return function.get_concrete_function(tf.TensorSpec((None, *shape), tf.float32))  # type: ignore[no-any-return]
 
 
 def _pipeline(*layers: keras.layers.Layer | None) -> keras.Sequential | None:

@@ -71,14 +71,11 @@ def decide(
 def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:
     """Divide the logits by a temperature: weights and bias of the last layer, exactly.
 
-    Args:
-        model: What was trained, which is foldable unless the temperature is 1.
-        weights: The values of its variables.
-        temperature: Above 0.
+    The model is foldable unless the temperature is 1.
     """
     if temperature == 1:
         return weights
-    last = {id(variable) for variable in _last(model).variables}
+    last = {id(variable) for variable in model.get_layer("head").layers[-1].variables}
     return tuple(
         (value / temperature).astype(value.dtype) if id(variable) in last else value
         for variable, value in zip(compiled_loop.variables(model), weights, strict=True)
@@ -87,9 +84,5 @@ def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:
 
 def is_foldable(model: keras.Model) -> bool:
     """Tell whether a model ends in one dense sigmoid unit, whose logit can be divided."""
-    last = _last(model)
+    last = model.get_layer("head").layers[-1]
     return type(last) is keras.layers.Dense and last.activation is keras.activations.sigmoid
-
-
-def _last(model: keras.Model) -> keras.layers.Layer:
-    return model.get_layer("head").layers[-1]

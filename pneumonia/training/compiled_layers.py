@@ -6,18 +6,8 @@ import keras
 import tensorflow as tf
 
 # What these do to a number does not depend on its place in an array.
-_ELEMENTWISE = (
-    keras.optimizers.SGD,
-    keras.optimizers.RMSprop,
-    keras.optimizers.Adam,
-    keras.optimizers.AdamW,
-    keras.optimizers.Adadelta,
-    keras.optimizers.Adagrad,
-    keras.optimizers.Adamax,
-    keras.optimizers.Nadam,
-    keras.optimizers.Ftrl,
-    keras.optimizers.Lion,
-)
+_NAMES = "SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Nadam Ftrl Lion"
+_ELEMENTWISE = tuple(getattr(keras.optimizers, name) for name in _NAMES.split())
 _PENALTIES = (type(None), keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
@@ -91,12 +81,9 @@ class TransposedDense(keras.layers.Layer):  # type: ignore[misc]
         )
         self.bias = None
         if self.use_bias:
+            options = {"regularizer": self.bias_penalty, "constraint": self.bias_constraint}
             self.bias = self.add_weight(
-                name="bias",
-                shape=(self.units,),
-                initializer="zeros",
-                regularizer=self.bias_penalty,
-                constraint=self.bias_constraint,
+                name="bias", shape=(self.units,), initializer="zeros", **options
             )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

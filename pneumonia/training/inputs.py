@@ -38,9 +38,9 @@ class Parts:
         frozen: The part that no trial trains.
         rest: The part from the first trained layer on, or None where all is frozen.
         initial: The weights of the rest before any training.
-        shape: The shape of one image's features.
+        shape: Of one image's features.
         section: What it was built from.
-        seed: The seed of the training.
+        seed: Of the training.
     """
 
     backbone: keras.Model
@@ -64,15 +64,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a trial trains on and is measured by.
-
-    Attributes:
-        train: The inputs to train on.
-        val: The inputs to measure by.
-        train_labels: int64 (N,), 0 or 1.
-        train_weights: float64 (N,), the weights of the classes.
-        val_labels: int64 (M,).
-    """
+    """What a trial trains on and is measured by; labels are int64 (n,), weights float64 (n,)."""
 
     train: Feed
     val: Feed
@@ -102,10 +94,10 @@ def parts(config: Config) -> Parts:
 
 
 def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
-    """Return the inputs of a configuration, computing features that are not there yet.
+    """Return the inputs of a trial, computing features that are not there yet.
 
     Args:
-        config: The configuration of a trial.
+        config: The whole configuration.
         report: Called with a text, how much is done and how much there is to do.
         joined: Whether val is trained on too.
     """

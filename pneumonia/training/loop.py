@@ -54,12 +54,7 @@ class Limit:
         self._began: float | None = None
 
     def check(self, done: int, epochs: int, *, has_trained: bool) -> None:
-        """Stop before an epoch where the training must not go on.
-
-        Args:
-            done: The epochs trained.
-            epochs: The epochs to train.
-            has_trained: Whether any of them were trained just now: one always is.
+        """Stop before an epoch where the training must not go on; one is always trained.
 
         Raises:
             TooSlowError: Where it has taken longer than it may.

@@ -15,6 +15,7 @@ from pneumonia.datasets import chest_phantom
 from pneumonia.errors import UserError
 from pneumonia.evaluation.metrics import roc_auc
 from pneumonia.models import backbones, classifier, gradcam, heads
+from pneumonia.models.predictor import Predictor
 
 SIZE = 64
 
@@ -57,7 +58,7 @@ def test_heat_lies_on_the_opacities(trained: keras.Model) -> None:
     )
     change = np.abs(ill.astype(float) - well)[..., 0]
     is_opaque = change > 0.3 * change.max(axis=(1, 2), keepdims=True)
-    heats = gradcam.explain(trained, list(ill))
+    heats = Predictor(trained).explain(list(ill))
     found = [
         roc_auc(place.ravel(), heat.ravel()) for place, heat in zip(is_opaque, heats, strict=True)
     ]
@@ -79,18 +80,18 @@ def test_the_same_again_whatever_the_batch(
     trained: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [pixels(28, 28, 1), pixels(90, 60, 3), pixels(28, 28, 1, seed=1), pixels(200, 150, 1)]
-    heats = gradcam.explain(trained, images)
+    heats = Predictor(trained).explain(images)
     for image, heat in zip(images, heats, strict=True):
         assert heat.shape == image.shape[:2]
         assert heat.dtype == np.float32
         assert heat.min() >= 0
         assert heat.max() == pytest.approx(1) or not heat.any()
-    for one, other in zip(heats, gradcam.explain(trained, images), strict=True):
+    for one, other in zip(heats, Predictor(trained).explain(images), strict=True):
         np.testing.assert_array_equal(one, other)
     monkeypatch.setattr(gradcam, "_BATCH", 1)
-    for one, other in zip(heats, gradcam.explain(trained, images[::-1])[::-1], strict=True):
+    for one, other in zip(heats, Predictor(trained).explain(images[::-1])[::-1], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
-    assert gradcam.explain(trained, []) == []
+    assert Predictor(trained).explain([]) == []
 
 
 @pytest.mark.parametrize(
@@ -117,21 +118,21 @@ def test_the_halves_make_the_whole(
     assert maps.shape[1] == maps.shape[2] == side
     given = 1 / (1 + np.exp(-np.asarray(judge(maps), dtype=np.float64)))
     np.testing.assert_allclose(given, model.predict(images, verbose=0), atol=1e-5)
-    assert [heat.shape for heat in gradcam.explain(model, list(images))] == [(50, 40)] * 2
+    assert [heat.shape for heat in Predictor(model).explain(list(images))] == [(50, 40)] * 2
 
 
 def test_a_certain_classifier_is_explained_too(trained: keras.Model) -> None:
     image = chest_phantom._draw_all(np.ones(1, np.int64), SIZE, 0.0, key=(0, 2)).reshape(
         SIZE, SIZE, 1
     )
-    (before,) = gradcam.explain(trained, [image])
+    (before,) = Predictor(trained).explain([image])
     copy = keras.models.clone_model(trained)
     copy.set_weights(trained.get_weights())
     last = copy.get_layer("head").layers[-1]
     last.kernel.assign(last.kernel * 1000)
     last.bias.assign(last.bias * 1000)
     assert copy.predict(image[None], verbose=0)[0, 0] == 1.0
-    (after,) = gradcam.explain(copy, [image])
+    (after,) = Predictor(copy).explain([image])
     assert before.any()
     np.testing.assert_allclose(after, before, atol=1e-3)
 
@@ -140,7 +141,7 @@ def test_a_classifier_without_maps_is_refused() -> None:
     image = keras.Input((None, None, None), dtype="uint8")
     x = keras.layers.Lambda(lambda x: x[:, 0, 0, :1])(image)
     with pytest.raises(UserError, match="height and width"):
-        gradcam.explain(keras.Model(image, x), [pixels(8, 8, 1)])
+        Predictor(keras.Model(image, x)).explain([pixels(8, 8, 1)])
 
 
 def test_overlay() -> None:

@@ -60,5 +60,5 @@ def test_what_takes_other_inputs_is_refused(tmp_path: Path) -> None:
 def test_it_explains_as_gradcam_does(here: Project, model: keras.Model) -> None:
     images = [pixels(30, 40)[..., np.newaxis], pixels(20, 30)[..., np.newaxis]]
     heats = Predictor.load(here.classifier).explain(images)
-    for heat, expected in zip(heats, gradcam.explain(model, images), strict=True):
+    for heat, expected in zip(heats, gradcam.explainer(model)(images), strict=True):
         np.testing.assert_allclose(heat, expected, atol=1e-3)
