@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import bare
 import numpy as np
 import pytest
 import yaml
@@ -240,10 +241,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def drawn() -> None:
+    """Let a test's searches draw their pictures, and write their reports."""
+
+
+@pytest.fixture
 def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Ran]:
     """Return the command as a function, in this process: it starts in no time."""
+    if "drawn" not in request.fixturenames:
+        bare.leave_out(monkeypatch)
     # What the command leaves in a process that is its own.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
@@ -560,6 +570,7 @@ def assert_same_weights(one: Ran, other: Ran) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_same_seed_same_search_in_another_process(ran: Ran, here: Callable[..., Ran]) -> None:
     other = here(*SEARCH)
     assert other.status == 0
@@ -585,6 +596,7 @@ def test_best_yaml_trains_the_winner_again_to_the_same_scores(
     assert again.store.champion().run_id == again.parent.info.run_id
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_killed_search_goes_on_to_the_same_end(
     ran: Ran, killed: Ran, command: Callable[..., Ran]
 ) -> None:
