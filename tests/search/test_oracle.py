@@ -36,8 +36,8 @@ TUNERS = {
     "bayesian": {
         "_target_": "keras_tuner.oracles.BayesianOptimizationOracle",
         "max_epochs": 5,
-        "max_trials": 16,
-        "num_initial_points": 12,
+        "max_trials": 11,  # each after the initial points takes seconds
+        "num_initial_points": 9,
         "alpha": 1e-4,
         "beta": 2.6,
     },
@@ -171,7 +171,7 @@ def test_what_is_proposed_ahead_is_what_is_proposed_one_after_the_other(
     }
     # A Gaussian process takes half a second for each trial, and warns where it has learned all.
     is_slow = name == "bayesian"
-    section = tuner(name, max_trials=13) if is_slow else tuner(name)
+    section = tuner(name, max_trials=10) if is_slow else tuner(name)
     for ranges in (RANGES,) if is_slow else (RANGES, few):
         failing = {f"{number:04d}" for number in range(90) if fails and rng.random() < 0.3}
         failing |= {f"{number:02d}" for number in range(90) if f"{number:04d}" in failing}
