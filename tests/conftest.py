@@ -117,6 +117,19 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables: making one takes two seconds."""
+    from pneumonia.tracking.mlflow_store import make_ready
+    from pneumonia.tracking.settings import Settings
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        make_ready(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+    return path
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow runs already; for the tests of other modules it should stay as it is."""

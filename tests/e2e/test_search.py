@@ -36,7 +36,6 @@ from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
 from pneumonia.models import classifier, metadata
 from pneumonia.storage import journal
 from pneumonia.storage.journal import NAME, Event
-from pneumonia.tracking import tracker
 from pneumonia.tracking.settings import prepare_environment
 
 ROOT = Path(__file__).parents[2]
@@ -229,15 +228,6 @@ def ran(both: tuple[Ran, Ran]) -> Ran:
 @pytest.fixture(scope="module")
 def killed(both: tuple[Ran, Ran]) -> Ran:
     return both[1]
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables: making one takes two seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    settings = tracker.Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
-    tracker.check(settings).result()
-    return path
 
 
 @pytest.fixture

@@ -47,16 +47,6 @@ ROOT = Path(__file__).parents[2]
 CLASSIFIER = b"not a real classifier"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables: making one takes two seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        make_ready(Settings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
-    return path
-
-
 @pytest.fixture
 def settings(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a store of its own, in a project folder of its own."""

@@ -25,7 +25,6 @@ from test_tracker import (
     await_condition,
     client,
     edit_journal,
-    empty_store,
     end_search,
     end_trial,
     fail_trial,
@@ -50,7 +49,7 @@ from pneumonia.tracking.consumer import Follower
 from pneumonia.tracking.mlflow_store import Store, is_unwanted, make_ready
 from pneumonia.tracking.settings import Settings, open_store
 
-__all__ = ["empty_store", "folder", "journal", "settings"]
+__all__ = ["folder", "journal", "settings"]
 
 
 def follow(folder: Path, settings: Settings) -> tuple[Follower, list[str]]:
