@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## a complete search on generated chest phantoms, offli
 	@$(BIN)/pneumonia experiment=demo
 
 test: $(VENV)/.installed ## all tests but the slow ones
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed ## the slow tests
 	@$(BIN)/python -m pytest -m slow

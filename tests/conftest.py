@@ -23,6 +23,32 @@ ROOT = Path(__file__).parents[1]
 PNEUMONIA_MNIST = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
 
 
+# The files that take longest, which begin first: a long one at the end would have one process work
+# alone.
+LONG = (
+    *("e2e/test_search.py", "cli/test_main.py", "e2e/test_mistakes.py", "models/test_backbones.py"),
+    *(
+        "tracking/test_tracking_faults.py",
+        "training/test_trial.py",
+        "tracking/test_sqlite_store.py",
+    ),
+    *(
+        "test_startup.py",
+        "e2e/test_at_once.py",
+        "e2e/test_ending.py",
+        "training/test_compiled_loop.py",
+    ),
+    *("cli/test_compare.py", "tracking/test_tracker.py", "e2e/test_packaging.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, and leave all others in their order."""
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture
 def pneumonia_mnist() -> Path:
     """Return the official file, or skip the test where it is not at hand."""
@@ -89,6 +115,19 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return the project, its folder being the current one."""
     monkeypatch.chdir(project.folder)
     return project
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables: making one takes two seconds."""
+    from pneumonia.tracking.mlflow_store import make_ready
+    from pneumonia.tracking.settings import TrackingSettings
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        make_ready(TrackingSettings(uri=f"sqlite:///{path}", artifacts=None, experiment="other"))
+    return path
 
 
 @pytest.fixture

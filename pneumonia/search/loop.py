@@ -33,7 +33,7 @@ from pneumonia.search.recorder import Recorder
 from pneumonia.search.replay import Fetch, Fork
 from pneumonia.search.resume import SearchSpec
 from pneumonia.search.scheduling import Scheduler
-from pneumonia.search.stopping import Bounds
+from pneumonia.search.stopping import StopRule
 from pneumonia.search.trials import Proposal
 from pneumonia.search.winner import Won
 from pneumonia.storage import history, journal, provenance
@@ -86,7 +86,7 @@ class Search:
         self.oracle = Oracle(self.space, tuner, self.objective)
         self.recorder = Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
-        self.bounds = Bounds(
+        self.bounds = StopRule(
             limits, most_failures=tuner["max_consecutive_failures"], journal=log, past=self.past
         )
         self.callbacks = Callbacks(callbacks, self.lock)

@@ -40,7 +40,7 @@ class Budget:
         return ""
 
 
-class Bounds:
+class StopRule:
     """Owns the reasons for which a search ends early, and how it may go on.
 
     It must not end anything itself: it raises where what runs asks it.

@@ -108,13 +108,17 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     ids=lambda value: " ".join(value),
 )
 def test_a_mistake_ends_in_a_message_and_leaves_nothing(
-    arguments: list[str], fragments: list[str], tmp_path: Path, run: Any
+    arguments: list[str],
+    fragments: list[str],
+    tmp_path: Path,
+    main: Any,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    ran = run(*arguments, folder=tmp_path)
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert "Traceback" not in ran.stderr
-    assert all(fragment in ran.stderr for fragment in fragments)
+    assert main(*arguments) == 2
+    said, told = capfd.readouterr()
+    assert said == ""
+    assert "Traceback" not in told
+    assert all(fragment in told for fragment in fragments)
     assert list(tmp_path.iterdir()) == []
 
 

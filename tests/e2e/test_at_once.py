@@ -17,13 +17,12 @@ from test_search import (
     assert_same_weights,
     command,
     comparable,
-    empty_store,
     finish,
     here,
     start,
 )
 
-__all__ = ["command", "empty_store", "here"]
+__all__ = ["command", "here"]
 
 RANDOM = (
     *SMALL,

@@ -21,7 +21,6 @@ from test_search import (
     Ran,
     assert_nothing_repeats_or_runs,
     command,
-    empty_store,
     finish,
     here,
     start,
@@ -31,7 +30,7 @@ from pneumonia.cli import main
 from pneumonia.storage import journal
 from pneumonia.storage.journal import Journal
 
-__all__ = ["command", "empty_store", "here"]
+__all__ = ["command", "here"]
 
 SEARCH = (*GRID, 'dense.dropout="choice(0.1, 0.2, 0.3)"')
 

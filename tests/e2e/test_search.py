@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import bare
 import numpy as np
 import pytest
 import yaml
@@ -35,7 +36,6 @@ from pneumonia.evaluation.metrics import balanced_accuracy, roc_auc
 from pneumonia.models import classifier, classifier_file
 from pneumonia.storage import journal
 from pneumonia.storage.journal import NAME, Event
-from pneumonia.tracking import tracker
 from pneumonia.tracking.settings import prepare_environment
 
 ROOT = Path(__file__).parents[2]
@@ -243,20 +243,20 @@ def killed(both: tuple[Ran, Ran]) -> Ran:
     return both[1]
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite store with its tables: making one takes two seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    settings = tracker.TrackingSettings(uri=f"sqlite:///{path}", artifacts=None, experiment="other")
-    tracker.check(settings).result()
-    return path
+@pytest.fixture
+def drawn() -> None:
+    """Let a test's searches draw their pictures, and write their reports."""
 
 
 @pytest.fixture
 def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Ran]:
     """Return the command as a function, in this process: it starts in no time."""
+    if "drawn" not in request.fixturenames:
+        bare.leave_out(monkeypatch)
     # What the command leaves in a process that is its own.
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
@@ -573,6 +573,7 @@ def assert_same_weights(one: Ran, other: Ran) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_same_seed_same_search_in_another_process(ran: Ran, here: Callable[..., Ran]) -> None:
     other = here(*SEARCH)
     assert other.status == 0
@@ -602,6 +603,7 @@ def test_best_yaml_trains_the_winner_again_to_the_same_scores(
     assert again.stdout.endswith(f"To promote it: `pneumonia promote {search_id}`\n")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_killed_search_goes_on_to_the_same_end(
     ran: Ran, killed: Ran, command: Callable[..., Ran]
 ) -> None:

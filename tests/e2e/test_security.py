@@ -22,7 +22,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from test_tracker import Server, empty_store, server  # noqa: F401
+from test_tracker import Server, server  # noqa: F401
 
 from pneumonia.cli import ui
 from pneumonia.config import presets

@@ -30,7 +30,9 @@ def mobilenet(**arguments: Any) -> keras.Model:
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_lite0": lambda **a: backbones.efficientnet_lite0(image_size=32, **a),
-    "inception_v3": lambda **a: backbones.inception_v3(image_size=75, weights=None, **a),
+    "inception_v3": lambda **a: backbones.inception_v3(
+        image_size=75, weights=None, layer="mixed2", **a
+    ),
     "mobilenetv2": mobilenet,
     "cnn": lambda **a: backbones.cnn(image_size=28, blocks=2, filters=4, **a),
 }

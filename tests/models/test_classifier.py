@@ -31,7 +31,7 @@ np.savez(sys.argv[3], **{name: model.predict(images[name], verbose=0) for name i
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
     keras.utils.set_random_seed(1)
-    return backbones.efficientnet_lite0(image_size=SIZE, weights="imagenet", pooling="max")
+    return backbones.efficientnet_lite0(image_size=SIZE, layer="block2b_add", pooling="max")
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
+import types
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
 import pytest
+import scipy.optimize
+from keras_tuner.src.tuners import bayesian
 from omegaconf import OmegaConf
 
 from pneumonia.config.search_space import Space, find
@@ -56,6 +60,15 @@ STOCK = {
     "random": (keras_tuner.RandomSearch, ("max_trials",)),
     "grid": (keras_tuner.GridSearch, ("max_trials",)),
 }
+
+
+@pytest.fixture(autouse=True)
+def _quick_gaussian_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the way to a Gaussian process' next point be short, for ours and for KerasTuner's own."""
+    optimize = types.SimpleNamespace(
+        minimize=functools.partial(scipy.optimize.minimize, options={"maxiter": 2})
+    )
+    monkeypatch.setattr(bayesian, "scipy", types.SimpleNamespace(optimize=optimize))
 
 
 def tuner(name: str, **changes: Any) -> dict[str, Any]:

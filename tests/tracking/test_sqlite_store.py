@@ -21,7 +21,6 @@ from test_tracker import (
     CLASSIFIER,
     assert_whole,
     edit_journal,
-    empty_store,
     folder,
     journal,
     rows,
@@ -48,7 +47,7 @@ from pneumonia.tracking.sqlite_store import (
 )
 from pneumonia.tracking.tracker import fetch_classifier
 
-__all__ = ["empty_store", "folder", "journal", "settings"]
+__all__ = ["folder", "journal", "settings"]
 
 ROOT = Path(__file__).parents[2]
 DB = Path("mlruns/mlflow.db")

@@ -25,7 +25,6 @@ from test_tracker import (
     await_condition,
     client,
     edit_journal,
-    empty_store,
     end_search,
     end_trial,
     fail_trial,
@@ -51,7 +50,7 @@ from pneumonia.tracking.faults import is_unwanted
 from pneumonia.tracking.mlflow_store import Store, make_ready
 from pneumonia.tracking.settings import TrackingSettings, open_store
 
-__all__ = ["empty_store", "folder", "journal", "settings"]
+__all__ = ["folder", "journal", "settings"]
 
 
 def follow(folder: Path, settings: TrackingSettings) -> tuple[Consumer, list[str]]:
