@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pneumonia import files, startup, terminal
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, UserError, hide_passwords
 
 USER_ERROR = 2
@@ -77,8 +77,7 @@ def split(
                 raise ConfigError("arguments", expected, argument)
             names.append(argument)
         elif key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            hint = f"The nearest is {near[0]}" if near else ""
+            hint = nearest(key, keys)
             raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, hint)
         elif not value:
             raise ConfigError(key, "a value", argument)

@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from hydra._internal.utils import get_args_parser
-
+from pneumonia.config.hydra_internals import get_args_parser
 from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError
 

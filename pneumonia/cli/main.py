@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -240,13 +240,20 @@ def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:
     args = parse(arguments)
     if args.shell_completion or args.hydra_help:
         return arguments, []
-    overrides = compose.prepare(args.overrides)
+    overrides = compose.prepare(args.overrides, chosen=_options)
     others = [item for item in arguments if item not in args.overrides]
     if args.cfg or args.info:
         compose.compose(overrides, folder=args.config_dir, multirun=args.multirun)
         return [*overrides, *others], []
     configs = compose.check(overrides, folder=args.config_dir, multirun=args.multirun)
     return [*overrides, *others], configs
+
+
+def _options(name: str, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the options that the search to go on with was made with."""
+    from pneumonia.search import resume
+
+    return resume.options(name, overrides)
 
 
 def _show_plans(configs: list[DictConfig]) -> int:

@@ -15,6 +15,7 @@ from pneumonia.config.suggestions import nearest, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
 _BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
+_BACKBONES = "pneumonia.models.backbones"
 _MISSING = "It is missing from the config"
 
 Tree = dict[str, Any]
@@ -27,14 +28,16 @@ def find(tree: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
         tree: The composed config as plain mappings, unresolved.
         checks: What its keys may hold.
     """
+    model, optimizer, training = tree["model"], tree["optimizer"], tree["training"]
     yield from _absent(tree)
-    yield from _objective(tree)
+    if "metrics" in training:
+        yield from _objective(tree["objective"], training["metrics"])
     yield from _endless(tree["tuner"])
-    yield from _halved(tree["model"])
-    yield from _layers(tree["model"], checks)
-    yield from _views(tree["augment"], tree["model"])
-    yield from _optimizer(tree["optimizer"])
-    yield from _unheeded(tree["optimizer"], tree["training"].get("loss"))
+    yield from _halved(model)
+    yield from _layers(model, checks)
+    yield from _views(tree["augment"], model)
+    yield from _optimizer(optimizer)
+    yield from _unheeded(optimizer, training.get("loss"))
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -44,63 +47,64 @@ def check_hydra(hydra: DictConfig) -> None:
         ConfigErrors: With the first mistake.
         omegaconf.errors.OmegaConfBaseException: For a value that cannot be resolved.
     """
+    for error in _hydra(hydra):
+        raise ConfigErrors([error])
+
+
+def _hydra(hydra: DictConfig) -> Iterator[ConfigError]:
     # `hydra.launcher=x`, which assigns a text to a group, for `hydra/launcher=x`.
     for group in ("launcher", "sweeper", "job_logging", "hydra_logging", "help"):
         value = hydra.get(group)
         if OmegaConf.is_missing(hydra, group):
-            raise ConfigErrors([ConfigError(f"hydra/{group}", "a value", None, _MISSING)])
-        if isinstance(value, str):
+            yield ConfigError(f"hydra/{group}", "a value", None, _MISSING)
+        elif isinstance(value, str):
             hint = f"Options are chosen by hydra/{group}={value}"
-            raise ConfigErrors([ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)])
+            yield ConfigError(f"hydra.{group}", "a mapping of keys", value, hint)
     if hydra.job.chdir:
         expected = "false, as paths count from the folder where the command is typed"
-        raise ConfigErrors([ConfigError("hydra.job.chdir", expected, hydra.job.chdir)])
-    _check_callbacks(OmegaConf.to_container(hydra.callbacks, resolve=True))
-    for key, value in (("hydra.run.dir", hydra.run.dir), ("hydra.sweep.dir", hydra.sweep.dir)):
+        yield ConfigError("hydra.job.chdir", expected, hydra.job.chdir)
+    callbacks: Any = OmegaConf.to_container(hydra.callbacks, resolve=True)
+    for name, section in callbacks.items():
+        yield from _callback(f"hydra.callbacks.{name}", section)
+    for key in ("run.dir", "sweep.dir"):
+        value = OmegaConf.select(hydra, key)
         if not str(value or "").strip():
-            raise ConfigErrors([ConfigError(key, "a folder", value)])
+            yield ConfigError(f"hydra.{key}", "a folder", value)
     for key in ("run.dir", "sweep.dir", "sweep.subdir"):
         value = str(OmegaConf.select(hydra, key, throw_on_resolution_failure=False))
         if without_passwords(value) != value:
             expected = "a folder whose name holds no password"
-            raise ConfigErrors([ConfigError(f"hydra.{key}", expected, value)])
+            yield ConfigError(f"hydra.{key}", expected, value)
 
 
-def _check_callbacks(callbacks: Any) -> None:
+def _callback(key: str, section: Any) -> Iterator[ConfigError]:
     """Refuse what is no callback: Hydra calls whatever they name, before there is a job."""
-    for name, section in callbacks.items():
-        key, kind = f"hydra.callbacks.{name}", None
-        target = section.get("_target_") if isinstance(section, dict) else None
-        if target is not None:
-            signatures.inspect(f"{key}._target_", target)
-            kind = instantiate.locate(target, key)
-        is_plain = str(section).count("_target_") == 1 and not section.get("_partial_")
-        if not (is_plain and isinstance(kind, type) and issubclass(kind, Callback)):
-            expected = "a mapping whose only `_target_` is a subclass of "
-            expected += "hydra.experimental.callback.Callback"
-            raise ConfigErrors([ConfigError(key, expected, section)])
+    kind: object = None
+    target = section.get("_target_") if isinstance(section, dict) else None
+    if target is not None:
+        signatures.inspect(f"{key}._target_", target)
+        kind = instantiate.locate(target, key)
+    is_plain = str(section).count("_target_") == 1 and not section.get("_partial_")
+    if not (is_plain and isinstance(kind, type) and issubclass(kind, Callback)):
+        expected = "a mapping whose only `_target_` is a subclass of "
+        expected += "hydra.experimental.callback.Callback"
+        yield ConfigError(key, expected, section)
 
 
 def _absent(tree: Tree) -> Iterator[ConfigError]:
     """Find keys that somebody took out, as in `~tuner.max_epochs`."""
-    for key, beside in schema.SECTIONS.items():
-        section: Any = tree.get(key)
-        for name in beside if isinstance(section, dict) else ():
-            if name not in section:
-                yield ConfigError(f"{key}.{name}", "a value", None, _MISSING)
-    for path in (*schema.KEYS, "training.metrics"):
-        above, _, name = path.rpartition(".")
-        group, _, rest = above.partition(".")
-        holder = tree[group].get(rest) if rest else tree.get(above)
-        if above in schema.CLOSED and isinstance(holder, dict) and name not in holder:
+    beside = [f"{key}.{name}" for key, names in schema.SECTIONS.items() for name in names]
+    closed = [path for path in schema.KEYS if path.rpartition(".")[0] in schema.CLOSED]
+    for path in (*beside, *closed, "training.metrics"):
+        *above, name = path.split(".")
+        holder: Any = tree
+        for key in above:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and name not in holder:
             yield ConfigError(path, "a value", None, _MISSING)
 
 
-def _objective(tree: Tree) -> Iterator[ConfigError]:
-    if "metrics" not in tree["training"]:
-        return
-    metrics = tree["training"]["metrics"]
-    names = [f"val_{name}" for name in ("loss", *(metrics if isinstance(metrics, dict) else ()))]
+def _objective(objective: Tree, metrics: Any) -> Iterator[ConfigError]:
     if not isinstance(metrics, dict):
         yield ConfigError("training.metrics", "a mapping of metrics by name", metrics)
         return
@@ -109,18 +113,18 @@ def _objective(tree: Tree) -> Iterator[ConfigError]:
         if not str(name).isidentifier() or name == "loss":
             expected = "a name of letters, digits and _, other than loss"
             yield ConfigError(f"training.metrics.{name}", expected, name)
-    name, direction = tree["objective"].get("name"), tree["objective"].get("direction")
-    if isinstance(name, str) and name not in names and "${" not in name:
+    names = [f"val_{name}" for name in ("loss", *metrics)]
+    name, direction = objective.get("name"), objective.get("direction")
+    if not isinstance(name, str):
+        return
+    best = _BEST.get(name, direction)
+    if name not in names and "${" not in name:
         hint = nearest(name, names) or f"There are {', '.join(names)}"
         expected = "val_loss or a metric of `training.metrics`"
         yield ConfigError("objective.name", expected, name, hint)
-    elif (
-        isinstance(name, str)
-        and _BEST.get(name, direction) != direction
-        and direction in ("max", "min")
-    ):
-        hint = f"Write objective.direction={_BEST[name]}"
-        yield ConfigError("objective.direction", f"{_BEST[name]}, for {name}", direction, hint)
+    elif best != direction and direction in ("max", "min"):
+        hint = f"Write objective.direction={best}"
+        yield ConfigError("objective.direction", f"{best}, for {name}", direction, hint)
 
 
 def _endless(tuner: Tree) -> Iterator[ConfigError]:
@@ -132,26 +136,25 @@ def _endless(tuner: Tree) -> Iterator[ConfigError]:
 
 def _halved(model: Tree) -> Iterator[ConfigError]:
     """Find a network from scratch that halves its images away."""
-    if model.get("_target_") != "pneumonia.models.backbones.cnn":
-        return
-    sizes, blocks = (_ends(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
-    least = 2 ** min(blocks[1], 32) if blocks else 0
-    if sizes and sizes[0] < least:
-        expected = f"at least 2 ** model.blocks, {least:g}"
-        yield ConfigError("model.image_size", expected, model["image_size"])
+    sizes, blocks = (_numbers(f"model.{key}", model.get(key)) for key in ("image_size", "blocks"))
+    if model.get("_target_") == f"{_BACKBONES}.cnn" and sizes and blocks:
+        least = 2 ** min(max(blocks), 32)
+        if min(sizes) < least:
+            expected = f"at least 2 ** model.blocks, {least:g}"
+            yield ConfigError("model.image_size", expected, model["image_size"])
 
 
 def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     """Find names of layers that the network has not, where they are known without building it."""
-    blocks = _ends("model.blocks", model.get("blocks"))
-    network = str(model.get("_target_"))
-    names = layers(network, int(min(blocks[1], 32)) if blocks else 0)
-    for key in ("layer", "trainable") if names else ():
-        known = (*names, "pooling", "true", "false") if key == "trainable" else (*names, "null")
-        for value in _values(f"model.{key}", model.get(key)):
+    blocks = _numbers("model.blocks", model.get("blocks"))
+    target = str(model.get("_target_"))
+    names = layers(target, int(min(max(blocks, default=0), 32)))
+    for key, others in (("layer", ("null",)), ("trainable", ("pooling", "true", "false"))):
+        known = (*names, *others)
+        for value in _values(f"model.{key}", model.get(key)) if names else ():
             if isinstance(value, str) and "${" not in value and value not in known:
-                others = "false, true or " if key == "trainable" else ""
-                expected = f"{others}the name of a layer of {network.rpartition('.')[2]}"
+                expected = f"the name of a layer of {target.rpartition('.')[2]}"
+                expected = f"false, true or {expected}" if key == "trainable" else expected
                 hint = _hint_at_layer(value, known, checks[f"model.{key}"])
                 yield ConfigError(f"model.{key}", expected, value, hint)
 
@@ -168,12 +171,11 @@ def _views(augment: Tree, model: Tree) -> Iterator[ConfigError]:
     views = augment.get("views")
     if not (isinstance(views, int) or looks_like_range(views)):
         return
+    trainable = _values("model.trainable", model.get("trainable"))
     if augment.get("_target_") == "pneumonia.training.augment.none":
         if views != 1:
             yield ConfigError("augment.views", "1, as augment=none renders nothing", views)
-        return
-    trainable = _values("model.trainable", model.get("trainable"))
-    if trainable and all(value is True for value in trainable):
+    elif trainable and all(value is True for value in trainable):
         expected = "online, as nothing of the model is frozen (model.trainable=true)"
         yield ConfigError("augment.views", expected, views, "Write augment.views=online")
 
@@ -196,34 +198,30 @@ def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
     if isinstance(scale, int | float):
         # The gradients would be divided by it, without the loss having been multiplied.
         yield ConfigError("optimizer.loss_scale_factor", "null, as no loss is scaled", scale)
-    if isinstance(loss, dict) and str(loss.get("reduction", "sum")).lower() in ("none", "null"):
+    if not isinstance(loss, dict):
+        return
+    if str(loss.get("reduction", "sum")).lower() in ("none", "null"):
         expected = "sum_over_batch_size, sum or mean"
         yield ConfigError("training.loss.reduction", expected, loss["reduction"])
-    if isinstance(loss, dict) and loss.get("from_logits"):
+    if loss.get("from_logits"):
         yield ConfigError("training.loss.from_logits", "false, as heads give probabilities", True)
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:
-    """Return the values that a value or a choice stands for; none for another range."""
+    """Return the values, or the ends of the interval, that a value or a range stands for."""
     if not looks_like_range(value):
         return (value,)
     try:
-        return parse(path, str(value)).values
-    except ConfigError:
+        return parse(path, str(value)).extremes
+    except ConfigError:  # told where the range is read
         return ()
 
 
-def _ends(path: str, value: object) -> tuple[float, float] | None:
-    """Return the least and the greatest number that a value or range stands for, if it does."""
-    values: tuple[object, ...] = (value,)
-    if looks_like_range(value):
-        try:
-            item = parse(path, str(value))
-        except ConfigError:
-            return None
-        values = item.values if item.kind == "choice" else (item.low, item.high)
+def _numbers(path: str, value: object) -> list[float]:
+    """Return the same, if all of it is numbers."""
+    values = _values(path, value)
     numbers = [number for number in values if isinstance(number, int | float)]
-    return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
+    return numbers if len(numbers) == len(values) else []
 
 
 def layers(target: str, most_blocks: int = 0) -> tuple[str, ...]:
@@ -237,7 +235,7 @@ def layers(target: str, most_blocks: int = 0) -> tuple[str, ...]:
         The names, in the order of the network; none where only building it would tell.
     """
     module, _, name = target.rpartition(".")
-    match name if module == "pneumonia.models.backbones" else "":
+    match name if module == _BACKBONES else "":
         case "efficientnet_lite0":
             found = _lite0()
         case "inception_v3":

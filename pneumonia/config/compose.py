@@ -10,19 +10,13 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra import version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep, ValueType
 from hydra.errors import HydraException
@@ -30,18 +24,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia.config import compatibility, schema, validate
+from pneumonia.config import compatibility, hydra_internals, schema, validate
 from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
+from pneumonia.config.hydra_internals import VERSION_BASE, Hydra
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors
-from pneumonia.storage import history
+
+__all__ = ["VERSION_BASE"]
 
 NAME = "config"
-VERSION_BASE = "1.3"
 _PARAMS = "hydra.sweeper.params"
+Chosen = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 # The folder of a search is named by it.
 OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
@@ -74,28 +70,21 @@ def compose(
 def check(
     overrides: Sequence[str], *, folder: str | None = None, multirun: bool = False
 ) -> list[DictConfig]:
-    """Compose and validate the config, or every config of a multirun.
-
-    Returns:
-        The configs, Hydra's own part included.
+    """Compose and validate the config, or every config of a multirun, as `compose` does.
 
     Raises:
         UserError: Naming all that is wrong.
     """
     multirun = multirun or "hydra.mode=MULTIRUN" in overrides
+    errors: dict[str, ConfigError] = {}
+    every: list[DictConfig] = []
     with _hydra(folder) as hydra:
-        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        cfg = _compose(hydra, overrides, mode)
+        cfg = _compose(hydra, overrides, RunMode.MULTIRUN if multirun else RunMode.RUN)
         _check_hydra(hydra, cfg.hydra, overrides)
-        jobs = [list(overrides)]
         if multirun and cfg.hydra.mode == RunMode.RUN:
             raise ConfigError("hydra.mode", "no -m beside it", "RUN")
         multirun = multirun or cfg.hydra.mode == RunMode.MULTIRUN
-        if multirun:
-            jobs = _expand(hydra, cfg, overrides)
-        errors: dict[str, ConfigError] = {}
-        every: list[DictConfig] = []
-        for job in jobs:
+        for job in _expand(hydra, cfg, overrides) if multirun else [list(overrides)]:
             try:
                 made = _compose(hydra, job, RunMode.RUN) if multirun else cfg
                 if multirun:
@@ -111,58 +100,59 @@ def check(
     return every
 
 
-def prepare(overrides: Sequence[str]) -> list[str]:
+def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}) -> list[str]:
     """Make overrides of what is easier to write.
 
     `experiment=some/file.yaml` becomes an option of the group, held in memory; `resume=last` sets
     `resume.search`, beside which there is `resume.fork`, and comes with the options of that search,
     so that what else is given fits it; conditions are added by force; paths are quoted.
 
+    Args:
+        overrides: As they were typed.
+        chosen: Returns the option of each group that a search to go on with was made with, by
+            the search's name and the overrides.
+
     Raises:
         ConfigError: If there is no such file.
     """
-    made = []
-    for override in _without_params(overrides):
-        key, equals, value = override.partition("=")
-        if key.lstrip("+") == "experiment" and value.rstrip("'\"").endswith((".yaml", ".yml")):
-            files = [value] if _exists(value) else value.split(",")
-            names = [_add_experiment(name.strip().strip("'\"")) for name in files]
-            made.append(f"{key}={','.join(names)}")
-        elif key == "when" and equals:
-            # The empty mapping is closed to new keys, except by force.
-            made.append(f"++{override}")
-        elif key.lstrip("+") == "resume" and equals:
-            # Quoted, since an id may look like a number, and a folder may hold anything.
-            is_text = re.fullmatch(r"[0-9a-f]+", value) or "/" in value
-            made.append(f"resume.search={quoted(value) if is_text else value}")
-        elif key.lstrip("+") in schema.TEXTS and "${" in value and _exists(value):
-            raise ConfigError(key, "a path without ${, which leads to another value", value)
-        elif key.lstrip("+") in schema.TEXTS and _is_text(override):
-            # A shell takes the quotes away that were meant for Hydra.
-            made.append(f"{key}={quoted(value)}")
-        else:
-            made.append(override)
-    return [*_options_of_resumed(made), *made]
+    made = [_prepared(override) for override in _without_params(overrides)]
+    return [*_options_of_resumed(made, chosen), *made]
 
 
-def _options_of_resumed(overrides: Sequence[str]) -> Iterator[str]:
+def has_own_sweeper(cfg: DictConfig) -> bool:
+    """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
+    return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"
+
+
+def _prepared(override: str) -> str:
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    if name == "experiment" and value.rstrip("'\"").endswith((".yaml", ".yml")):
+        files = [value] if EXISTING.accepts(value) else value.split(",")
+        names = [_add_experiment(one.strip().strip("'\"")) for one in files]
+        return f"{key}={','.join(names)}"
+    if name == "when" and equals:
+        return f"++{override}"  # the empty mapping is closed to new keys, except by force
+    if name == "resume" and equals:
+        # Quoted, since an id may look like a number, and a folder may hold anything.
+        is_text = re.fullmatch(r"[0-9a-f]+", value) or "/" in value
+        return f"resume.search={quoted(value) if is_text else value}"
+    if name in schema.TEXTS and "${" in value and EXISTING.accepts(value):
+        raise ConfigError(key, "a path without ${, which leads to another value", value)
+    if name in schema.TEXTS and _is_text(override):
+        return f"{key}={quoted(value)}"  # a shell takes the quotes away that were meant for Hydra
+    return override
+
+
+def _options_of_resumed(overrides: Sequence[str], chosen: Chosen) -> Iterator[str]:
     """Yield the options of the search to go on with, but of the groups that are given."""
     given = dict(override.partition("=")[::2] for override in overrides)
-    name = given.get("resume.search", "").strip("'") or (
-        "last" if "resume.fork" in given else "null"
-    )
-    others = [key for key in given if not key.startswith("resume.")]
-    if name == "null" or not others:
+    name = given.get("resume.search", "last" if "resume.fork" in given else "").strip("'")
+    if name in ("", "null") or all(key.startswith("resume.") for key in given):
         return
-    try:
-        folder = history.find(name, Path("outputs"), overrides=overrides)
-    except FileNotFoundError:
-        return  # told later, as all that is wrong with it
-    for group, option in history.choices(folder).items():
-        if (
-            group not in (*given, "experiment")
-            and (find_conf() / group / f"{option}.yaml").exists()
-        ):
+    for group, option in chosen(name, overrides).items():
+        is_ours = (find_conf() / group / f"{option}.yaml").exists()
+        if is_ours and group not in (*given, "experiment"):
             yield f"{group}={option}"
 
 
@@ -179,8 +169,7 @@ def _without_params(overrides: Sequence[str]) -> Iterator[str]:
         elif parsed.is_sweep_override():
             yield f"{key.removeprefix(f'{_PARAMS}.')}={override.partition('=')[2]}"
         else:
-            given = parsed.value()
-            yield from _params(key.removeprefix(_PARAMS).removeprefix("."), given)
+            yield from _params(key.removeprefix(_PARAMS).removeprefix("."), parsed.value())
 
 
 def _params(key: str, value: Any) -> Iterator[str]:
@@ -198,14 +187,11 @@ def _is_text(override: str) -> bool:
 
     A path that exists is; and what Hydra's grammar does not take, or takes for a number.
     """
-    value = override.partition("=")[2]
-    parsed = _parse(override)
+    value, parsed = override.partition("=")[2], _parse(override)
     if parsed is None:
         return True
-    if parsed.is_sweep_override():
-        return _exists(value)
-    said = parsed.value()
-    return isinstance(said, int | float) or (said != value and _exists(value))
+    said = None if parsed.is_sweep_override() else parsed.value()
+    return isinstance(said, int | float) or (said != value and EXISTING.accepts(value))
 
 
 def _parse(override: str) -> Override | None:
@@ -214,10 +200,6 @@ def _parse(override: str) -> Override | None:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         return None
-
-
-def _exists(path: str) -> bool:
-    return bool(path) and EXISTING.accepts(path)
 
 
 def _add_experiment(value: str) -> str:
@@ -243,21 +225,11 @@ def _add_experiment(value: str) -> str:
     return name
 
 
-@contextmanager
-def _hydra(folder: str | None) -> Iterator[Hydra]:
-    """Make the composer that `hydra.main` makes too; it has no public name with a second folder."""
-    version.setbase(VERSION_BASE)
-    path = create_config_search_path(str(find_conf()))
-    if folder is not None:
-        absolute = Path(folder).resolve()
-        if not absolute.is_dir():
-            raise ConfigError("--config-dir", "an existing folder", folder)
-        path.prepend("command-line", f"file://{absolute}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    try:
-        yield Hydra.create_main_hydra2("pneumonia", path)
-    finally:
-        GlobalHydra.instance().clear()
+def _hydra(folder: str | None) -> AbstractContextManager[Hydra]:
+    further = None if folder is None else Path(folder).resolve()
+    if further and not further.is_dir():
+        raise ConfigError("--config-dir", "an existing folder", folder)
+    return hydra_internals.composer(find_conf(), further)
 
 
 def _check_executor(cfg: DictConfig) -> None:
@@ -289,44 +261,37 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
     """
     fixed = [item for item in overrides if item.lstrip("+~").startswith(("hydra.", "hydra/"))]
     swept = [item for item in overrides if item not in fixed]
-    if has_own_sweeper(cfg):
-        return [[*fixed, *(_first_of(hydra, overrides, item) for item in swept)]]
-    params = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
-    for key in cfg.hydra.sweeper.params or {}:
-        if key in validate.MAPPINGS and str(cfg.hydra.sweeper.params[key]).startswith("{"):
+    is_ours = not has_own_sweeper(cfg)
+    own = cfg.hydra.sweeper if is_ours else {}
+    params, size = dict(own.get("params") or {}), own.get("max_batch_size")
+    for key, value in params.items():
+        if key in validate.MAPPINGS and str(value).startswith("{"):
             expected = "the whole key before its values, as in dense.units: 64,128"
-            raise ConfigError(f"{_PARAMS}.{key}", expected, cfg.hydra.sweeper.params[key])
-    parser = OverridesParser.create(config_loader=hydra.config_loader)
-    if (size := cfg.hydra.sweeper.max_batch_size) is not None and size < 1:
+            raise ConfigError(f"{_PARAMS}.{key}", expected, value)
+    if size is not None and size < 1:
         raise ConfigError("hydra.sweeper.max_batch_size", "a positive integer or null", size)
+    given = [*(f"{key}={value}" for key, value in params.items()), *swept]
     try:
-        parsed = parser.parse_overrides([*params, *swept])
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
+        parsed = parser.parse_overrides(given)
+        if not is_ours:
+            return [[*fixed, *map(_first_of, parsed)]]
         for item in parsed:
             if item.value_type == ValueType.INTERVAL_SWEEP:
                 raise _endless(str(item.get_key_element()), str(item.get_value_string()))
-        [jobs] = BasicSweeper.split_arguments(parsed, None)
+        return [[*fixed, *job] for job in hydra_internals.jobs(parsed)]
     except HydraException as error:
-        raise Translator(hydra, [*params, *overrides], NAME).translate(error) from error
-    return [[*fixed, *job] for job in jobs]
+        raise Translator(hydra, [*given, *fixed], NAME).translate(error) from error
 
 
-def has_own_sweeper(cfg: DictConfig) -> bool:
-    """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
-    return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"
-
-
-def _first_of(hydra: Hydra, overrides: Sequence[str], item: str) -> str:
+def _first_of(parsed: Override) -> str:
     """Return an override without its sweep: with the first value, or the low end of an interval."""
-    try:
-        [parsed] = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides([item])
-        if not parsed.is_sweep_override():
-            return item
-        key = parsed.get_key_element()
-        if parsed.is_discrete_sweep():
-            return f"{key}={next(parsed.sweep_string_iterator())}"
-        return f"{key}={parsed.value().start}"  # type: ignore[union-attr]
-    except HydraException as error:
-        raise Translator(hydra, overrides, NAME).translate(error) from error
+    key = parsed.get_key_element()
+    if not parsed.is_sweep_override():
+        return str(parsed.input_line)
+    if parsed.is_discrete_sweep():
+        return f"{key}={next(parsed.sweep_string_iterator())}"
+    return f"{key}={parsed.value().start}"  # type: ignore[union-attr]
 
 
 def _endless(key: str, value: str) -> ConfigError:
@@ -343,12 +308,12 @@ def _check_job(
     with open_dict(cfg):  # as a launcher does
         cfg.hydra.job.num, cfg.hydra.job.id = len(before), f"job {len(before)}"
     _check_hydra(hydra, cfg.hydra, overrides)
-    place = Path(cfg.hydra.sweep.subdir)
+    place, expected = Path(cfg.hydra.sweep.subdir), ""
     if place.is_absolute() or ".." in place.parts:
         expected = "a folder within that of the multirun"
-        raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])
-    if any(place == Path(other.hydra.sweep.subdir) for other in before):
+    elif any(place == Path(other.hydra.sweep.subdir) for other in before):
         expected = "a folder of its own for every search, as ${hydra.job.num} is"
+    if expected:
         raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pneumonia.config import sources
+from pneumonia.config.ranges import is_integer, is_number
 from pneumonia.config.suggestions import close
 
 
@@ -188,16 +189,6 @@ def _beside(value: object) -> Sequence[str]:
         return []
     near = close(wanted.name, names, most=3, cutoff=0.7)
     return [str(wanted.parent / name) for name in near if name != wanted.name]
-
-
-def is_integer(value: object) -> bool:
-    """Say whether a value is a whole number; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    """Say whether a value is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_pair(value: object) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config import schema, sources, validate
 from pneumonia.config.constraints import ANY, EXISTING, Check
+from pneumonia.config.hydra_internals import Hydra
 from pneumonia.config.presets import FILES
 from pneumonia.config.search_space import GROUPS, leaves
 from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed
@@ -30,13 +30,7 @@ _BY_NAME = {
 
 
 class Translator:
-    """Turns what Hydra raises when it composes into a UserError in our form.
-
-    Args:
-        hydra: The composer.
-        overrides: What it was given.
-        name: The main config.
-    """
+    """Turns what Hydra raises when it composes overrides of a main config into a UserError."""
 
     def __init__(self, hydra: Hydra, overrides: Sequence[str], name: str) -> None:
         self._hydra = hydra
@@ -49,19 +43,20 @@ class Translator:
             return self._ungrammatical(error.override)
         if isinstance(error, MissingConfigException):
             return self._missing(error)
-        text = str(error)
         for pattern, method in (
             (r"Sweep parameters? '([^']+)'", self._sweep),
             (r"Could not override '([^']+)'", self._unknown),
             (r"Hydra's configuration is not supported : '([^']+)'", self._sweep),
             (r"Ambiguous value for argument '([^']+)'", self._sweep),
-            (r"force-add of config groups is not supported: '([^']+)'", self._forced),
-            (r"Multiple values for ([\w/]+)", self._added),
+            (
+                r"(?:add of config groups is not supported: '|Multiple values for )([\w/+@]+)",
+                self._added,
+            ),
             (r"already at '([^']+)'", self._present),
             (r"Could not delete (?:from config\. )?'([^']+)'", self._absent),
             (r"Error merging override ([^=\s]+)", self._unmerged),
         ):
-            if found := re.search(pattern, text):
+            if found := re.search(pattern, str(error)):
                 return method(found[1].lstrip("+~").partition("=")[0], error)
         return self._other(error)
 
@@ -85,16 +80,13 @@ class Translator:
         key, equals, value = override.partition("=")
         if not equals:
             return ConfigError(override, "key=value", override, self._bare(override))
-        check = self._check(key)
-        meant = range_meant(value, is_whole=check.is_whole)
+        meant = range_meant(value, is_whole=self._check(key).is_whole)
+        if meant and not value.startswith("{"):
+            hint = f"Write '{key}=\"{meant}\"'"
+            return ConfigError(key, "a value or a quoted range", value, hint)
         if value.startswith("{"):
             hint = "In braces, keys stand without quotes, and values with: {seed: '1,2'}"
-            return ConfigError(key, "a value as Hydra's grammar has it", value, hint)
-        if meant:
-            return ConfigError(
-                key, "a value or a quoted range", value, f"Write '{key}=\"{meant}\"'"
-            )
-        if given := self._hint_at_option(key, value, []) if key == "dataset" else "":
+        elif given := self._hint_at_option(key, value, []) if key == "dataset" else "":
             hint = given
         elif value.endswith(",") or ",," in value:
             hint = "There is a comma with nothing beside it"
@@ -112,12 +104,12 @@ class Translator:
         for group in self._groups():
             if word in self._options(group):
                 return f"Write {group}={word}"
-        if name in (*self._keys(), *self._groups(), "resume"):
+        known = [*self._keys(), *self._groups()]
+        if name in (*known, "resume"):
             return f"Write {name}={rest or '<value>'}, without spaces around the equals sign"
         if word.lower() in ("help", "?"):
             return "Write --help"
-        near = closest(word, [*self._keys(), *self._groups()], cutoff=0.7)
-        if near:
+        if near := closest(word, known, cutoff=0.7):
             return f"The nearest is {near}=<value>"
         return "A value with spaces needs quotes of its own: 'key=\"some value\"'. See --help"
 
@@ -139,41 +131,37 @@ class Translator:
             option = "image_folder" if Path(given).is_dir() else "npz"
             return f"A path is given by dataset={option} {shlex.quote(f'dataset.path={given}')}"
         near = closest(given, options)
-        if near and near.replace("_", "") == given.lower().replace("_", ""):
-            return f"The nearest is {group}={near}"
+        is_same = near and near.replace("_", "") == given.lower().replace("_", "")
         by_name, module = _BY_NAME.get(group, ("", ""))
         names = [name for name in (sources.names(module) if module else []) if name[0].isupper()]
-        if given.lower() in map(str.lower, names):
+        if not is_same and given.lower() in map(str.lower, names):
             return f"It is chosen by {group}={by_name} {group}.name={closest(given, names)}"
         if near:
             return f"The nearest is {group}={near}"
-        if group == "experiment":
-            return "A file is given by its path with its ending, experiment=<path>.yaml"
-        return ""
+        hint = "A file is given by its path with its ending, experiment=<path>.yaml"
+        return hint if group == "experiment" else ""
 
     def _sweep(self, key: str, error: Exception) -> UserError:
-        value = self._value(key)
+        value, check = self._value(key), self._check(key)
+        each = f"ne search each: -m {in_shell(f'{key}={value}')}"
         if key in self._groups():
             hint = f"For one search each: pneumonia -m {in_shell(f'{key}={value}')}"
             return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
-        check = self._check(key)
         if check.is_list and check is not ANY and "(" not in value:
             return ConfigError(key, "a list", value, f"Write '{key}=[{value}]'")
-        decimal = value.replace(",", ".", 1)
         if re.fullmatch(r"\d*,\d+", value) and not _are_right(value.split(","), check):
-            return ConfigError(key, "a single value or a quoted range", value, f"Write {decimal}")
+            hint = f"Write {value.replace(',', '.', 1)}"
+            return ConfigError(key, "a single value or a quoted range", value, hint)
         if key.startswith("hydra."):
             hint = f"Write {typed(key, value)}" if key in schema.TEXTS else ""
             return ConfigError(key, "a single value", value, hint)
-        each = f"ne search each: -m {in_shell(f'{key}={value}')}"
-        parts = [part.strip() for part in value.split(",")]
-        if key in schema.TEXTS and "(" not in value and not all(map(_is_path, parts)):
+        are_paths = all(EXISTING.accepts(part.strip()) for part in value.split(","))
+        if key in schema.TEXTS and "(" not in value and not are_paths:
             hint = f"With commas in it: {typed(key, value)}; o{each}"
             return ConfigError(key, "a single value", value, hint)
         if key.split(".")[0] not in GROUPS:
             return ConfigError(key, "a single value", value, f"O{each}")
-        quoted = value if "(" in value else f"choice({value})"
-        hint = f"One search over them: '{key}=\"{quoted}\"'"
+        hint = f"One search over them: '{key}=\"{value if '(' in value else f'choice({value})'}\"'"
         if "interval(" not in value:  # which has no values for one search each
             hint = f"{hint}; o{each}"
         return ConfigError(key, "a single value or a quoted range", value, hint)
@@ -189,17 +177,12 @@ class Translator:
                 return f"An option of the group is chosen by {group}={option}"
         if rest and (having := self._options_with(group, rest)):
             return f"It is a key of {' and '.join(f'{group}={option}' for option in having)}"
-        for other in self._groups():
-            if not rest and value in self._options(other):
+        for other in self._groups() if not rest else ():
+            if value in self._options(other):
                 return f"An option is chosen by {other}={value}"
-        keys = self._keys()
-        if (
-            near := closest(key, [*validate.MAPPINGS, "experiment"], cutoff=0.6)
-            if not rest
-            else None
-        ):
-            return f"The nearest is `{near}`"
-        if found := closest_key(key, keys):
+        keys, tops = self._keys(), [*validate.MAPPINGS, "experiment"]
+        near = None if rest else closest(key, tops, cutoff=0.6)
+        if found := near or closest_key(key, keys):
             return f"The nearest is `{found}`"
         own = [name.partition(".")[2] for name in keys if name.startswith(f"{group}.")]
         shown = ", ".join(name for name in own if not name.startswith("_"))
@@ -219,13 +202,11 @@ class Translator:
                 found.append(option)
         return found
 
-    def _forced(self, key: str, error: Exception) -> UserError:
-        hint = f"Options are chosen by {key}=<option>"
-        return ConfigError(f"++{key}", "no ++ before a config group", self._value(key), hint)
-
     def _added(self, key: str, error: Exception) -> UserError:
+        sign = "++" if "force-add" in str(error) else "+"
         hint = f"Options are chosen by {key}=<option>"
-        return ConfigError(f"+{key}", "no + before a config group", self._value(key), hint)
+        expected = f"no {sign} before a config group"
+        return ConfigError(f"{sign}{key}", expected, self._value(key), hint)
 
     def _present(self, key: str, error: Exception) -> UserError:
         hint = f"It is there already: write {key}=... without the +"
@@ -236,10 +217,7 @@ class Translator:
 
     def _unmerged(self, key: str, error: Exception) -> UserError:
         cause = str(error.__cause__ or error).splitlines()[0].rstrip(".")
-        keys = self._keys()
-        is_known = any(f"{name}.".startswith(f"{key}.") for name in keys)
-        hint = "" if is_known else nearest(key, keys)
-        return ConfigError(key, f"a value that fits ({cause})", self._value(key), hint)
+        return ConfigError(key, f"a value that fits ({cause})", self._value(key))
 
     def _other(self, error: Exception) -> UserError:
         cause: Any = error.__cause__ if not str(error).strip() else error
@@ -254,14 +232,13 @@ class Translator:
         return ConfigError("config", "files and overrides that fit together", reason)
 
     def _keys(self) -> list[str]:
-        """List the keys of the config that the chosen options make, without other overrides."""
         return [path for path, _, _ in leaves(self._plain())]
 
     def _check(self, key: str) -> Check:
-        """Return what a key of that config may hold."""
         return validate.checks_of(self._plain()).get(key, ANY)
 
     def _plain(self) -> DictConfig:
+        """Return the config that the chosen options make, without other overrides."""
         groups = self._groups()
         chosen = [item for item in self._overrides if item.partition("=")[0].lstrip("+") in groups]
         for overrides in (chosen, []):
@@ -275,7 +252,3 @@ class Translator:
 def _are_right(numbers: Sequence[str], check: Check) -> bool:
     values = [float(text) if "." in text else int(text or 0) for text in numbers]
     return all(map(check.accepts, values))
-
-
-def _is_path(text: str) -> bool:
-    return EXISTING.accepts(text)

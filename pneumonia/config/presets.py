@@ -18,7 +18,7 @@ from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.shell import shown
 
 if TYPE_CHECKING:
-    from hydra._internal.hydra import Hydra
+    from pneumonia.config.hydra_internals import Hydra
 
 Config = dict[str, Any]
 
@@ -32,10 +32,10 @@ _BESIDE = ("seed", "objective", "threshold", "when")
 
 
 def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: str) -> str:
-    """Return a trial's configuration as the text of a preset.
+    """Return a trial's configuration, which has no ranges, as the text of a preset.
 
     Args:
-        config: The whole configuration, without ranges.
+        config: All of it.
         choices: The option of each config group.
         epochs: The epoch up to which the trial was to be trained.
         comment: Lines to put above it.
@@ -56,25 +56,17 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
 def options(choices: Mapping[str, str]) -> str:
     """Return the options, with a space after them, that the preset of a search needs before it.
 
-    Args:
-        choices: The option of each config group, and under `config_dir` the folder that further
-            options came from.
+    They are in its choices, under `config_dir`: the folder that further options came from.
     """
     folder = choices.get("config_dir")
     return f"--config-dir {shlex.quote(shown(Path(folder)))} " if folder else ""
 
 
 def values_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar]:
-    """Return the hyperparameters of a trial from its params, which are texts.
-
-    Args:
-        space: The ranges of its search.
-        params: All the trial's params; a hyperparameter that did not exist in it has none.
-    """
+    """Return the hyperparameters of a trial from its params, texts; one that was not has none."""
     found: dict[str, Scalar] = {}
     for item in space:
-        if item.path in params:
-            given = params[item.path]
+        if (given := params.get(item.path)) is not None:
             try:
                 value = json.loads(given)
             except ValueError:
@@ -125,23 +117,14 @@ class _OptionFile:
     """Looks at the list of defaults in a file that a user has written for an option of a group.
 
     Hydra speaks of groups, packages and nodes there, and not of the file.
-
-    Args:
-        hydra: The composer.
-        group: The group of the option.
-        option: Its name.
     """
 
     def __init__(self, hydra: Hydra, group: str, option: str) -> None:
         self._loader = hydra.config_loader
         self._group = group
-        self._file = FILES.get(option, f"{group}/{option}.yaml")
+        self._path = f"{group}/{option}"
+        self._file = FILES.get(option, f"{self._path}.yaml")
         self._is_preset = group == "experiment"
-        path = f"{group}/{option}"
-        self._source = next(
-            (one for one in self._loader.get_sources() if one.is_config(path)), None
-        )
-        self._path = path
 
     def check(self) -> list[str]:
         """Check the file, unless it is ours; return the options of the same group that it takes in.
@@ -149,9 +132,11 @@ class _OptionFile:
         Raises:
             ConfigError: With the first mistake.
         """
-        if self._source is None or self._source.provider in ("main", "hydra"):
+        sources = (one for one in self._loader.get_sources() if one.is_config(self._path))
+        source = next(sources, None)
+        if source is None or source.provider in ("main", "hydra"):
             return []
-        found = self._source.load_config(config_path=self._path)
+        found = source.load_config(config_path=self._path)
         self._check_package(found.header.get("package"))
         if not isinstance(found.config, DictConfig):
             return []
@@ -186,45 +171,39 @@ class _OptionFile:
             raise self._error("one `group: option` in every entry", item, self._line(item))
         [(key, value)] = item.items()
         *words, name = str(key).split() or [""]
-        group = name.strip("/")
-        if not self._loader.get_group_options(group):
-            raise self._error("a config group", f"{key}: {value}", self._line(item))
-        if self._is_preset and (words != ["override"] or not name.startswith("/")):
-            raise self._error("`override /group: option`", f"{key}: {value}", self._line(item))
+        group, shown = name.strip("/"), f"{key}: {value}"
         options = self._loader.get_group_options(group)
+        if not options:
+            raise self._error("a config group", shown, self._line(item))
+        if self._is_preset and (words != ["override"] or not name.startswith("/")):
+            raise self._error("`override /group: option`", shown, self._line(item))
         for one in value if isinstance(value, list) else [value]:
             if "${" not in str(one) and str(one).removesuffix(".yaml") not in options:
-                shown = [option for option in options if option not in FILES]
-                near = closest(str(one), shown)
+                known = [option for option in options if option not in FILES]
+                near = closest(str(one), known)
                 hint = f"The nearest is {near}" if near else ""
-                raise self._error(f"for {group} one of {', '.join(shown)}", one, hint)
+                raise self._error(f"for {group} one of {', '.join(known)}", one, hint)
 
     def _line(self, item: object) -> str:
         """Return a hint at the line that an entry was probably meant as."""
-        groups = [name for name in self._loader.list_groups("") if name != "hydra"]
+        text = str(item)
         if isinstance(item, dict) and item:
             key, value = next(iter(item.items()))
             if isinstance(value, dict) and value:
                 return self._line(value)
             text = f"{key}: {value}"
-        else:
-            text = str(item)
+        groups = [name for name in self._loader.list_groups("") if name != "hydra"]
         words = re.findall(r"[\w./-]+", text)
         option = words[-1].rpartition("/")[2] if words else ""
         like = (closest(word.strip("/").partition("/")[0], groups, cutoff=0.7) for word in words)
-        named = [name for name in like if name]
-        holding = [name for name in groups if option in self._loader.get_group_options(name)]
-        group = next((name for name in (*named, *holding)), "")
+        holding = (name for name in groups if option in self._loader.get_group_options(name))
+        group = next((name for name in (*like, *holding) if name), "")
         if not group:
             near = closest(option, self._loader.get_group_options(self._group), cutoff=0.6)
             return f"Write `- {near}`" if near else ""
-        return (
-            f"Write `- {option}`"
-            if group == self._group
-            else f"Write `- override /{group}: {option}`"
-        )
+        is_own = group == self._group
+        return f"Write `- {option}`" if is_own else f"Write `- override /{group}: {option}`"
 
     def _error(self, expected: str, received: object, hint: str = "") -> ConfigError:
-        return ConfigError(
-            self._group, f"{expected}, in the defaults of {self._file}", received, hint
-        )
+        told = f"{expected}, in the defaults of {self._file}"
+        return ConfigError(self._group, told, received, hint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -52,11 +53,8 @@ class Range:
 
     Attributes:
         path: Dotted path of the key, and the hyperparameter's name everywhere.
-        kind: 'choice' among `values`, or an 'int' or 'float' from `low` to `high`, both included.
-        values: Of a choice, in the order given.
-        low: Of an interval.
-        high: Of an interval.
-        log: Whether an interval is searched on a logarithmic scale.
+        kind: 'choice' among `values` in their order, or an 'int' or 'float' from `low` to `high`,
+            both included, searched on a logarithmic scale where `log` is true.
         start: The value to start from; by default the first of a choice, the low end otherwise.
         is_start_given: Whether the tag `default:` names the start value.
         conditions: All must hold for the hyperparameter to exist; the parents' own are included.
@@ -79,47 +77,46 @@ class Range:
             return len(self.values)
         return self.high - self.low + 1 if self.kind == "int" else math.inf
 
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        """All the values of a choice, or both ends."""
+        return self.values if self.kind == "choice" else (self.low, self.high)
+
     def contains(self, value: object) -> bool:
         """Say whether the hyperparameter can take this value."""
         if self.kind == "choice":
             return any(same(value, other) for other in self.values)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        whole = self.kind == "float" or isinstance(value, int)
-        return whole and self.low <= value <= self.high
+        is_right = is_number(value) if self.kind == "float" else is_integer(value)
+        return is_right and self.low <= value <= self.high  # type: ignore[operator]
 
     def encode(self, value: Scalar) -> Any:
         """Turn a value into what KerasTuner holds: its choices are of one type and never null."""
         if self.kind != "choice":
             return self._number(value)
-        for own, code in zip(self.values, self._codes(), strict=True):
-            if same(own, value):
-                return code
-        raise ConfigError(self.path, f"one of {list(self.values)}", value)
+        return self._other(value, self.values, self._codes())
 
     def decode(self, code: object) -> Scalar:
         """Turn what KerasTuner holds back into the value."""
-        if self.kind == "choice":
-            for own, other in zip(self.values, self._codes(), strict=True):
-                if same(other, code):
-                    return own
-        elif _is_number(code):
+        if self.kind != "choice" and is_number(code):
             return self._number(code)
-        raise ConfigError(self.path, f"a value of {self}", code)
+        return self._other(code, self._codes(), self.values)  # type: ignore[no-any-return]
 
-    def hyperparameter(self, parents: dict[str, Range]) -> HyperParameter:
+    def _other(self, value: object, ours: Sequence[Any], others: Sequence[Any]) -> Any:
+        for own, other in zip(ours, others, strict=True):
+            if same(own, value):
+                return other
+        raise ConfigError(self.path, f"a value of {self}", value)
+
+    def hyperparameter(self, parents: Mapping[str, Range]) -> HyperParameter:
         """Return the hyperparameter as KerasTuner describes it."""
         from keras_tuner.engine import hyperparameters as hp
         from keras_tuner.src.engine.conditions import Parent
 
-        common: dict[str, Any] = {
-            "name": self.path,
-            "default": self.encode(self.start),
-            "conditions": [
-                Parent(item.parent, [parents[item.parent].encode(value) for value in item.values])
-                for item in self.conditions
-            ],
-        }
+        conditions = [
+            Parent(item.parent, [parents[item.parent].encode(value) for value in item.values])
+            for item in self.conditions
+        ]
+        common = {"name": self.path, "default": self.encode(self.start), "conditions": conditions}
         if self.kind == "choice":
             codes = self._codes()
             # KerasTuner's Choice would turn true and false into 1 and 0.
@@ -136,12 +133,11 @@ class Range:
     def _codes(self) -> list[Any]:
         """Return one code per value, all of one type and all different."""
         values = self.values
-        if all(isinstance(value, bool) for value in values):
-            # A lone true or false is no Boolean, which always has both values.
-            return list(values) if len(values) == 2 else [_name(values[0])]
-        if all(_is_number(value) for value in values):
-            one_type = len({type(value) for value in values}) == 1
-            return list(values) if one_type else [self._number(value) for value in values]
+        if len(values) == 2 and all(isinstance(value, bool) for value in values):
+            return list(values)  # a lone true or false is no Boolean, which always has both
+        if all(is_number(value) for value in values):
+            is_mixed = len({type(value) for value in values}) > 1
+            return [float(value) for value in values] if is_mixed else list(values)  # type: ignore[arg-type]
         names = [value if isinstance(value, str) else _name(value) for value in values]
         return names if len(set(names)) == len(names) else [_name(value) for value in values]
 
@@ -162,12 +158,9 @@ def looks_like_range(value: object) -> bool:
     return bool(call) and call[1] in (*_FUNCTIONS, *_RANDOM)  # type: ignore[index]
 
 
+@cache  # every trial's config is collapsed
 def parse(path: str, text: str) -> Range:
-    """Read a range.
-
-    Args:
-        path: Dotted path of the key, for the range's name and for errors.
-        text: The value, such as `tag(log, default:0.001, interval(1e-4, 1e-2))`.
+    """Read the range of a key, such as `tag(log, default:0.001, interval(1e-4, 1e-2))`.
 
     Raises:
         ConfigError: If it is no range, or an empty or impossible one.
@@ -251,7 +244,7 @@ def _interval(path: str, text: str, sweep: IntervalSweep, *, log: bool) -> Range
 def _steps(path: str, text: str, sweep: RangeSweep) -> list[Scalar]:
     """List the values of a range, whose stop is excluded as in Hydra."""
     numbers = (sweep.start, sweep.stop, sweep.step)
-    if not all(_is_number(number) and math.isfinite(number) for number in numbers):  # type: ignore
+    if not all(is_number(number) and math.isfinite(number) for number in numbers):  # type: ignore
         raise ConfigError(path, "a range of finite numbers", text)
     # Decimals: adding 0.1 as a float three times does not give 0.3.
     start, stop, step = (Decimal(str(number)) for number in numbers)
@@ -284,7 +277,7 @@ def _with_start(found: Range, text: str, start: str | None) -> Range:
     value: Any = _parser().parse_override(f"x={start}").value() if start else None
     if isinstance(value, ChoiceSweep):
         value = start  # a text with a comma, whose quotes are gone with those of the tag
-    if found.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+    if found.kind == "float" and is_number(value):
         value = float(value)
     if not found.contains(value):
         raise ConfigError(found.path, "a default that is one of the range's values", text)
@@ -293,7 +286,13 @@ def _with_start(found: Range, text: str, start: str | None) -> Range:
     return replace(found, start=value, is_start_given=True)
 
 
-def _is_number(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Say whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

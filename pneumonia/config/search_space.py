@@ -25,6 +25,7 @@ GROUPS = ("dataset", "augment", "model", "dense", "optimizer", "training")
 """The groups whose values may be ranges."""
 
 Tree = dict[Any, Any]
+Rules = dict[str, list[Scalar]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class Space:
         """Return the start values, with every number as large as it can be."""
         values = self.start()
         for item in self.ranges:
-            numbers = [value for value in item.values if type(value) in (int, float)]
-            if item.path in values and (numbers or item.kind != "choice"):
-                values[item.path] = max(numbers) if numbers else item.high  # type: ignore[type-var]
+            numbers = [value for value in item.extremes if type(value) in (int, float)]
+            if item.path in values and numbers:
+                values[item.path] = max(numbers)  # type: ignore[type-var]
         return values
 
     def given_start(self) -> dict[str, Scalar]:
@@ -101,11 +102,7 @@ class Space:
 
 
 def find(cfg: DictConfig) -> Space:
-    """Find the ranges in a config.
-
-    Args:
-        cfg: The composed config, unresolved; `when` is its mapping of conditions,
-            `{child.path: {parent.path: [values]}}`.
+    """Find the ranges in a composed config, unresolved.
 
     Raises:
         ConfigErrors: Naming every range that cannot be read and every condition that cannot hold.
@@ -141,8 +138,7 @@ def collapse(cfg: DictConfig, values: Mapping[str, Scalar] | None = None) -> Tre
     Raises:
         ConfigError: If a value is missing, impossible, or an interpolation cannot be resolved.
     """
-    space, values = find(cfg), dict(values or {})
-    tree = plain(cfg)
+    space, values, tree = find(cfg), dict(values or {}), plain(cfg)
     absent = space.absent(values)
     for item in space:
         if item.path not in absent:
@@ -154,9 +150,8 @@ def collapse(cfg: DictConfig, values: Mapping[str, Scalar] | None = None) -> Tre
     for path in absent:
         holder, key = _holder(tree, path)
         del holder[key]
-    unknown = sorted(set(values) - {item.path for item in space})
-    if unknown:
-        raise ConfigError(unknown[0], "a hyperparameter of this config", values[unknown[0]])
+    for path in sorted(set(values) - {item.path for item in space}):
+        raise ConfigError(path, "a hyperparameter of this config", values[path])
     return _resolve(tree)
 
 
@@ -232,16 +227,16 @@ class _Conditions:
     ) -> dict[str, tuple[Condition, ...] | None]:
         """Return the conditions of every child, None where they can never hold."""
         tree = OmegaConf.to_container(when) if isinstance(when, DictConfig) else when or {}
-        rules: dict[str, dict[str, list[Scalar]]] = {}
+        rules: dict[str, Rules] = {}
+        found: dict[str, tuple[Condition, ...] | None] = {}
         if not isinstance(tree, dict):
             errors.append(ConfigError("when", "a mapping {child: {parent: [values]}}", tree))
             return {}
         for child, parents in tree.items():
             try:
-                rules[str(child)] = self._parents(str(child), parents)
+                rules[str(child)] = dict(self._parents(str(child), parents))
             except ConfigError as error:
                 errors.append(error)
-        found: dict[str, tuple[Condition, ...] | None] = {}
         for child in rules:
             try:
                 found[child] = self._chain(child, rules, ())
@@ -249,24 +244,22 @@ class _Conditions:
                 errors.append(error)
         return found
 
-    def _parents(self, child: str, parents: object) -> dict[str, list[Scalar]]:
-        """Check one entry of `when`; return the values of each parent."""
+    def _parents(self, child: str, parents: object) -> Iterator[tuple[str, list[Scalar]]]:
+        """Check one entry of `when`; yield the values of each parent."""
         key = f"when.{child}"
         self._check_known(key, child)
         if not isinstance(parents, dict) or not parents:
             raise ConfigError(key, "a mapping {parent: [values]}", parents)
-        found: dict[str, list[Scalar]] = {}
         for parent, values in parents.items():
             listed = values if isinstance(values, list) else [values]
-            found[str(parent)] = listed
             self._check_parent(key, str(parent), listed)
-        return found
+            yield str(parent), listed
 
     def _check_known(self, key: str, path: str) -> None:
         names = [*self._ranges, *self._fixed]
         if path not in names:
-            hint = nearest(path, names)
-            raise ConfigError(key, "the full path of a hyperparameter or argument", path, hint)
+            expected = "the full path of a hyperparameter or argument"
+            raise ConfigError(key, expected, path, nearest(path, names))
 
     def _check_parent(self, key: str, parent: str, values: Sequence[object]) -> None:
         self._check_known(key, parent)
@@ -275,15 +268,15 @@ class _Conditions:
         if looks_like_range(self._fixed.get(parent)):
             raise ConfigError(key, "a range itself, not an interpolation to one", parent)
         item = self._ranges.get(parent)
-        for value in values:
-            # A choice of names may have been narrowed on the command line: such a condition
-            # does not hold then.
-            is_name = item is not None and isinstance(value, str) and _has_names(item)
-            if item and not item.contains(value) and not is_name:
+        # A choice of names may have been narrowed on the command line: such a condition does not
+        # hold then.
+        has_names = item and any(isinstance(value, str) for value in item.values)
+        for value in values if item else ():
+            if not item.contains(value) and not (has_names and isinstance(value, str)):  # type: ignore[union-attr]
                 raise ConfigError(f"{key}.{parent}", f"values of {item}", value)
 
     def _chain(
-        self, child: str, rules: dict[str, dict[str, list[Scalar]]], above: tuple[str, ...]
+        self, child: str, rules: dict[str, Rules], above: tuple[str, ...]
     ) -> tuple[Condition, ...] | None:
         """Return the conditions of a child and of its parents; None if they can never hold."""
         if child in above:
@@ -295,19 +288,13 @@ class _Conditions:
             item = self._ranges.get(parent)
             kept = values if item is None else [value for value in values if item.contains(value)]
             rule = Condition(parent, tuple(kept))
-            possible = possible and bool(kept)
             higher = self._chain(parent, rules, (*above, child))
-            if higher is None or (parent in self._fixed and not rule.holds(self._fixed[parent])):
-                possible = False
-                continue
-            found.update(dict.fromkeys(higher))
+            is_never = parent in self._fixed and not rule.holds(self._fixed[parent])
+            possible = possible and bool(kept) and higher is not None and not is_never
+            found.update(dict.fromkeys(higher or ()))
             if item is not None:
                 found[rule] = None
         return tuple(found) if possible else None
-
-
-def _has_names(item: Range) -> bool:
-    return any(isinstance(value, str) for value in item.values)
 
 
 def _holds(conditions: Sequence[Condition], values: Mapping[str, Scalar]) -> bool:

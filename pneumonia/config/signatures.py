@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia.config import constraints, sources
-from pneumonia.config.constraints import BOOLEAN, NULL, Bounds, Check, is_integer, is_number
+from pneumonia.config.constraints import BOOLEAN, NULL, Bounds, Check
+from pneumonia.config.ranges import is_integer, is_number
 from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError
 

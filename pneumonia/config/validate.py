@@ -90,15 +90,12 @@ def flatten(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     in an address.
     """
     made = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
-    found = {
-        path: json.dumps(value) if isinstance(value, list) else value
-        for path, _, value in leaves(made)
-        if value != {}
-    }
-    return {
-        path: without_passwords(value) if isinstance(value, str) else value
-        for path, value in found.items()
-    }
+    found = {}
+    for path, _, value in leaves(made):
+        if value != {}:
+            text = json.dumps(value) if isinstance(value, list) else value
+            found[path] = without_passwords(text) if isinstance(text, str) else text
+    return found
 
 
 def _check_roots(tree: dict[str, Any]) -> Iterator[ConfigError]:
@@ -134,15 +131,14 @@ def _check_section(
     key: str, section: object, space: Space, checks: Checks
 ) -> Iterator[ConfigError]:
     """Check a section's target and the names of its arguments; note the checks of their values."""
+    path = f"{key}._target_"
     if isinstance(section, str | int | float):
         yield ConfigError(key, "a mapping with `_target_`", section, _hint_at_target(key, section))
         return
     if not isinstance(section, dict) or "_target_" not in section:
-        yield ConfigError(f"{key}._target_", "the dotted path of a function or class", None)
+        yield ConfigError(path, "the dotted path of a function or class", None)
         return
-    path = f"{key}._target_"
-    ranges = {item.path: item for item in space}
-    options = ranges[path].values if path in ranges else (section["_target_"],)
+    options = next((item.values for item in space if item.path == path), (section["_target_"],))
     for target in options:
         if looks_like_range(target):
             continue
@@ -178,28 +174,23 @@ def _excluded(space: Space, path: str, target: object) -> set[str]:
 def _check_names(
     key: str, section: dict[str, Any], signature: signatures.Signature, excluded: set[str]
 ) -> Iterator[ConfigError]:
-    beside = schema.SECTIONS.get(key, ())
     # A head takes the shape first, a metric that is a function what it measures.
     taken = 1 if key == "dense" else 2 if section.get("_partial_") else 0
-    inputs = tuple(signature.checks)[:taken]
+    inputs, names = tuple(signature.checks)[:taken], tuple(signature.checks)[taken:]
+    beside = schema.SECTIONS.get(key, ())
     own = ("_target_", "_partial_") if key.startswith("training.metrics.") else ("_target_",)
     for name, value in section.items():
         path = f"{key}.{name}"
         if path in schema.GIVEN or name in inputs:
             hint = schema.GIVEN.get(path, "")
             yield ConfigError(path, "nothing, as the program decides it", value, hint)
-            continue
-        is_known = name in (*own, *signature.checks, *beside)
-        if not is_known and path not in excluded and not signature.is_open:
-            names = [] if str(name).startswith("_") else (*signature.checks, *beside)
-            free = [f"{key}.{other}" for other in names if other not in inputs]
-            near = nearest(path, [name for name in free if name not in schema.GIVEN])
-            target = section["_target_"]
-            yield ConfigError(path, f"an argument that `{target}` takes", value, near)
-    given = {path.rpartition(".")[2] for path in schema.GIVEN if path.startswith(f"{key}.")}
-    absent = signature.required - set(section) - given
-    if not section.get("_partial_"):
-        for name in sorted(absent):
+        elif not (signature.is_open or path in excluded or name in (*own, *names, *beside)):
+            free = [f"{key}.{other}" for other in (*names, *beside)]
+            near = nearest(path, [other for other in free if other not in schema.GIVEN])
+            expected = f"an argument that `{section['_target_']}` takes"
+            yield ConfigError(path, expected, value, "" if str(name).startswith("_") else near)
+    for name in sorted(signature.required - set(section)):
+        if f"{key}.{name}" not in schema.GIVEN and not section.get("_partial_"):
             yield ConfigError(f"{key}.{name}", "a value", None, "This argument has no default")
 
 
@@ -247,42 +238,37 @@ def _is_told_of(path: str, raw: object, checks: Checks) -> bool:
 
 def _unknown(path: str, value: object) -> ConfigError | None:
     """Return the error of a key that a mapping with a fixed set of keys does not have."""
-    above = path.rpartition(".")[0]
+    above, group = path.rpartition(".")[0], path.partition(".")[0]
     is_section = path.startswith(("training.loss", "training.metrics"))
-    if (
-        path in schema.KEYS
-        or is_section
-        or not path.startswith(tuple(f"{c}." for c in schema.CLOSED))
-    ):
+    is_closed = path.startswith(tuple(f"{key}." for key in schema.CLOSED))
+    if path in schema.KEYS or is_section or not is_closed:
         return None
-    names = [key for key in schema.KEYS if key.startswith(f"{above.split('.')[0]}.")]
+    names = [key for key in schema.KEYS if key.startswith(f"{group}.")]
     return ConfigError(path, f"a key of `{above}`", value, nearest(path, names))
 
 
 def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator[ConfigError]:
     can_vary = path.split(".")[0] in GROUPS
     if looks_like_range(value):
-        if not can_vary:
+        if can_vary:
+            yield from _check_range(parse(path, value), check, raw)
+        else:
             searched = f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}"
-            yield ConfigError(path, check.expected, value, f"Ranges are for {searched} only")
-            return
-        yield from _check_range(parse(path, value), check, raw)
+            hint = f"Ranges are for {searched} only"
+            yield ConfigError(path, check.expected, value, hint)
         return
     if isinstance(value, list) and any(map(looks_like_range, value)):
         yield ConfigError(path, "a range as the whole value, not inside a list", value)
     can_vary = can_vary and not check.is_list
     is_misspelt = can_vary and not check.is_path and misspelt_function(value) is not None
-    if is_misspelt or not check.accepts(value):
-        meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
-        meant = (
-            meant
-            or (_listed(value, check) if can_vary and not check.is_path else None)
-            or value_meant(value, check.names(value), check.accepts)
-        )
-        expected = check.expected
-        if can_vary:
-            expected = f"{expected.replace(' or ', ', ')} or a range"
-        yield ConfigError(path, expected, value, f"Did you mean {meant}?" if meant else "")
+    if not is_misspelt and check.accepts(value):
+        return
+    meant = range_meant(value, is_whole=check.is_whole) if can_vary else None
+    if can_vary and not check.is_path:
+        meant = meant or _listed(value, check)
+    meant = meant or value_meant(value, check.names(value), check.accepts)
+    expected = f"{check.expected.replace(' or ', ', ')} or a range" if can_vary else check.expected
+    yield ConfigError(path, expected, value, f"Did you mean {meant}?" if meant else "")
 
 
 def _listed(value: object, check: Check) -> str | None:
@@ -298,8 +284,7 @@ def _listed(value: object, check: Check) -> str | None:
 
 def _check_range(item: Range, check: Check, text: str) -> Iterator[ConfigError]:
     """Check all the values of a choice, or the ends of an interval."""
-    values = item.values if item.kind == "choice" else (item.low, item.high)
-    wrong = [value for value in values if not check.accepts(value)]
+    wrong = [value for value in item.extremes if not check.accepts(value)]
     if not wrong:
         return
     hint = f"The range is {text}"

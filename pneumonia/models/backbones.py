@@ -247,5 +247,4 @@ def _load_weights(network: keras.Model, weights: str) -> None:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    found = nearest(name, names, cutoff=0.4, most=3)
-    return found or f"It has {', '.join(names[-3:])} and more"
+    return nearest(name, names, most=3) or f"It has {', '.join(names[-3:])} and more"

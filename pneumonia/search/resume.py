@@ -252,6 +252,14 @@ def _refuse(name: str, lines: Sequence[str]) -> None:
         )
 
 
+def options(name: str, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the options that a search was made with; none where there is no such search."""
+    try:
+        return history.choices(history.find(name, OUTPUTS, overrides=overrides))
+    except FileNotFoundError:
+        return {}  # told later, as all that is wrong with it
+
+
 def _find(name: str, overrides: Sequence[str]) -> Path:
     try:
         return history.find(name, OUTPUTS, overrides=overrides)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia.config.suggestions import close
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.models import classifier_file
 from pneumonia.shell import first_search
@@ -158,7 +158,7 @@ def _advice(client: MlflowClient, model: str) -> str:
             f"There is no champion yet in {store}: a search that completes makes one, such as "
             f"`{first_search()}`"
         )
-    near = difflib.get_close_matches(model, known, n=3, cutoff=0.4) or known[:3]
+    near = close(model, known, most=3) or known[:3]
     return f"It is not in {store}. There is {', '.join(near)}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import first_search
 from pneumonia.tracking.mlflow_store import SEARCH_ID, check_experiment
@@ -217,8 +217,7 @@ class Runs:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             names = [one.name for one in self._client.search_experiments()]
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"The nearest is {near[0]}" if near else f"There is {', '.join(sorted(names))}"
+            hint = nearest(name, names) or f"There is {', '.join(sorted(names))}"
             raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
         check_experiment(found, self._client.tracking_uri)
         return str(found.experiment_id)

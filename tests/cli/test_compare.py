@@ -259,7 +259,7 @@ def test_a_classifier_is_compared_on_the_test_split(
         (["export=last/99"], "`export`: expected the number of a trial of"),
         (["last", "filter=scor>1"], "`filter`: expected the name of a column. Received: 'scor'."),
         (["last", "sort=foo"], "`sort`: expected the name of a column"),
-        (["tracking.experiment=pneumoni"], "The nearest is pneumonia."),
+        (["tracking.experiment=pneumoni"], "The nearest is `pneumonia`."),
         (["output=no/where.csv"], "`output`: expected a file in an existing folder"),
     ],
 )
@@ -280,7 +280,7 @@ def test_without_a_store_nothing_is_made(
     ("arguments", "message"),
     [
         (["tset=a,b"], "`tset`: expected one of the keys"),
-        (["tset=a,b"], "The nearest is test."),
+        (["tset=a,b"], "The nearest is `test`."),
         (["--wrong"], "`arguments`: expected a name or a `key=value` pair"),
         (["sort="], "`sort`: expected a value"),
         (["test=a"], "`test`: expected two searches"),

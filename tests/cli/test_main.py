@@ -395,7 +395,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="own", node=Conf, provi
 QUICK = """
 import sys, types
 from concurrent.futures import Future
-import pneumonia
+import pneumonia.search
 from pneumonia import startup
 from pneumonia.cli import main as cli
 from pneumonia.tracking import tracker as tracking

@@ -119,7 +119,7 @@ print(json.dumps(results))
 def documented() -> dict[str, str]:
     """Return the files that the README types out, by their names."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:yaml|python)\n# (my_\S+)\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```(?:yaml|python)\n# (my_\S+)[^\n]*\n(.*?)```", text, re.DOTALL)
     return dict(blocks)
 
 

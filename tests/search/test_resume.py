@@ -32,7 +32,7 @@ CHOICES = ("dataset", "augment", "model", "dense", "optimizer", "tuner", "traini
 
 def job(*overrides: str) -> tuple[Job, list[str]]:
     """Return what a command is without a search to go on with, and its overrides."""
-    prepared = compose.prepare(overrides)
+    prepared = compose.prepare(overrides, chosen=resume.options)
     composed = compose.compose(prepared)
     chosen = composed.hydra.runtime.choices
     choices = {str(k): str(v) for k, v in chosen.items() if v is not None}
