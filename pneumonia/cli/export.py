@@ -23,7 +23,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import commands, shown
 
 if TYPE_CHECKING:
-    from pneumonia.datasets.decode import Image
+    from pneumonia.models.gradcam import Pixels as Image
     from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
@@ -114,11 +114,12 @@ def _tell(given: list[str]) -> None:
 def _run(options: Options) -> str:
     """Write the export and what was measured of it; return what there is to say."""
     from pneumonia.datasets import decode
+    from pneumonia.models import gradcam
     from pneumonia.models.predictor import Predictor
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import Settings
 
-    paths = decode.find_files(options.names)
+    paths = decode.find_files(options.names, without=(gradcam.SUFFIX,))
     model = find_model(options.model, Settings(uri=options.tracking_uri))
     predictor = Predictor.load(model.file)
     from pneumonia.models import litert

@@ -130,12 +130,12 @@ def _run(options: Options) -> int:
     from pneumonia.tracking.settings import Settings
 
     _quiet_decoders()
-    paths = decode.find_files(options.names)
+    paths = decode.find_files(options.names, without=(gradcam.SUFFIX,))
     _check_output(options.output, paths)
     places: dict[Path, Path] = {}
     if options.heatmaps:
         folder = None if options.heatmaps is True else options.heatmaps
-        places = gradcam.place(paths, folder, decode.HEATMAP_SUFFIX)
+        places = gradcam.place(paths, folder)
     model = find_model(options.model, Settings(uri=options.tracking_uri))
     if options.threshold is not None:
         model = replace(model, threshold=options.threshold)

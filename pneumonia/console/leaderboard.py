@@ -4,136 +4,94 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-Values = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A trial that came to a score.
-
-    Attributes:
-        number: Its number within the search, from 1.
-        score: Its objective.
-        epoch: The epoch at which it had that score, of its best execution; 0 if unknown.
-        seconds: How long it took; nan if unknown.
-        values: Its hyperparameters, by dotted path.
-    """
-
-    number: int
-    score: float
-    epoch: int
-    seconds: float
-    values: Values
+from pneumonia.console.eta import RunningTrial
+from pneumonia.console.summary import Row, find_varying
+from pneumonia.evaluation.objective import Objective
 
 
-@dataclass(slots=True)
-class Runner:
-    """A trial that runs.
-
-    Attributes:
-        values: Its hyperparameters, by dotted path.
-        executions: How often it is trained.
-        began: When, in seconds.
-        curve: The objective of the execution that runs, an epoch each, from the very beginning.
-        best: Its best value in any execution.
-        epoch: The epoch of that value; 0 as long as there is none.
-    """
-
-    values: Values = field(default_factory=dict)
-    executions: int = 1
-    began: float = 0.0
-    curve: list[float] = field(default_factory=list)
-    best: float = math.nan
-    epoch: int = 0
-
-
-class Standings:
+class Leaderboard:
     """Owns the scores of a search as far as it is; it knows neither time nor how they are shown.
 
     Of trials with the same hyperparameters, such as a Hyperband trial and what it was promoted to,
     the best counts. A trial's score is the mean over its executions, so a value of one of several
     executions is never the best of the search.
-
-    Args:
-        direction: Of the objective, `max` or `min`.
     """
 
-    def __init__(self, direction: str = "max") -> None:
-        self._sign = 1.0 if direction == "max" else -1.0
-        self.best = math.nan
-        self.running: dict[int, Runner] = {}
-        self._places: dict[str, Place] = {}
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.best = objective.worst
+        self.running: dict[int, RunningTrial] = {}
+        self._rows: dict[str, Row] = {}
         self._curves: dict[str, list[float]] = {}
 
-    def begin(self, number: int, values: Values, *, executions: int, now: float) -> None:
+    def begin(
+        self, number: int, values: Mapping[str, object], *, of: int, executions: int, now: float
+    ) -> None:
         """Note that a trial begins; it may go on from one with the same hyperparameters."""
         curve = list(self._curves.get(repr(values), ()))
-        self.running[number] = Runner(values, executions, now, curve)
+        self.running[number] = RunningTrial(values, of, executions, now, curve=curve)
 
-    def epoch(self, number: int, epoch: int, value: float) -> None:
+    def epoch(self, trial: RunningTrial, epoch: int, value: float) -> None:
         """Note the objective after an epoch."""
-        runner = self.running.setdefault(number, Runner())
-        curve = runner.curve
+        curve = trial.curve
         del curve[epoch - 1 :]
         curve += [math.nan] * (epoch - 1 - len(curve)) + [value]
-        best, at = self._best_of(curve)
-        if self._is_better(best, runner.best):
-            runner.best, runner.epoch = best, at
-        if runner.executions == 1 and self._is_better(value, self.best):
+        best = self._best_of(curve)
+        if not trial.best[1] or self._objective.better(best[0], trial.best[0]):
+            trial.best = best
+        if trial.executions == 1 and self._objective.better(value, self.best):
             self.best = value
 
-    def end(self, number: int, score: float | None, *, now: float) -> Runner:
+    def end(self, number: int, score: float | None, *, now: float) -> RunningTrial:
         """Note what a trial came to; return how it ran."""
-        runner = self.running.pop(number, Runner())
-        place = Place(number, math.nan if score is None else score, runner.epoch,
-                      now - runner.began, runner.values)  # fmt: skip
-        self._add(place, runner.curve)
-        return runner
+        trial = self.running.pop(number, RunningTrial())
+        self._add(number, trial.values, score, trial.curve, trial.best[1], now - trial.began)
+        return trial
 
     def replay(
-        self, number: int, values: Values, *, score: float | None, curve: Sequence[float],
+        self,
+        number: int,
+        values: Mapping[str, object],
+        *,
+        score: float | None,
+        curve: Sequence[float],
         seconds: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Note what a trial came to that ran earlier."""
-        epoch = self._best_of(curve)[1]
-        place = Place(number, math.nan if score is None else score, epoch, seconds, values)
-        self._add(place, list(curve))
+        self._add(number, values, score, list(curve), self._best_of(curve)[1], seconds)
 
-    def top(self, count: int) -> list[Place]:
+    def top(self, count: int) -> list[Row]:
         """Return the best trials, the best first, the earlier of equals first."""
-        ranked = sorted(self._places.values(), key=lambda one: -self._sign * one.score)
-        return ranked[:count]
+        return self._objective.rank(self._rows.values(), lambda row: row.score)[:count]
 
     def varying(self) -> list[str]:
         """Return the hyperparameters in which the trials differ; all, of a single trial."""
-        tried = [place.values for place in self._places.values()]
-        names = dict.fromkeys(name for values in tried for name in values)
-        if len(tried) == 1:
-            return list(names)
-        return [name for name in names if len({repr(values.get(name)) for values in tried}) > 1]
+        rows = list(self._rows.values())
+        return list(rows[0].values) if len(rows) == 1 else find_varying(rows)
 
-    def _add(self, place: Place, curve: list[float]) -> None:
-        key = repr(place.values)
+    def _add(
+        self,
+        number: int,
+        values: Mapping[str, object],
+        score: float | None,
+        curve: list[float],
+        epoch: int,
+        seconds: float,
+    ) -> None:
+        key = repr(values)
         self._curves[key] = curve
-        if math.isnan(place.score):
+        if score is None or math.isnan(score):
             return
-        known = self._places.get(key)
-        if known is None or self._is_better(place.score, known.score):
-            self._places[key] = place
-        if self._is_better(place.score, self.best):
-            self.best = place.score
-
-    def _is_better(self, value: float, other: float) -> bool:
-        if math.isnan(value) or math.isnan(other):
-            return not math.isnan(value)
-        return self._sign * value > self._sign * other
+        if key not in self._rows or self._objective.better(score, self._rows[key].score):
+            self._rows[key] = Row(number, score, values, epoch, seconds)
+        if self._objective.better(score, self.best):
+            self.best = score
 
     def _best_of(self, curve: Sequence[float]) -> tuple[float, int]:
-        """Return the best value of a curve and its epoch, from 1; nan and 0 without one."""
-        best, at = math.nan, 0
+        """Return the best value of a curve and its epoch, from 1; 0 without one."""
+        best = (self._objective.worst, 0)
         for epoch, value in enumerate(curve, start=1):
-            if self._is_better(value, best):
-                best, at = value, epoch
-        return best, at
+            if self._objective.better(value, best[0]):
+                best = (value, epoch)
+        return best

@@ -1,14 +1,26 @@
-"""What the live display of a search looks like, at any size of the terminal: rich draws it."""
+"""The live display of a search: how it looks at any size of a terminal, and how it stays in place.
+
+`rich.live` is not enough: it leaves the cursor below its lines, where a library in C, the echo of
+Ctrl-C or a terminal that becomes narrower would break them.
+"""
 
 from __future__ import annotations
 
 import io
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import lru_cache
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+from pneumonia import terminal
+from pneumonia.formatting import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -17,6 +29,8 @@ _BAR_WIDTHS = (10, 40)
 _GAP = "  "
 # On a smaller terminal there is room for one line only: columns, rows.
 _LEAST_SIZE = (40, 8)
+_ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
+_WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
 Cells: TypeAlias = tuple[str, ...]
 
@@ -48,44 +62,115 @@ class Scene:
     rows: tuple[Cells, ...] = ()
 
 
-class Picture:
-    """Owns the console that makes lines for a terminal of a scene.
+class Screen:
+    """Owns what a terminal shows from the cursor on, and the standard streams that lead to it.
 
-    It colors as the terminal allows and as NO_COLOR and COLORTERM say.
+    Between drawings the cursor stands on the first line of the region, which is left empty. So all
+    that is ours is below the cursor: a terminal that was made narrower, and has wrapped our lines
+    or cut them, is put right by erasing from there; and what comes past us, from a library in C, a
+    stopped job or the echo of Ctrl-C, stands above the next drawing.
     """
 
-    def __init__(self) -> None:
-        from rich.console import Console
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = RLock()
+        self._kept: list[tuple[str, Any, _Above]] = []
+        self._partial = ""
+        self._console = make_console()
+        self.is_gone = False
 
-        self._console = Console(
-            file=io.StringIO(),
-            force_terminal=True,
-            legacy_windows=False,
-            highlight=False,
-            width=400,
-        )
-        self._table: tuple[object, list[str]] = (None, [])
+    def open(self) -> None:
+        """Lead the standard streams that end at a terminal through `write`."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if terminal.is_terminal(stream):
+                above = _Above(self, stream)
+                self._kept.append((name, stream, above))
+                setattr(sys, name, above)
 
-    def lines(self, scene: Scene, columns: int, rows: int) -> list[str]:
-        """Return a scene as lines of less than `columns` cells, fewer than `rows`.
+    def close(self) -> None:
+        """Erase the region and give the streams back; what follows starts on a clean line."""
+        with self._lock:
+            for name, stream, above in self._kept:
+                if getattr(sys, name) is above:  # somebody else's is not ours to take away
+                    setattr(sys, name, stream)
+            self._kept.clear()
+            text, self._partial = self._partial, ""
+            self._put(f"\r{_ERASE_BELOW}{text}")
 
-        The first of them is empty, unless it is the only one.
-        """
-        room = max(1, columns - 1)
-        if columns < _LEAST_SIZE[0] or rows < _LEAST_SIZE[1]:
-            return [self._drawn(cut(scene.line, room))]
-        above = [self._drawn(text) for text in head(scene, room)]
-        room_below = rows - len(above) - 3
-        key = (scene.header, scene.rows, room, room_below)
-        if self._table[0] != key:  # it changes when a trial ends only, and costs the most
-            below = [self._drawn(text) for text in table(scene, room, room_below)]
-            self._table = (key, below)
-        return ["", *above, *([""] if self._table[1] else []), *self._table[1]]
+    def draw(self, scene: Scene) -> None:
+        """Show a scene in place of the one before."""
+        lines = draw_lines(scene, *terminal.size(self._stream), self._console)
+        body = "\r\n".join(line + _ERASE_LINE for line in lines)
+        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        # A terminal that has just become narrower cuts the lines, rather than to wrap them.
+        self._put(f"\r{_WRAP_OFF}{body}{_ERASE_BELOW}{up}\r{_WRAP_ON}")
 
-    def _drawn(self, text: Text) -> str:
-        with self._console.capture() as capture:
-            self._console.print(text, end="", no_wrap=True)
-        return capture.get()
+    def write(self, text: str) -> None:
+        """Write text that stays, above the region; the beginning of a line waits for its end."""
+        with self._lock:
+            whole, newline, partial = (self._partial + text).rpartition("\n")
+            self._partial = partial.rpartition("\r")[2]  # a line of another's, drawn in place
+            if newline:
+                self._put(f"\r{_ERASE_BELOW}{whole}\n")
+
+    def _put(self, text: str) -> None:
+        with self._lock:
+            self.is_gone = not terminal.write(text, self._stream)
+
+
+class _Above:
+    """A standard stream whose text comes out above the region of a screen."""
+
+    def __init__(self, screen: Screen, stream: TextIO) -> None:
+        self._screen, self._stream, self._process = screen, stream, os.getpid()
+
+    def write(self, text: str) -> int:
+        if os.getpid() == self._process:
+            self._screen.write(text)
+            return len(text)
+        return self._stream.write(text)  # a fork has no screen
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def make_console() -> Console:
+    """Return what colors text as the terminal allows and as NO_COLOR and COLORTERM say."""
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(), force_terminal=True, legacy_windows=False, highlight=False, width=400
+    )
+
+
+def draw_lines(scene: Scene, columns: int, rows: int, console: Console) -> list[str]:
+    """Return a scene as lines of less than `columns` cells, fewer than `rows`.
+
+    The first of them is empty, unless it is the only one.
+    """
+    room = max(1, columns - 1)
+    if columns < _LEAST_SIZE[0] or rows < _LEAST_SIZE[1]:
+        return [_drawn(cut(scene.line, room), console)]
+    above = [_drawn(text, console) for text in head(scene, room)]
+    below = _draw_table(scene.header, scene.rows, room, rows - len(above) - 3, console)
+    return ["", *above, *([""] if below else []), *below]
+
+
+@lru_cache(maxsize=1)  # it changes when a trial ends only, and costs the most
+def _draw_table(
+    header: Cells, rows: tuple[Cells, ...], room: int, most: int, console: Console
+) -> list[str]:
+    return [_drawn(text, console) for text in table(header, rows, room, most)]
+
+
+def _drawn(text: Text, console: Console) -> str:
+    with console.capture() as capture:
+        console.print(text, end="", no_wrap=True)
+    return capture.get()
 
 
 def head(scene: Scene, room: int) -> Iterator[Text]:
@@ -97,8 +182,7 @@ def head(scene: Scene, room: int) -> Iterator[Text]:
     while times and others + sum(len(" · ") + len(text) for text in times) > room:
         times.pop()
     if scene.share is not None:
-        parts = [f"{scene.share:4.0%}", *times]
-        rest = " ".join(["", " · ".join(parts)])
+        rest = " " + " · ".join([f"{scene.share:4.0%}", *times])
         bar = room - len(scene.trial) - len(rest) - 1
         line = Text(scene.trial, "bold").append(" " if scene.trial else "")
         if bar >= _BAR_WIDTHS[0]:
@@ -107,8 +191,7 @@ def head(scene: Scene, room: int) -> Iterator[Text]:
     elif scene.trial or times:
         yield cut(Text(" · ".join([*filter(None, [scene.trial]), *times]), "bold"), room)
     state = Text(" · ".join(scene.state))
-    curve = sparkline(scene.curve, min(_CURVE_WIDTH, room - len(state) - len(_GAP)))
-    if curve:
+    if curve := sparkline(scene.curve, min(_CURVE_WIDTH, room - len(state) - len(_GAP))):
         state.append(_GAP).append(curve, "cyan")
     if state:
         yield cut(state, room)
@@ -116,30 +199,27 @@ def head(scene: Scene, room: int) -> Iterator[Text]:
         yield cut(Text(" ".join(scene.values)), room)
 
 
-def table(scene: Scene, room: int, most: int) -> Iterator[Text]:
-    """Yield the lines of the table, as many of its columns and rows as there is room for.
-
-    Args:
-        scene: The scene.
-        room: The cells that a line may take.
-        most: The most lines.
-    """
+def table(header: Cells, rows: tuple[Cells, ...], room: int, most: int) -> Iterator[Text]:
+    """Yield at most so many lines of the best trials, with the columns that there is room for."""
+    from rich.cells import cell_len
     from rich.text import Text
 
-    if not scene.rows:
+    if not rows:
         return
-    for split in (False, True):  # long dotted names take two lines where one has no room
-        headings = [_heading(name) if split else ["", name] for name in scene.header]
-        columns = list(zip(*([*_two(headings), *scene.rows]), strict=True))
-        widths = [max(_cells(cell) for cell in column) for column in columns]
+    parts = [name.rpartition(".") for name in header]
+    whole = [("",) * len(header), header]
+    split = [tuple(first + dot for first, dot, _ in parts), tuple(last for *_, last in parts)]
+    for titles in (whole, split):  # long dotted names take two lines where one has no room
+        columns = zip(*titles, *rows, strict=True)
+        widths = [max(map(cell_len, column)) for column in columns]
         if sum(widths) + len(_GAP) * (len(widths) - 1) <= room:
             break
     while len(widths) > 2 and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
         widths.pop()
-    titles = [line for line in _two(headings) if any(line)]
-    for index, cells in enumerate([*titles, *scene.rows][: max(0, most)]):
+    titles = [line for line in titles if any(line)]
+    for index, cells in enumerate([*titles, *rows][: max(0, most)]):
         style = "dim" if index < len(titles) else "bold" if index == len(titles) else ""
-        padded = (_right(cell, width) for cell, width in zip(cells, widths, strict=False))
+        padded = (" " * (n - cell_len(cell)) + cell for cell, n in zip(cells, widths, strict=False))
         yield cut(Text(_GAP.join(padded), style), room)
 
 
@@ -172,7 +252,7 @@ def cut(text: Text | str, room: int) -> Text:
     from rich.text import Text
 
     made = text if isinstance(text, Text) else Text(text)
-    made.plain = "".join(c if c.isprintable() else "?" for c in made.plain)
+    made.plain = printable(made.plain)
     made.truncate(room, overflow="ellipsis")
     return made
 
@@ -180,26 +260,6 @@ def cut(text: Text | str, room: int) -> Text:
 def _bar(share: float, width: int) -> Text:
     from rich.text import Text
 
-    halves = int(2 * width * min(1.0, max(0.0, share)))
-    full, half = divmod(halves, 2)
+    full, half = divmod(int(2 * width * min(1.0, max(0.0, share))), 2)
     rest = width - full - half
     return Text().append("━" * full + "╸" * half, "cyan").append("─" * rest, "dim")
-
-
-def _heading(name: str) -> list[str]:
-    first, dot, last = name.rpartition(".")
-    return [first + dot, last]
-
-
-def _two(headings: Sequence[Sequence[str]]) -> list[Cells]:
-    return [tuple(pair[line] for pair in headings) for line in (0, 1)]
-
-
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def _right(text: str, width: int) -> str:
-    return " " * (width - _cells(text)) + text

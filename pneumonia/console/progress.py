@@ -7,14 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, RLock, Thread
-from types import TracebackType
 from typing import Literal, Self, TextIO, TypeAlias
 
 from pneumonia import terminal
-from pneumonia.console.eta import Pace
-from pneumonia.console.leaderboard import Place, Standings
-from pneumonia.console.live import Cells, Picture, Scene
-from pneumonia.console.screen import Screen
+from pneumonia.console.eta import Eta, RunningTrial
+from pneumonia.console.leaderboard import Leaderboard
+from pneumonia.console.live import Cells, Scene, Screen
+from pneumonia.evaluation.objective import Objective
 from pneumonia.formatting import clock_time, short
 
 Form: TypeAlias = Literal["auto", "live", "plain"] | bool
@@ -29,10 +28,10 @@ _WARNING = "warning:"
 class Progress:
     """Owns what a user sees of one search while it runs; it must never fail the search.
 
-    On a terminal a thread shows it, four times a second at most, and the search pays for no more
-    than noting what happened. Elsewhere there is one line for each trial that ended, and one now
-    and then for a long phase. All goes to standard error, so that standard output holds results
-    only. A stream that is closed or cannot encode a character is no error.
+    On a terminal a thread shows it, four times a second at most. Elsewhere there is one line for
+    each trial that ended, and one now and then for a long phase. All goes to standard error, so
+    that standard output holds results only. A stream that is closed or cannot encode a character
+    is no error.
 
     Args:
         objective: Name of the metric that ranks the trials.
@@ -60,41 +59,33 @@ class Progress:
         self._thread: Thread | None = None
         self._is_over, self._lock = Event(), RLock()
         self._clock = clock
-        self._pace, self._standings = Pace(), Standings(direction)
-        self._trials = self._replayed = self._number = 0
+        self._eta, self._board = Eta(), Leaderboard(Objective(objective, direction))
+        self._trials = self._number = 0
         self._current = math.nan
         self._phase = ""
         self._told_at = -math.inf
         self._began = clock()
-        self._pace.begin(0, 0, self._began)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def start(self, total_trials: int, total_epochs: int) -> None:
-        """Begin to count time.
+        """Begin to count time, with how many trials and epochs there are; 0 if unknown.
 
-        Args:
-            total_trials: How many trials the search has; 0 if unknown.
-            total_epochs: How many epochs all of them train, every execution counted; 0 if unknown.
+        The epochs are those of all trials, every execution counted.
         """
         with self._lock:
             self._trials, self._began = total_trials, self._clock()
-            self._pace.begin(total_trials, total_epochs, self._began)
+            self._eta.start(total_epochs, self._began)
 
     def phase(self, text: str) -> None:
         """Show what goes on instead of training, as 'computing features 1200/4708'."""
         with self._lock:
             now = self._clock()
-            self._pace.phase(self._number, now)
+            self._eta.phase(now)
             is_new = text.rstrip(_COUNT) != self._phase.rstrip(_COUNT)
             self._phase = text
             is_due = is_new or now - self._told_at > _SECONDS_BETWEEN_LINES
@@ -124,9 +115,8 @@ class Progress:
         with self._lock:
             now = self._clock()
             self._number, self._trials = number, total
-            self._pace.trials = max(0, total - self._replayed)
-            self._pace.trial(number, values, now, of=epochs)
-            self._standings.begin(number, values, executions=executions, now=now)
+            self._eta.begin(now)
+            self._board.begin(number, values, of=epochs, executions=executions, now=now)
             self._phase, self._current = "", math.nan
         self._watch()
 
@@ -135,7 +125,6 @@ class Progress:
         epoch: int,
         of: int,
         metrics: Mapping[str, float],
-        objective: str | None = None,
         *,
         number: int | None = None,
     ) -> None:
@@ -145,42 +134,36 @@ class Progress:
             epoch: Its number, absolute, from 1; one that was there already begins an execution.
             of: The epoch at which the trial ends if nothing stops it.
             metrics: What was measured.
-            objective: Name of the metric to show, if not the one given at the beginning.
             number: The trial's number, if it is not the one that began last.
         """
-        value = float(metrics.get(objective or self._objective, math.nan))
+        value = float(metrics.get(self._objective, math.nan))
         with self._lock:
             self._number = self._number if number is None else number
-            self._pace.epoch(self._number, epoch, of, self._clock())
-            self._standings.epoch(self._number, epoch, value)
+            trial = self._board.running.setdefault(self._number, RunningTrial())
+            self._eta.epoch(trial, epoch, of, self._clock())
+            self._board.epoch(trial, epoch, value)
             self._phase, self._current = "", value
 
     def trial_end(
-        self,
-        score: float | None = None,
-        *,
-        number: int | None = None,
-        failure: str = "",
+        self, score: float | None = None, *, number: int | None = None, failure: str = ""
     ) -> None:
-        """End a trial.
+        """End a trial, the one that began last or that of a number.
 
-        Args:
-            score: Its objective; None if it has none.
-            number: Its number, if it is not the one that began last.
-            failure: Why it failed, in one line; shown on a line of its own.
+        Its score is None if it has none; why it failed is shown on a line of its own.
         """
         with self._lock:
             number, now = self._number if number is None else number, self._clock()
-            trained = self._pace.end(number, now).trained
-            label = " ".join(_pairs(self._standings.end(number, score, now=now).values))
+            trial = self._board.end(number, score, now=now)
+            self._eta.end(trial, now)
+            label = " ".join(_pairs(trial.values))
             value = math.nan if score is None else score
-            self._current = math.nan if self._standings.running else value
+            self._current = math.nan if self._board.running else value
             name, parts = self._trial_text(number), [*self._scores(value), *self._times()]
         if failure:
             text = _join(name, f"failed: {failure}", label)
             self.message(f"{_WARNING} {text}" if self._is_silent else text)
         elif self._screen is None and not self._is_silent:
-            ended = f"{trained} {'epoch' if trained == 1 else 'epochs'}"
+            ended = f"{trial.trained} {'epoch' if trial.trained == 1 else 'epochs'}"
             self._write(_join(name, ended, *parts, label))
 
     def replayed(
@@ -206,9 +189,8 @@ class Progress:
             seconds: How long it took; nan if unknown.
         """
         with self._lock:
-            self._replayed += 1
-            self._pace.skip(values, epochs, executions)
-            self._standings.replay(number, values, score=score, curve=curve, seconds=seconds)
+            self._eta.skip(values, epochs, executions)
+            self._board.replay(number, values, score=score, curve=curve, seconds=seconds)
 
     def message(self, text: str) -> None:
         """Write lines that stay, above what is shown in place."""
@@ -218,7 +200,7 @@ class Progress:
             self._write(text)
 
     def stop(self) -> None:
-        """Take the picture away. What follows starts on a clean line; further calls do no harm."""
+        """Take the display away. What follows starts on a clean line; further calls do no harm."""
         self._is_over.set()
         screen, self._screen = self._screen, None
         try:
@@ -230,37 +212,37 @@ class Progress:
 
     def remaining(self) -> float | None:
         """Return the seconds that the rest of the search will take; None while unknown."""
-        return self._pace.remaining(self._clock())
+        return self._eta.remaining(self._board.running.values(), self._clock())
 
     def scene(self) -> Scene:
         """Return what there is to see now."""
         with self._lock:
-            expected = self._pace.epochs_expected
+            expected, trained = self._eta.expected, self._eta.trained
             # Of several that run, the one that began first.
-            number, *others = sorted(self._standings.running) or [self._number]
-            runner = self._standings.running.get(number)
+            number, *others = sorted(self._board.running) or [self._number]
+            runs = self._board.running.get(number)
             beside = f", with {', '.join(map(str, others))}" if others else ""
             trial = f"{self._trial_text(number)}{beside}" if number else ""
-            value = runner.curve[-1] if others and runner and runner.curve else self._current
-            doing, scores, times = self._doing(number), self._scores(value), self._times()[::-1]
-            if 0 < expected <= self._pace.epochs_trained:
+            value = runs.curve[-1] if others and runs and runs.curve else self._current
+            doing, scores, times = self._doing(runs), self._scores(value), self._times()[::-1]
+            if 0 < expected <= trained:
                 del times[:-1]  # what is left is not training, and nobody knows how long it takes
-            epochs = [f"{self._pace.epochs_trained} of {expected} epochs"] if expected > 0 else []
+            epochs = [f"{trained} of {expected} epochs"] if expected > 0 else []
             header, rows = self._table()
             return Scene(
                 line=_join(trial, doing, *scores, *times),
                 trial=trial,
-                share=self._pace.epochs_trained / expected if expected > 0 else None,
+                share=trained / expected if expected > 0 else None,
                 times=(*times, *epochs),
                 state=tuple(filter(None, [doing, *scores])),
-                curve=tuple(runner.curve) if runner and not self._phase else (),
-                values=tuple(_pairs(runner.values)) if runner else (),
+                curve=tuple(runs.curve) if runs and not self._phase else (),
+                values=tuple(_pairs(runs.values)) if runs else (),
                 header=header,
                 rows=rows,
             )
 
     def _watch(self) -> None:
-        """Begin to show the picture, where there is one and nobody has begun."""
+        """Begin the live display, where there is one and nobody has begun."""
         if self._screen is None or self._thread is not None:
             return
         self._screen.open()
@@ -268,9 +250,8 @@ class Progress:
         self._thread.start()
 
     def _show(self, screen: Screen) -> None:
-        picture = Picture()
         while not self._is_over.is_set() and not screen.is_gone:
-            screen.draw(picture.lines(self.scene(), *screen.size()))
+            screen.draw(self.scene())
             self._is_over.wait(_SECONDS_BETWEEN_DRAWS)
 
     def _write(self, text: str) -> None:
@@ -282,19 +263,16 @@ class Progress:
     def _trial_text(self, number: int) -> str:
         return f"trial {number} of {self._trials}" if self._trials else f"trial {number}"
 
-    def _doing(self, number: int) -> str:
-        course = self._pace.courses.get(number)
-        if self._phase or course is None:
+    def _doing(self, trial: RunningTrial | None) -> str:
+        if self._phase or trial is None:
             return self._phase
-        return f"epoch {course.epoch}/{course.of}" if course.epoch else "starting"
+        return f"epoch {trial.epoch}/{trial.of}" if trial.epoch else "starting"
 
     def _scores(self, value: float) -> list[str]:
-        best, parts = self._standings.best, []
-        if not math.isnan(value):
-            parts.append(f"{self._objective} {value:.4f}")
-        if not math.isnan(best):
-            parts.append(f"best {best:.4f}")
-        return parts
+        parts = [] if math.isnan(value) else [f"{self._objective} {value:.4f}"]
+        return (
+            [*parts, f"best {self._board.best:.4f}"] if math.isfinite(self._board.best) else parts
+        )
 
     def _times(self) -> list[str]:
         remaining = self.remaining()
@@ -303,17 +281,9 @@ class Progress:
 
     def _table(self) -> tuple[Cells, tuple[Cells, ...]]:
         """Return the header and the rows of the best trials so far."""
-        names, places = self._standings.varying(), self._standings.top(_BEST)
-        if not places:
-            return (), ()
-        header = ("trial", self._objective, "epoch", "time", *names)
-        return header, tuple(_cells(place, names) for place in places)
-
-
-def _cells(place: Place, names: Sequence[str]) -> Cells:
-    seconds = "" if math.isnan(place.seconds) else clock_time(place.seconds)
-    values = [short(place.values[name]) if name in place.values else "-" for name in names]
-    return (str(place.number), f"{place.score:.4f}", str(place.epoch or ""), seconds, *values)
+        names = self._board.varying()
+        rows = tuple(row.cells(names) for row in self._board.top(_BEST))
+        return ("trial", self._objective, "epoch", "time", *names) if rows else (), rows
 
 
 def _pairs(values: Mapping[str, object]) -> list[str]:

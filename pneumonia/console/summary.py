@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores, score_name
@@ -37,6 +38,12 @@ class Row:
     epoch: int = 0
     seconds: float = math.nan
 
+    def cells(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return number, score, epoch, time and the hyperparameters of those names, as text."""
+        seconds = clock_time(self.seconds) if self.seconds >= 0 else ""
+        values = [short(self.values[name]) if name in self.values else "-" for name in names]
+        return (str(self.number), f"{self.score:.4f}", str(self.epoch or ""), seconds, *values)
+
 
 def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: int = 0) -> Table:
     """Return the table of the best trials.
@@ -55,26 +62,26 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
     for row in rows:
         rows_of.setdefault(repr(sorted(row.values.items())), row)
     shown = list(rows_of.values())[:limit]
-    varying, same = _varying(rows)
-    has_epoch, has_time = any(r.epoch for r in shown), any(r.seconds >= 0 for r in shown)
-    optional = (has_epoch, has_time)
-    cells = []
-    for row in shown:
-        epoch, seconds = str(row.epoch or ""), ""
-        if row.seconds >= 0:
-            seconds = clock_time(row.seconds)
-        given = [text for text, has in zip((epoch, seconds), optional, strict=True) if has]
-        values = [short(row.values[name]) if name in row.values else "-" for name in varying]
-        cells.append((str(row.number), f"{row.score:.4f}", *given, *values))
-    extra = [name for name, has in zip(("epoch", "time"), optional, strict=True) if has]
+    varying = find_varying(rows)
+    same = {name: value for row in rows[:1] for name, value in row.values.items()}
+    same = {name: value for name, value in same.items() if name not in varying}
+    cells = [row.cells(varying) for row in shown]
     of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in varying]
+    # Epoch and time have a column where they are known.
+    kept = [True, True, *(any(row[i] for row in cells) for i in (2, 3)), *(True for _ in varying)]
     return Table(
         title=_count(len(rows), "trial") + f" by {objective}, the best first",
-        header=("trial", objective, *extra, *varying),
-        rows=tuple(cells),
-        is_number=(True, True, *(True for _ in extra), *of_numbers),
+        header=tuple(compress(("trial", objective, "epoch", "time", *varying), kept)),
+        rows=tuple(tuple(compress(row, kept)) for row in cells),
+        is_number=tuple(compress((True, True, True, True, *of_numbers), kept)),
         notes=_trial_notes(same, hidden=len(rows_of) - len(shown), failed=failed),
     )
+
+
+def find_varying(rows: Sequence[Row]) -> list[str]:
+    """Return the hyperparameters that differ between trials."""
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    return [name for name in names if len({repr(row.values.get(name, ...)) for row in rows}) > 1]
 
 
 def scores_table(
@@ -86,20 +93,15 @@ def scores_table(
 ) -> Table:
     """Return the table of all the scores with their intervals, and the counts below it.
 
-    Args:
-        scores: At 0.5.
-        chosen: At the classifier's own threshold, shown beside them where that is another.
-        decision: How the classifier decides, in sentences: the last notes.
-        title: A line above.
+    Those at the classifier's own threshold are beside those at 0.5 where that is another. How the
+    classifier decides, in sentences, is the last of the notes.
     """
-    sides = [scores]
-    if chosen is not None and chosen.threshold != scores.threshold:
-        sides.append(chosen)
+    sides = [scores, *([chosen] if chosen and chosen.threshold != scores.threshold else [])]
     cells = []
     for name, estimate in scores.estimates().items():
-        label = score_name(name)
         others = [side.estimates()[name] if name in DECIDED else None for side in sides[1:]]
-        cells.append((label, *(cell for one in (estimate, *others) for cell in _shown(one))))
+        shown = (cell for one in (estimate, *others) for cell in _shown(one))
+        cells.append((score_name(name), *shown))
     has_no_width = any(e.low == e.high for side in sides for e in side.estimates().values())
     heads = ["value", *(f"above {side.threshold:.4g}" for side in sides[1:])]
     return Table(
@@ -176,11 +178,8 @@ def description(
 ) -> str:
     """Return the note on a search that MLflow shows with its run, in Markdown.
 
-    Args:
-        rows: All the trials that came to a score, the best first.
-        table: The winner's scores on the test split, by `scores_table`.
-        objective: Name of the metric that ranks the trials.
-        facts: What else to tell, by name, such as the dataset and its source.
+    The first of the rows is the winner, the table is that of its scores on the test split; facts
+    are what else to tell, by name, such as the dataset and its source.
     """
     best = rows[0]
     values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]
@@ -195,20 +194,6 @@ def description(
         "The test split chose nothing: neither the winner, nor its epoch, nor the threshold.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _varying(rows: Sequence[Row]) -> tuple[list[str], dict[str, object]]:
-    """Return the hyperparameters that differ between trials, and the values of the others."""
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
-    missing = object()
-    varying, same = [], {}
-    for name in names:
-        values = [row.values.get(name, missing) for row in rows]
-        if all(value == values[0] for value in values):
-            same[name] = values[0]
-        else:
-            varying.append(name)
-    return varying, same
 
 
 def _trial_notes(same: Mapping[str, object], *, hidden: int, failed: int) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The data of a search: images, labels and where they come from, checked once and then frozen.
 
-Nothing here knows a file format or a library of datasets; `datasets` and `phantom` make the
-`ImageData` that everything above reads.
+Nothing here knows a file format or a library of datasets.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.integer]
 
 SPLITS = ("train", "val", "test")
+_BATCH = 256
 
 
 class ImageSource(Protocol):
@@ -32,22 +32,15 @@ class ImageSource(Protocol):
         ...
 
     def read(self, indices: Indices) -> Sequence[Images] | Images:
-        """Return images as uint8 (H, W, C) with C in {1, 3}.
+        """Return uint8 images (H, W, C) with C in {1, 3}, by indices in any order, repeats allowed.
 
-        Args:
-            indices: Integers of shape (n,), in any order, repeats allowed.
-
-        Returns:
-            An array (n, H, W, C) where all have one shape, a list of n arrays otherwise.
+        As an array (n, H, W, C) where all have one shape, a list of n arrays otherwise.
         """
         ...
 
 
 class ArraySource:
-    """Images in one array, in memory or memory-mapped.
-
-    Args:
-        images: uint8 of shape (N, H, W, C) with C in {1, 3}, or (N, H, W) for grey images.
+    """Images in one array: uint8 of shape (N, H, W, C) with C in {1, 3}, or (N, H, W).
 
     Raises:
         DataError: Where the array has another type or shape.
@@ -77,18 +70,12 @@ class ArraySource:
 
 
 class JoinedSource:
-    """One source after the other, as one source.
-
-    Args:
-        first: The images with the indices 0 to len(first) - 1.
-        second: The images after those.
-    """
+    """One source after the other, as one source."""
 
     __slots__ = ("_first", "_second")
 
     def __init__(self, first: ImageSource, second: ImageSource) -> None:
-        self._first = first
-        self._second = second
+        self._first, self._second = first, second
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -110,7 +97,7 @@ class JoinedSource:
 class Split:
     """The images of one split with their labels; `build_split` makes and checks it.
 
-    Args:
+    Attributes:
         name: `train`, `val` or `test`; `train+val` for the two merged.
         images: The N images.
         labels: int64 of shape (N,); 0 is the negative class, 1 the positive one.
@@ -137,7 +124,7 @@ class Split:
 class ImageData:
     """A dataset for a binary classifier; `build_data` makes and checks it.
 
-    Args:
+    Attributes:
         name: A short name, such as `pneumonia_mnist`.
         class_names: The negative class, the positive class.
         train: What a classifier is fitted to.
@@ -170,25 +157,20 @@ def build_split(
     hashes: Sequence[bytes] | None = None,
     blank: int = 0,
 ) -> Split:
-    """Check images against labels and compute the digest.
+    """Check N images against labels, the integers 0 and 1 of shape (N,), and make a split of them.
 
-    Args:
-        name: `train`, `val` or `test`.
-        images: The N images.
-        labels: Integers 0 and 1 of shape (N,); both occur.
-        names: What each image is called; `<split>/<index>` by default.
-        hashes: sha256 of each image; by default of its shape and pixels.
-        blank: How many images have one value all over; counted where there are no hashes.
+    By default, names are `<split>/<index>`, hashes are of shapes and pixels, and blank images are
+    counted.
 
     Raises:
         DataError: For an empty split, a split with one class, or labels that do not fit.
     """
-    checked = check_labels(name, labels, count=len(images))
+    checked = _check_labels(name, np.asarray(labels), count=len(images))
     if names is None:
         names = [f"{name}/{index}" for index in range(len(images))]
     if hashes is None:
-        hashes, blank = scan_images(images)
-    return Split(name, images, checked, names, compute_digest(hashes, checked), hashes, blank)
+        hashes, blank = _scan(images)
+    return Split(name, images, checked, names, _digest(hashes, checked), hashes, blank)
 
 
 def build_data(
@@ -198,15 +180,9 @@ def build_data(
     class_names: Sequence[str],
     source: str,
     notes: Sequence[str] = (),
+    shared_patients: Mapping[str, int] | None = None,
 ) -> ImageData:
-    """Put the three splits together, check that they belong together, count what is odd.
-
-    Args:
-        name: A short name for the dataset.
-        splits: train, val and test, in this order.
-        class_names: The negative class, the positive class.
-        source: Where the images come from, for people.
-        notes: What else people should know of the images, a line each.
+    """Check that train, val and test, in this order, belong together; count what is odd.
 
     Raises:
         DataError: Where images of the splits differ in their channels, or the class names do
@@ -221,29 +197,47 @@ def build_data(
     if len(set(channels.values())) > 1:
         listed = ", ".join(f"{count} in {name}" for name, count in channels.items())
         raise DataError(f"Channels: expected one number in all splits. Received: {listed}.")
+    duplicates = {
+        f"{first.name}/{second.name}": sum(map(frozenset(first.hashes).__contains__, second.hashes))
+        for first, second in combinations(splits, 2)
+    }
     train, val, test = splits
-    negative, positive = class_names
+    pair = (class_names[0], class_names[1])
     odd = (*notes, *_find_oddities(splits, class_names))
-    found = count_duplicates(splits)
-    return ImageData(name, (negative, positive), train, val, test, source, found, notes=odd)
+    shared = shared_patients or {}
+    return ImageData(name, pair, train, val, test, source, duplicates, shared, odd)
 
 
-def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
-    """Return labels as int64 of shape (count,).
+def merge(a: Split, b: Split, name: str) -> Split:
+    """Return the images of `a`, then those of `b`, as one split."""
+    hashes = [*a.hashes, *b.hashes]
+    labels = np.concatenate([a.labels, b.labels])
+    if len(hashes) == len(labels):
+        digest = _digest(hashes, labels)
+    else:
+        hashes = []
+        digest = hashlib.sha256(f"{a.digest}+{b.digest}".encode()).hexdigest()
+    names = [*a.names, *b.names]
+    return Split(name, JoinedSource(a.images, b.images), labels, names, digest, hashes)
 
-    Raises:
-        DataError: Where there are none, one class only, values besides 0 and 1, or another count.
-    """
-    array = np.asarray(labels)
+
+def stack(images: Sequence[Images]) -> Sequence[Images] | Images:
+    """Return an array (n, H, W, C) where all images have one shape, the list otherwise."""
+    if images and len({image.shape for image in images}) == 1:
+        return np.stack(images)
+    return images
+
+
+def _check_labels(name: str, labels: npt.NDArray[np.generic], *, count: int) -> Labels:
     if count == 0:
         raise DataError(f"Split {name!r}: expected images. Received: none.")
-    if array.shape != (count,):
+    if labels.shape != (count,):
         raise DataError(
             f"Split {name!r}: expected labels of the shape ({count},), one for each image. "
-            f"Received: {array.shape}."
+            f"Received: {labels.shape}."
         )
-    values = np.unique(array)
-    if array.dtype.kind not in "biu" or not np.isin(values, (0, 1)).all():
+    values = np.unique(labels)
+    if labels.dtype.kind not in "biu" or not np.isin(values, (0, 1)).all():
         shown = ", ".join(str(value) for value in values[:8]) + (", …" if len(values) > 8 else "")
         raise DataError(f"Split {name!r}: expected the labels 0 and 1. Received: {shown}.")
     if len(values) == 1:
@@ -251,18 +245,14 @@ def check_labels(name: str, labels: npt.ArrayLike, *, count: int) -> Labels:
             f"Split {name!r}: expected images of both classes. "
             f"Received: {count} with the label {int(values[0])}."
         )
-    return array.astype(np.int64)
+    return labels.astype(np.int64)
 
 
-def scan_images(images: ImageSource, *, batch: int = 256) -> tuple[list[bytes], int]:
-    """Return the sha256 of each image's shape and pixels (32 bytes each), and how many are blank.
-
-    An image is blank where all its pixels have one value.
-    """
+def _scan(images: ImageSource) -> tuple[list[bytes], int]:
+    """Return the sha256 of each image's shape and pixels, and how many images are blank."""
     hashes, blank = [], 0
-    for start in range(0, len(images), batch):
-        indices = np.arange(start, min(start + batch, len(images)))
-        read = images.read(indices)
+    for start in range(0, len(images), _BATCH):
+        read = images.read(np.arange(start, min(start + _BATCH, len(images))))
         blank += sum(map(_count_blank, [read] if isinstance(read, np.ndarray) else read))
         for image in read:
             header = "x".join(map(str, image.shape)).encode()
@@ -271,7 +261,7 @@ def scan_images(images: ImageSource, *, batch: int = 256) -> tuple[list[bytes], 
 
 
 def _count_blank(images: Images) -> int:
-    """Count blank images among some (n, H, W, C), or tell of a single one (H, W, C)."""
+    """Count images of one value all over among some (n, H, W, C), or tell of one (H, W, C)."""
     pixels = images.reshape(len(images) if images.ndim == 4 else 1, -1, images.shape[-1])
     few = pixels[:, :: 1 + pixels.shape[1] // 64]  # of most images, few pixels tell
     pixels = pixels[(few == few[:, :1]).all(axis=(1, 2))]
@@ -279,11 +269,10 @@ def _count_blank(images: Images) -> int:
 
 
 def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Iterator[str]:
-    """Return a line for each kind of images that are seldom meant to be there."""
-    blank = [split.blank for split in splits]
+    """Yield a line for each kind of images that are seldom meant to be there."""
     copies = [len(split.hashes) - len(set(split.hashes)) for split in splits]
     for what, counts in (
-        ("blank images, of one value all over", blank),
+        ("blank images, of one value all over", [split.blank for split in splits]),
         ("images that repeat another of the same split", copies),
     ):
         found = [f"{n:,} in {split.name}" for n, split in zip(counts, splits, strict=True) if n]
@@ -302,45 +291,8 @@ def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Itera
             yield f"class {class_name!r} has a single image in {' and in '.join(single)}"
 
 
-def compute_digest(hashes: Sequence[bytes], labels: Labels) -> str:
+def _digest(hashes: Sequence[bytes], labels: Labels) -> str:
     """Return the sha256 of images and labels, order included, as hexadecimal digits."""
-    state = hashlib.sha256()
-    for one in hashes:
-        state.update(one)
+    state = hashlib.sha256(b"".join(hashes))
     state.update(labels.astype("<i8").tobytes())
     return state.hexdigest()
-
-
-def count_duplicates(splits: Sequence[Split]) -> dict[str, int]:
-    """Count, for each pair of splits, the images of the second that also occur in the first.
-
-    Returns:
-        Counts by `<first>/<second>`.
-    """
-    return {
-        f"{first.name}/{second.name}": sum(map(frozenset(first.hashes).__contains__, second.hashes))
-        for first, second in combinations(splits, 2)
-    }
-
-
-def merge(a: Split, b: Split, name: str) -> Split:
-    """Return the images of `a`, then those of `b`, as one split.
-
-    Used to fit the winner once more to train and val together.
-    """
-    hashes = [*a.hashes, *b.hashes]
-    labels = np.concatenate([a.labels, b.labels])
-    if len(hashes) == len(labels):
-        digest = compute_digest(hashes, labels)
-    else:
-        hashes = []
-        digest = hashlib.sha256(f"{a.digest}+{b.digest}".encode()).hexdigest()
-    names = [*a.names, *b.names]
-    return Split(name, JoinedSource(a.images, b.images), labels, names, digest, hashes)
-
-
-def stack(images: Sequence[Images]) -> Sequence[Images] | Images:
-    """Return an array (n, H, W, C) where all images have one shape, the list otherwise."""
-    if images and len({image.shape for image in images}) == 1:
-        return np.stack(images)
-    return images

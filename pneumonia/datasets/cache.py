@@ -15,12 +15,7 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """The most recently used values, at most so many; one thread makes them, the others wait.
-
-    Args:
-        most: How many.
-        lock: What the others wait for.
-    """
+    """The most recently used values, at most so many; one thread makes them, the others wait."""
 
     def __init__(self, most: int, *, lock: threading.RLock = LOCK) -> None:
         self._most, self._lock = most, lock
@@ -42,6 +37,9 @@ _data: Kept[ImageData] = Kept(2)
 
 
 def load_data(config: dict[str, Any]) -> ImageData:
-    """Return the dataset of a configuration; TensorFlow is not imported unless it needs it."""
+    """Return the dataset of a configuration, the one place where datasets are read and kept.
+
+    TensorFlow is not imported unless it needs it.
+    """
     section = config["dataset"]
     return _data.get(section, lambda: build(section, "dataset"))

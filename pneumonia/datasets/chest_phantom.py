@@ -74,11 +74,9 @@ def phantom(
         try:
             splits.append(build_split(name, ArraySource(images), labels=labels))
         except DataError as error:
+            key, reason = "dataset.positive_fraction", str(error).rstrip(".")
             expected = f"a share with images of both classes in {count} of {name}"
-            reason = str(error).rstrip(".")
-            raise ConfigError(
-                "dataset.positive_fraction", expected, positive_fraction, reason
-            ) from error
+            raise ConfigError(key, expected, positive_fraction, reason) from error
     source = f"generated chest phantoms, {image_size} x {image_size}, seed {seed}"
     return build_data("phantom", splits, class_names=CLASS_NAMES, source=source)
 
@@ -96,12 +94,7 @@ def _deal_labels(count: int, fraction: float) -> npt.NDArray[np.int64]:
 
 
 class _Sheet:
-    """The random numbers and the posed coordinates of a chunk of n images.
-
-    Args:
-        rngs: One generator per image, so that no image depends on another.
-        size: Pixels a side.
-    """
+    """The random numbers and the posed coordinates of a chunk of n images, a generator each."""
 
     def __init__(self, rngs: list[np.random.Generator], size: int) -> None:
         self._traits = np.stack([rng.random(_TRAITS, dtype=np.float32) for rng in rngs])
@@ -146,7 +139,6 @@ def _draw_all(
 def _draw(
     rngs: list[np.random.Generator], labels: npt.NDArray[np.int64], size: int, difficulty: float
 ) -> npt.NDArray[np.uint8]:
-    """Return uint8 images (n, size, size)."""
     sheet = _Sheet(rngs, size)
     air, depth = _draw_lungs(sheet)
     inner = _draw_mediastinum(sheet)
@@ -278,9 +270,8 @@ def _blend(count: int, size: int) -> Floats:
     """Return the matrix (size, count) that interpolates smoothly between `count` knots."""
     place = np.linspace(0, count - 1, size)[:, None] - np.arange(count)[None, :]
     weights = np.exp(-0.5 * (place / 0.6) ** 2)
-    return np.asarray(
-        (weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))).astype(np.float32)
-    )
+    unit: Floats = weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    return unit.astype(np.float32)
 
 
 def _step(value: Floats, width: float) -> Floats:

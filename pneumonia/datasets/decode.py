@@ -1,4 +1,4 @@
-"""Image files as arrays, a bounded number of images in memory at a time."""
+"""Images in files of all kinds: found, checked and decoded, DICOM beside the others."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumonia import terminal
 from pneumonia.datasets import dicom, image_files
-from pneumonia.errors import DataError, UserError
-
-Image = npt.NDArray[np.uint8]
-
-HEATMAP_SUFFIX = ".heatmap.png"
-"""What a heat map's name ends in, after the whole name of its image."""
+from pneumonia.datasets.base import Images, Indices, stack
+from pneumonia.datasets.image_files import Header
+from pneumonia.errors import ConfigError, DataError, UserError
 
 _WILDCARDS = frozenset("*?[")
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -27,62 +23,84 @@ _WORKERS = min(4, os.cpu_count() or 1)
 _BATCH_VALUES = 16_000_000
 
 
-def find_files(names: Sequence[str]) -> list[Path]:
-    """Find the files that names stand for, each once, in the order of the names.
+class FileSource:
+    """Images that are decoded each time they are read, so that memory holds only those asked for.
 
     Args:
-        names: Files; folders, with all the images below them; or patterns with `*`, `?`, `[...]`
-            and `**`. In folders a file counts by its suffix or, where it has none, its being
-            DICOM. In folders and patterns, names that begin with a dot do not count, nor do the
-            heat maps that were made of other images.
+        paths: The files, checked by `read_header`.
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    __slots__ = ("_channels", "_paths")
+
+    def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
+        self._paths, self._channels = tuple(paths), channels
+        image_files.quieten()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._paths)
+
+    def read(self, indices: Indices) -> Sequence[Images] | Images:
+        """Decode images, as an `ImageSource` does.
+
+        Raises:
+            ConfigError: Where a file has gone or its content is damaged.
+        """
+        paths = [self._paths[index] for index in indices]
+        try:
+            # Pillow decodes without holding the interpreter's lock.
+            with ThreadPoolExecutor(_WORKERS) as pool:
+                return stack(list(pool.map(lambda path: decode(path, self._channels), paths)))
+        except DataError as error:
+            path, _, reason = str(error).partition(": ")
+            expected = "image files that can be decoded"
+            raise ConfigError("dataset.path", expected, path, reason.rstrip(".")) from error
+
+
+def read_header(path: Path) -> Header:
+    """Check a file; what counts is its content, not its name.
 
     Raises:
-        UserError: Where a name stands for nothing, or DICOM files are among those found and
-            pydicom is not installed.
+        DataError: Where it cannot be decoded; its text starts with the path.
     """
-    found: dict[Path, None] = {}
-    for name in names:
-        for path in _match(name):
-            found.update(dict.fromkeys(_images_below(path) if path.is_dir() else [path]))
-    paths = list(found)
-    if not dicom.is_supported():
-        needing = next((path for path in paths if dicom.is_dicom(path)), None)
-        if needing is not None:
-            raise UserError(
-                f"{needing}: a DICOM file, which needs the package pydicom: {dicom.EXTRA}"
-            )
-    return paths
+    if dicom.kind_of(path) == dicom.DICOM:
+        return dicom.read_header(path)
+    try:
+        return image_files.read_header(path)
+    except DataError:
+        if not dicom.is_dicom(path):
+            raise
+        return dicom.read_header(path)
 
 
-def decode(path: Path) -> Image:
-    """Decode an image file or a DICOM file.
+def decode(path: Path, channels: int | None = None) -> Images:
+    """Decode a file.
 
     Returns:
-        uint8 of shape (H, W, C), C in {1, 3}.
+        uint8 of shape (H, W, C), C being `channels` where it is given: 1, or 3 for a file with
+        colours.
 
     Raises:
         DataError: Where it cannot be; its text starts with the path.
     """
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: not a file.")
-    return dicom.decode(path) if dicom.is_dicom(path) else image_files.decode(path, channels=3)
+    if not dicom.is_dicom(path):
+        return image_files.decode(path, channels=channels or 3)
+    pixels = dicom.decode(path)
+    return np.repeat(pixels, (channels or pixels.shape[-1]) // pixels.shape[-1], axis=-1)
 
 
 def decode_batches(
     paths: Sequence[Path], *, batch_size: int
-) -> Iterator[list[tuple[Path, Image | DataError]]]:
-    """Decode files batch by batch, in their order, as the batches are asked for.
+) -> Iterator[list[tuple[Path, Images | DataError]]]:
+    """Yield files with their images, or the reason why there is none, in their order.
 
-    Args:
-        paths: The files.
-        batch_size: The most files in a batch; large images make smaller batches.
-
-    Yields:
-        Paths and their images, or the reason why there is none.
+    Batches are decoded as they are asked for; large images make smaller ones.
     """
-    batch: list[tuple[Path, Image | DataError]] = []
+    batch: list[tuple[Path, Images | DataError]] = []
     values = 0
-    # Pillow decodes without holding the interpreter's lock.
     with ThreadPoolExecutor(_WORKERS) as pool:
         for start in range(0, len(paths), _WORKERS):
             chunk = paths[start : start + _WORKERS]
@@ -97,7 +115,30 @@ def decode_batches(
         yield batch
 
 
-def _match(name: str) -> list[Path]:
+def find_files(names: Sequence[str], *, without: tuple[str, ...] = ()) -> list[Path]:
+    """Find the files that names stand for, each once, in the order of the names.
+
+    Args:
+        names: Files; folders, with all the images below them; or patterns with `*`, `?`, `[...]`
+            and `**`. In folders a file counts by its suffix or, where it has none, its being
+            DICOM. In folders and patterns, names that begin with a dot do not count.
+        without: Endings of names that do not count there either.
+
+    Raises:
+        UserError: Where a name stands for nothing, or DICOM files are among those found and
+            pydicom is not installed.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        for path in _match(name, without):
+            paths = _images_below(path, without) if path.is_dir() else [path]
+            found.update(dict.fromkeys(paths))
+    if not dicom.is_supported() and (needing := next(filter(dicom.is_dicom, found), None)):
+        raise UserError(dicom.NEEDED.format(needing))
+    return list(found)
+
+
+def _match(name: str, without: tuple[str, ...]) -> list[Path]:
     path = Path(name).expanduser()
     try:
         if path.exists():
@@ -111,18 +152,18 @@ def _match(name: str) -> list[Path]:
         found = sorted(Path(path.anchor).glob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"{name}: not a pattern ({error}).") from error
-    visible = [one for one in found if not _is_hidden(one.name)]
+    visible = [one for one in found if not _is_hidden(one.name, without)]
     if not visible:
         raise UserError(f"{name}: the pattern matches no file.")
     return visible
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, without: tuple[str, ...]) -> list[Path]:
     """Return a folder's images, and those of its sub-folders, in the order of their paths."""
     found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not _is_hidden(name)]
+        found += [Path(parent, name) for name in names if not _is_hidden(name, without)]
     kinds = {path: dicom.kind_of(path) for path in found}
     images = [path for path, kind in kinds.items() if kind in (dicom.IMAGE, dicom.DICOM)]
     # Notes and tables beside images are not meant; pictures of other formats are.
@@ -137,15 +178,15 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(images)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.endswith(HEATMAP_SUFFIX)
+def _is_hidden(name: str, without: tuple[str, ...]) -> bool:
+    return name.startswith(".") or name.endswith(without)
 
 
 def _refuse(error: OSError) -> None:
     raise UserError(f"{error.filename}: {error.strerror}.") from error
 
 
-def _try_decode(path: Path) -> Image | DataError:
+def _try_decode(path: Path) -> Images | DataError:
     try:
         return decode(path)
     except DataError as error:

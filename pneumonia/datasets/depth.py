@@ -29,7 +29,8 @@ DEPTHS = (8, 10, 12, 14, 16, 24, 32, 64)
 
 # The least maximum of floats that are no shares of 1, unless they are whole.
 _LEAST = 16
-_PNG_GREY_ALPHA = "LA;16B"
+GREY_ALPHA = "LA;16B"
+"""A `png_mode` that Pillow opens as colours."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -37,7 +38,7 @@ _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999
 _OLD_JPEG = 6
 _FAX_AND_JPEG = frozenset({2, 3, 4, _OLD_JPEG, 7})
 ORIENTATION = 0x0112
-_MAX_BYTES = 1_000_000_000
+MAX_BYTES = 1_000_000_000
 
 # What tifffile logs is either raised as well, or of no interest to who reads an image.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -89,21 +90,16 @@ def png_mode(image: Image.Image) -> str:
     return args if isinstance(args, str) else ""
 
 
-def is_deep_grey(mode: str) -> bool:
-    """Tell whether a `png_mode` is grey with alpha, which Pillow opens as colours."""
-    return mode == _PNG_GREY_ALPHA
-
-
 def read_png(file: BinaryIO) -> Image.Image:
     """Decode a PNG of 16 bits, of which Pillow keeps the upper 8 where there are colours or alpha.
 
-    Returns:
-        An image of 8 bits, of mode L, LA, RGB or RGBA, with its orientation in EXIF.
+    It comes out with 8 bits, as L, LA, RGB or RGBA, with its orientation in EXIF.
     """
-    with _open_png(file) as image:
+    file.seek(0)
+    with PngImageFile(file) as image:
         key = image.info.get("transparency")
         mode = png_mode(image)
-        if is_deep_grey(mode):
+        if mode == GREY_ALPHA:
             # Two samples of two bytes are as long as four of one.
             image.tile = [tile._replace(args="RGBA") for tile in image.tile]
             samples = np.asarray(image).view(">u2")
@@ -111,7 +107,8 @@ def read_png(file: BinaryIO) -> Image.Image:
             samples = np.asarray(image)
         orientation = image.getexif().get(ORIENTATION, 1)
     if mode.startswith("RGB"):
-        with _open_png(file) as image:
+        file.seek(0)
+        with PngImageFile(file) as image:
             # The same order of bytes reversed gives the lower ones.
             image.tile = [tile._replace(args=mode[:-1] + "L") for tile in image.tile]
             samples = samples.astype(np.uint16) << 8 | np.asarray(image)
@@ -129,13 +126,9 @@ def read_png(file: BinaryIO) -> Image.Image:
 def read_tiff(file: BinaryIO, check: Callable[[int, int], None]) -> Image.Image | None:
     """Decode the first image of a TIFF file.
 
-    Args:
-        file: The file.
-        check: Is called with width and height in pixels before anything is decoded.
-
-    Returns:
-        An image of 8 bits, of mode L, LA, RGB, RGBA or CMYK, with its orientation in EXIF; None
-        for fax, JPEG, YCbCr and Lab, which Pillow decodes right.
+    It comes out with 8 bits, as L, LA, RGB, RGBA or CMYK, with its orientation in EXIF; None for
+    fax, JPEG, YCbCr and Lab, which Pillow decodes right. `check` is called with width and height in
+    pixels before anything is decoded.
 
     Raises:
         ValueError: For what is damaged or of a kind that is not supported.
@@ -168,11 +161,6 @@ def _depth(low: float, high: float) -> int:
         if high < 2.0**depth if low >= 0 else max(-low, high + 1) <= 2.0 ** (depth - 1):
             return depth
     raise ValueError(f"pixels of up to {high:g}")
-
-
-def _open_png(file: BinaryIO) -> PngImageFile:
-    file.seek(0)
-    return PngImageFile(file)
 
 
 def _find_chunk(file: BinaryIO, kind: bytes) -> bytes:
@@ -224,8 +212,8 @@ def _check_layout(page: TiffPage) -> None:
         or (page.photometric == _PALETTE and page.colormap is None)
     ):
         raise ValueError(_describe(page))
-    if page.nbytes > _MAX_BYTES:
-        raise ValueError(f"more than {_MAX_BYTES:,} bytes of pixels")
+    if page.nbytes > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes of pixels")
 
 
 def _check_kind(page: TiffPage, *, size: int) -> None:
@@ -268,8 +256,8 @@ def _show(page: TiffPage, values: Values) -> Image.Image:
     alpha = values[..., place : place + 1] if place is not None else values[..., :0]
     if page.photometric == _PALETTE:
         table = np.asarray(page.colormap)
-        # By the standard of 16 bits; some writers put 8 there.
-        shown = to_eight_bits(np.moveaxis(table[:, colours[..., 0]], 0, -1), 0, _palette_top(table))
+        top = 65535 if table.max() > 255 else 255  # 16 bits by the standard; some writers put 8
+        shown = to_eight_bits(np.moveaxis(table[:, colours[..., 0]], 0, -1), 0, top)
     else:
         seen = colours[alpha[..., 0] > 0] if alpha.size else colours
         shown = to_eight_bits(colours, *_tiff_span(page, seen))
@@ -277,14 +265,10 @@ def _show(page: TiffPage, values: Values) -> Image.Image:
         shown = 255 - shown
     # A colour that is multiplied by its alpha is as it looks over black.
     if place is not None and _ASSOCIATED not in page.extrasamples[place - colours.shape[2] :][:1]:
-        top = 1.0 if values.dtype.kind == "f" else 2.0**page.bitspersample - 1
-        shown = np.concatenate([shown, to_eight_bits(alpha, 0, top)], axis=2)
+        opaque = 1.0 if values.dtype.kind == "f" else 2.0**page.bitspersample - 1
+        shown = np.concatenate([shown, to_eight_bits(alpha, 0, opaque)], axis=2)
     is_cmyk = page.photometric == _CMYK
     return _join(shown, page.tags.valueof(274, 1), mode="CMYK" if is_cmyk else "")
-
-
-def _palette_top(table: Values) -> int:
-    return 65535 if table.max() > 255 else 255
 
 
 def _tiff_span(page: TiffPage, seen: Values) -> tuple[float, float]:

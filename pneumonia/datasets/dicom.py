@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumonia.datasets import depth
-from pneumonia.datasets.image_files import MAX_PIXELS, MIN_SIDE, Header, is_tiny, quieten
 from pneumonia.datasets.image_files import SUFFIXES as IMAGE_SUFFIXES
+from pneumonia.datasets.image_files import Header, check_size, is_tiny, quieten
 from pneumonia.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 EXTRA = "pip install 'pydicom>=3' 'python-gdcm>=3.0.24'"
+NEEDED = f"{{}}: a DICOM file, which needs the package pydicom: {EXTRA}"
 IMAGE, DICOM = "image", "DICOM"
 
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -60,8 +61,8 @@ def is_dicom(path: Path) -> bool:
 def kind_of(path: Path) -> str:
     """Return what a file is: `IMAGE`, `DICOM`, or its suffix.
 
-    A file whose name tells nothing is looked into: scanners and archives name DICOM files
-    IM000001, or by a number with dots.
+    A file whose name tells nothing is looked into: scanners name DICOM files IM000001, or by a
+    number with dots.
     """
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
@@ -81,14 +82,10 @@ def is_supported() -> bool:
 
 
 def decode(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode a DICOM file; the module's text says how.
-
-    Returns:
-        uint8 of shape (H, W, C), C in {1, 3}.
+    """Decode a DICOM file to uint8 (H, W, C), C in {1, 3}; the module's text says how.
 
     Raises:
-        DataError: For a file that is damaged, holds no image or one of a kind or size that is
-            not supported; its text starts with the path.
+        DataError: For what is damaged or not supported; its text starts with the path.
     """
     with _explaining(path):
         header = _open(path)
@@ -122,7 +119,7 @@ def read_header(path: Path) -> Header:
 def _explaining(path: Path) -> Iterator[None]:
     """Raise whatever a damaged file does to pydicom as what it is."""
     if not is_supported():
-        raise DataError(f"{path}: a DICOM file, which needs the package pydicom: {EXTRA}")
+        raise DataError(NEEDED.format(path))
     quieten()
     try:
         yield
@@ -169,12 +166,7 @@ def _check(path: Path, header: Dataset) -> None:
             f"{path}: a DICOM image with HighBit {header.HighBit} and BitsStored {stored}; "
             "not supported."
         )
-    if min(width, height) < MIN_SIDE:
-        raise DataError(
-            f"{path}: {width} x {height} pixels; at least {MIN_SIDE} a side are needed."
-        )
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path}: {width} x {height} pixels; the limit is {MAX_PIXELS:,} pixels.")
+    check_size(path, width, height)
 
 
 def _add_functional_groups(header: Dataset) -> None:
@@ -314,5 +306,5 @@ def _first(header: Dataset, name: str) -> float | None:
     value = header.get(name)
     if value is None or value == "":
         return None
-    many = isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue"
-    return float(value[0] if many else value)
+    is_many = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return float(value[0] if is_many else value)

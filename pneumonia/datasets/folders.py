@@ -8,10 +8,9 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pneumonia.datasets import dicom
 from pneumonia.datasets.base import SPLITS
@@ -40,31 +39,27 @@ _LEFTOVERS = frozenset(
 _DEPTH, _MOST = 3, 200
 
 
-@dataclass(frozen=True, slots=True)
-class LabeledFile:
+class LabeledFile(NamedTuple):
     """An image file and the name of its class folder."""
 
     path: Path
     class_name: str
 
 
-Found: TypeAlias = tuple[dict[str, list[LabeledFile]], Counter[str]]
+Files: TypeAlias = dict[str, list[LabeledFile]]
+Found: TypeAlias = tuple[Files, Counter[str]]
 
 
 def find_files(root: Path) -> Found:
     """Find the image files of a folder, in the order of their paths.
 
-    Args:
-        root: A folder with two class folders, or with `train` and perhaps `val` and `test`, which
-            have two class folders each.
-
-    Returns:
-        The files by split, all `train` where the folder is not divided; and how many other files
-        there are of each kind.
+    It has two class folders, or `train` and perhaps `val` and `test`, which have two each. They
+    come by split, all as `train` where the folder is not divided, with how many other files there
+    are of each kind.
 
     Raises:
-        DataError: Where the folder has another layout, or a symbolic link leads out of it. It names
-            the folder that would do, if there is one nearby.
+        DataError: For another layout, or a symbolic link that leads out of it. It names the folder
+            that would do, if there is one nearby.
     """
     if not root.is_dir():
         if not root.exists():
@@ -75,15 +70,13 @@ def find_files(root: Path) -> Found:
     try:
         return _find(root)
     except DataError as error:
-        meant = next(_find_others(root), None)
-        if meant is None:
+        if (meant := next(_find_others(root), None)) is None:
             raise
         command = shlex.quote(f"dataset.path={shown(meant)}")
         raise DataError(f"{str(error).rstrip('.')}; those are in `{command}`") from error
 
 
 def _is_leftover(name: str) -> bool:
-    """Tell of the name of a file or folder whether a system or an archive has left it behind."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
@@ -97,7 +90,7 @@ def _find(root: Path) -> Found:
 
 
 def _find_others(root: Path) -> Iterator[Path]:
-    """Find the folders nearby that hold a dataset, the likeliest first.
+    """Yield the folders nearby that hold a dataset, the likeliest first.
 
     Those are divided ones below, one below that has none beside it, and those above where the
     folder holds the images of one class.
@@ -105,7 +98,7 @@ def _find_others(root: Path) -> Iterator[Path]:
     level = [root]
     for _ in range(_DEPTH):
         level = [inner for folder in level[:_MOST] for inner in _list_folders(folder, strict=False)]
-        divided = [one for one in level if any(map(_is_train, _list_folders(one, strict=False)))]
+        divided = [one for one in level if _is_divided(one, strict=False)]
         yield from filter(_is_dataset, level if len(level) == 1 else divided)
     if any(kind_of(path) == IMAGE for path in root.iterdir()):
         above = (one for one in root.parents[:2] if one.name.lower() not in _SPLIT_NAMES)
@@ -119,8 +112,8 @@ def _is_dataset(folder: Path) -> bool:
         return False
 
 
-def _is_train(folder: Path) -> bool:
-    return folder.name.lower() == "train"
+def _is_divided(folder: Path, *, strict: bool = True) -> bool:
+    return any(one.name.lower() == "train" for one in _list_folders(folder, strict=strict))
 
 
 def _check_splits(root: Path, found: Sequence[Path]) -> None:
@@ -143,10 +136,6 @@ def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | No
 
     The negative class is the one that is not `positive`; without that, the one called `normal`,
     `negative` or alike (`NEGATIVE_NAMES`); without such a name, the first in the alphabet.
-
-    Raises:
-        DataError: Where the splits have different classes.
-        ConfigError: Where `positive` is not one of them.
     """
     found = {split: sorted({file.class_name for file in part}) for split, part in files.items()}
     names = found["train"]
@@ -181,13 +170,6 @@ def divide(
         seed: Another seed gives other parts.
         pattern: A regular expression whose first group, searched in a file's name, is the
             patient. A file without a match counts as a patient of its own.
-
-    Returns:
-        The files by part, `train` included, each in the order of `files`.
-
-    Raises:
-        ConfigError: For a pattern that is no regular expression, has no group or never matches.
-        DataError: Where there are too few.
     """
     patients = _find_patients(files, pattern)
     by_class: dict[str, list[str]] = defaultdict(list)
@@ -214,23 +196,15 @@ def divide(
 
 
 def count_shared(files: Mapping[str, Sequence[LabeledFile]], pattern: str | None) -> dict[str, int]:
-    """Count, for each pair of splits, the patients that have images in both.
+    """Count, for each pair of splits, `<first>/<second>`, the patients with images in both.
 
-    Args:
-        files: The files by split.
-        pattern: As for `divide`; without one, patients are not known.
-
-    Returns:
-        Counts by `<first>/<second>`, empty without a pattern.
-
-    Raises:
-        ConfigError: For a pattern that is no regular expression, has no group or never matches.
+    Without a pattern, which is as for `divide`, they are not known and nothing is counted.
     """
     if pattern is None:
         return {}
+    # A file without a match is a patient of its own, whose name holds its place among all files.
     patients = iter(_find_patients([file for name in SPLITS for file in files[name]], pattern))
     known = {name: {next(patients) for _ in files[name]} for name in SPLITS}
-    # A file without a match is a patient of its own, whose name holds its place among all files.
     return {f"{a}/{b}": len(known[a] & known[b]) for a, b in combinations(SPLITS, 2)}
 
 
@@ -258,12 +232,12 @@ def _find_patients(files: Sequence[LabeledFile], pattern: str | None) -> list[st
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(key, expected, pattern, f"It does not compile: {error}") from error
-    if compiled.groups < 1:
-        raise ConfigError(key, expected, pattern, "It has no group")
     matches = [compiled.search(file.path.name) for file in files]
+    reason = "" if compiled.groups else "It has no group"
     if files and not any(matches):
-        example = f"No file name matches, such as {files[0].path.name}"
-        raise ConfigError(key, expected, pattern, example)
+        reason = reason or f"No file name matches, such as {files[0].path.name}"
+    if reason:
+        raise ConfigError(key, expected, pattern, reason)
     return [
         f"patient {match[1]}" if match and match[1] is not None else alone
         for match, alone in zip(matches, own, strict=True)
@@ -275,9 +249,12 @@ def _find_labeled(folder: Path, root: Path, left_out: Counter[str]) -> list[Labe
     classes = _list_folders(folder)
     if len(classes) != 2:
         names = [one.name for one in classes]
-        hint = _hint_at_layout(folder, classes)
+        hint = "; classifiers are for two classes, so merge or leave out some"
+        if len(classes) < 2:
+            has_images = not classes and any(kind_of(path) == IMAGE for path in folder.iterdir())
+            hint = "; the images lie in this very folder" if has_images else ""
         raise DataError(f"{folder}: expected two class folders. Received: {names or 'none'}{hint}.")
-    if divided := [one.name for one in classes if any(map(_is_train, _list_folders(one)))]:
+    if divided := [one.name for one in classes if _is_divided(one)]:
         expected = "two class folders, which are in train, val and test and not around them"
         raise DataError(f"{folder}: expected {expected}. Received: {divided}, with a train in it.")
     files = []
@@ -294,14 +271,6 @@ def _find_labeled(folder: Path, root: Path, left_out: Counter[str]) -> list[Labe
     return files
 
 
-def _hint_at_layout(folder: Path, classes: Sequence[Path]) -> str:
-    """Say what a folder is where it has not two class folders."""
-    if len(classes) > 2:
-        return "; classifiers are for two classes, so merge or leave out some"
-    is_class = any(kind_of(path) == IMAGE for path in folder.iterdir())
-    return "; the images lie in this very folder" if is_class and not classes else ""
-
-
 def _list_folders(folder: Path, *, strict: bool = True) -> list[Path]:
     if not strict and not os.access(folder, os.R_OK | os.X_OK):
         return []
@@ -310,42 +279,35 @@ def _list_folders(folder: Path, *, strict: bool = True) -> list[Path]:
         for entry in folder.iterdir()
         if entry.is_dir() and not _is_leftover(entry.name) and not entry.name.startswith("__")
     )
-    links = [entry for entry in entries if entry.is_symlink()]
-    if links and strict:
-        _refuse(links)
+    if strict:
+        _refuse([entry for entry in entries if entry.is_symlink()])
     return entries
 
 
 def _walk(folder: Path, root: Path, left_out: Counter[str]) -> list[Path]:
-    """Return the image files below a folder, sorted; refuse links that lead out of `root`.
-
-    DICOM files are images where pydicom is installed. Other files are counted into `left_out`.
-    """
+    """Return the image files below a folder, sorted; DICOM files where pydicom is installed."""
     admitted = {IMAGE, DICOM} if dicom.is_supported() else {IMAGE}
     paths, links = [], []
     for place, names, file_names in os.walk(folder):
         names[:] = [name for name in names if not _is_leftover(name)]
         links += [Path(place, name) for name in names if Path(place, name).is_symlink()]
-        for name in file_names:
-            if _is_leftover(name):
-                continue
-            path = Path(place, name)
+        for path in (Path(place, name) for name in file_names if not _is_leftover(name)):
             if (kind := kind_of(path)) not in admitted:
                 left_out[kind] += 1
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 links.append(path)
             paths.append(path)
-    if links:
-        _refuse(links)
+    _refuse(links)
     return sorted(paths)
 
 
 def _refuse(links: Sequence[Path]) -> None:
-    raise DataError(
-        "Symbolic links: expected none to a folder, and none that leads out of dataset.path. "
-        f"Received: {list_some([str(link) for link in sorted(links)])}."
-    )
+    if links:
+        raise DataError(
+            "Symbolic links: expected none to a folder, and none that leads out of dataset.path. "
+            f"Received: {list_some([str(link) for link in sorted(links)])}."
+        )
 
 
 def list_some(lines: Sequence[str], *, separator: str = ", ") -> str:

@@ -16,18 +16,16 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from pneumonia.datasets import depth
-from pneumonia.errors import ConfigError, DataError
+from pneumonia.errors import DataError
 
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif"}
@@ -36,7 +34,6 @@ SUFFIXES = frozenset(
 NAMES = "PNG, JPEG, BMP, TIFF or WebP"
 MIN_SIDE = 8
 MAX_PIXELS = 64_000_000
-MAX_BYTES = 1_000_000_000
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16"})
@@ -45,90 +42,24 @@ _FEW_BITS = {"L;2": 85, "L;4": 17}
 # The last bytes of a whole file: where they are missing, only decoding tells.
 _ENDINGS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 # What Pillow raises for files that are not what they claim to be.
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error),
+    *_BOMBS,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What is known of an image file before its pixels are decoded.
+class Header(NamedTuple):
+    """What is known of an image file before its pixels are decoded."""
 
-    Args:
-        is_colour: Whether it holds colours, or a palette.
-        sha256: Of the file's bytes (32 bytes).
-        is_blank: Whether all pixels have one value.
-    """
-
-    is_colour: bool
-    sha256: bytes
-    is_blank: bool = False
-
-
-class FileSource:
-    """Images that are decoded each time they are read, so that memory holds only those asked for.
-
-    Args:
-        paths: The files, checked by `read_header`.
-        channels: 1 for grey, 3 for RGB.
-        decode: Takes a path and the number of channels; what this module decodes by default.
-    """
-
-    __slots__ = ("_channels", "_decode", "_paths")
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        channels: int,
-        decode: Callable[[Path, int], npt.NDArray[np.uint8]] | None = None,
-    ) -> None:
-        self._paths = tuple(paths)
-        self._channels = channels
-        quieten()
-        self._decode = decode or _decode
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._paths)
-
-    def read(
-        self, indices: npt.NDArray[np.integer]
-    ) -> Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]:
-        """Decode images to uint8 (H, W, C).
-
-        Returns:
-            An array (n, H, W, C) where all have one size, a list of n arrays otherwise.
-
-        Raises:
-            ConfigError: Where a file has gone or its content is damaged.
-        """
-        paths = [self._paths[index] for index in indices]
-        try:
-            # Pillow decodes without holding the interpreter's lock.
-            with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-                images = list(pool.map(lambda path: self._decode(path, self._channels), paths))
-        except DataError as error:
-            path, _, reason = str(error).partition(": ")
-            expected = "image files that can be decoded"
-            raise ConfigError("dataset.path", expected, path, reason.rstrip(".")) from error
-        if images and len({image.shape for image in images}) == 1:
-            return np.stack(images)
-        return images
+    is_colour: bool  # or a palette
+    sha256: bytes  # of the file
+    is_blank: bool = False  # all its pixels have one value
 
 
 def quieten() -> None:
     """Keep the decoders' warnings to themselves: a file is decoded, or its fault is an error."""
-    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pneumonia\.dicom)\b")
+    warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pneumonia\.datasets\.dicom)\b")
 
 
 def read_header(path: Path) -> Header:
@@ -145,7 +76,7 @@ def read_header(path: Path) -> Header:
             quieten()
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = _open(path, file)
-            is_grey = image.mode in _GREY_MODES or depth.is_deep_grey(depth.png_mode(image))
+            is_grey = image.mode in _GREY_MODES or depth.png_mode(image) == depth.GREY_ALPHA
             if not (is_whole := _is_whole(file, image)):
                 image.load()
             is_blank = _is_blank(image, file, is_loaded=not is_whole)
@@ -157,14 +88,7 @@ def read_header(path: Path) -> Header:
 
 
 def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image file; the module's text says how unusual ones are read.
-
-    Args:
-        path: A PNG, JPEG, BMP, TIFF or WebP file.
-        channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        uint8 of shape (H, W, channels).
+    """Decode an image file to uint8 (H, W, channels): 1 for grey, 3 for RGB.
 
     Raises:
         DataError: As `read_header`, and for damaged content.
@@ -178,27 +102,24 @@ def decode(path: Path, *, channels: int) -> npt.NDArray[np.uint8]:
     return converted.reshape(*converted.shape[:2], channels)
 
 
-def _decode(path: Path, channels: int) -> npt.NDArray[np.uint8]:
-    return decode(path, channels=channels)
-
-
 def _open(path: Path, file: BinaryIO) -> Image.Image:
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path}: larger than {MAX_BYTES:,} bytes.")
+    if path.stat().st_size > depth.MAX_BYTES:
+        raise DataError(f"{path}: larger than {depth.MAX_BYTES:,} bytes.")
     file.seek(0)
     if file.read(4) in TiffImagePlugin.PREFIXES:
-        image = depth.read_tiff(file, lambda width, height: _check_size(path, width, height))
+        image = depth.read_tiff(file, partial(check_size, path))
         if image is not None:
             return image
     file.seek(0)
     image = Image.open(file, formats=_FORMATS)
-    _check_size(path, *image.size)
+    check_size(path, *image.size)
     if image.mode == "P" and image.palette is None:
         raise DataError(f"{path}: a palette image without its palette.")
     return image
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse an image of too few or too many pixels."""
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path}: {width} x {height} pixels; at least {MIN_SIDE} a side are needed."
@@ -220,10 +141,9 @@ def _is_whole(file: BinaryIO, image: Image.Image) -> bool:
 
 
 def is_tiny(size: int, values: int, *, beside: int = 2048) -> bool:
-    """Tell whether a compressed file of so many bytes may be blank.
+    """Tell whether a compressed file of so many bytes, `beside` of them headers, may be blank.
 
-    A blank image takes next to nothing: JPEG 6 bits for 64 values, the others less. What the
-    headers take beside it is `beside`.
+    A blank image takes next to nothing: JPEG 6 bits for 64 values, the others less.
     """
     return size < beside + values / 60
 
@@ -267,7 +187,7 @@ def _compose(image: Image.Image) -> Image.Image:
 
 
 def _explain(path: Path, error: BaseException) -> DataError:
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+    if isinstance(error, _BOMBS):
         return DataError(f"{path}: too many pixels; the limit is {MAX_PIXELS:,}.")
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: no such file.")
@@ -279,15 +199,12 @@ def _explain(path: Path, error: BaseException) -> DataError:
     except OSError as fault:
         return DataError(f"{path}: {fault.strerror}.")
     if isinstance(error, UnidentifiedImageError):
-        kind, reason = _find_reason(path)
-        if kind:
-            return DataError(f"{path}: a {kind} file that cannot be decoded ({reason}).")
-        return DataError(f"{path}: not a {NAMES} image.")
+        return DataError(f"{path}: {_find_reason(path)}.")
     return DataError(f"{path}: cannot be decoded ({error}).")
 
 
-def _find_reason(path: Path) -> tuple[str, str]:
-    """Return the format of a file that Pillow knows and refuses, and why it does."""
+def _find_reason(path: Path) -> str:
+    """Say of a file that Pillow does not open why, where it knows the format."""
     with path.open("rb") as file:
         start = file.read(16)
         for name in _FORMATS:
@@ -297,5 +214,5 @@ def _find_reason(path: Path) -> tuple[str, str]:
                 try:
                     factory(file, "")
                 except _FAULTS as error:
-                    return name, str(error)
-    return "", ""
+                    return f"a {name} file that cannot be decoded ({error})"
+    return f"not a {NAMES} image"

@@ -29,8 +29,10 @@ SUSPECT_BYTES = 10**9
 # What is read beside the arrays has to fit as well.
 MEMORY_SHARE = 0.8
 
-_FAULTS = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile)
-_CODECS = (zlib.error, lzma.LZMAError, OverflowError)
+_FAULTS = (
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _BEGINNINGS = {
     b"\x93NUMPY": "a single array (.npy); np.savez writes several by name",
     b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` fetches the file",
@@ -42,11 +44,7 @@ _BEGINNINGS = {
 
 
 def read(file: Path, names: Sequence[str]) -> dict[str, Array]:
-    """Read arrays from an `.npz` file.
-
-    Args:
-        file: The file.
-        names: The arrays to read.
+    """Read arrays from an `.npz` file by their names.
 
     Raises:
         DataError: Where it is not such a file, lacks an array, or is damaged or dangerous. The text
@@ -62,10 +60,10 @@ def read(file: Path, names: Sequence[str]) -> dict[str, Array]:
         with zipfile.ZipFile(file) as archive:
             members = _find(archive, names)
             _check_sizes(file, archive, members)
-            return {name: _read_member(archive, members[name]) for name in names}
+            return {name: _read_member(archive, item) for name, item in members.items()}
     except FileNotFoundError as error:
         raise DataError("There is no such file") from error
-    except (*_FAULTS, *_CODECS) as error:
+    except _FAULTS as error:
         raise DataError(f"It is damaged: {' '.join(str(error).split())}") from error
 
 
@@ -91,11 +89,7 @@ def _find(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, zipfile.Z
 
 
 def _check_sizes(file: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> None:
-    """Refuse arrays that are no plain ones, or larger than what there is of them or room for them.
-
-    Raises:
-        DataError: Before any memory is taken.
-    """
+    """Refuse arrays that are no plain ones, or larger than what there is of them or room for."""
     total = 0
     for name, item in members.items():
         with archive.open(item) as stream:
@@ -113,14 +107,12 @@ def _check_sizes(file: Path, archive: zipfile.ZipFile, members: dict[str, zipfil
 
 def _claimed(name: str, stream: IO[bytes]) -> int:
     """Return how many bytes an array takes, by its header, which is read."""
-    version = np.lib.format.read_magic(stream)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
+    form = np.lib.format
+    readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    read_header = readers.get(form.read_magic(stream))
+    if read_header is None:
         raise DataError(f"Its array {name} is no plain one")
-    shape, _, dtype = readers[version](stream)
+    shape, _, dtype = read_header(stream)
     if dtype.hasobject:
         raise DataError(f"Its array {name} holds objects, a pickle, which is never loaded")
     return math.prod(shape) * dtype.itemsize

@@ -7,7 +7,6 @@ current folder, `~` is the home folder.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -17,9 +16,11 @@ import numpy.typing as npt
 
 from pneumonia.config import constraints
 from pneumonia.config.constraints import CLASS_NAMES, FOLDER, PLACE, SEED, Bounds
-from pneumonia.datasets import dicom, folders, image_files, npz_files, tfds
+from pneumonia.datasets import dicom, folders, npz_files, tfds
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, Split, build_data, build_split
-from pneumonia.datasets.image_files import MIN_SIDE, FileSource, Header
+from pneumonia.datasets.decode import FileSource, read_header
+from pneumonia.datasets.folders import Files
+from pneumonia.datasets.image_files import MIN_SIDE, Header
 from pneumonia.errors import ConfigError, DataError
 
 Share: TypeAlias = Annotated[float, Bounds(0, below=1)]
@@ -32,11 +33,9 @@ def pneumonia_mnist(
 ) -> ImageData:
     """Read PneumoniaMNIST through TensorFlow Datasets, which prepares it the first time.
 
-    4,708 + 524 + 624 grey images of 28 x 28 pixels. Looked for in this order: prepared in
+    4,708 + 524 + 624 grey images of 28 x 28 pixels (Yang et al., MedMNIST v2, Scientific Data
+    10:41, 2023; images from Kermany et al., Cell 172, 2018). Looked for in this order: prepared in
     `data_dir`, the file `pneumoniamnist.npz` in `manual_dir`, the download.
-
-    Source: Yang et al., MedMNIST v2, Scientific Data 10:41, 2023; images from Kermany et al.,
-    Cell 172, 2018.
 
     Args:
         data_dir: Where TFDS keeps prepared datasets; by default `TFDS_DATA_DIR` of the
@@ -70,14 +69,11 @@ def npz(
     keys = [f"{name}_{what}" for name in SPLITS for what in ("images", "labels")]
     with _told(expected, path):
         arrays = npz_files.read(file, keys)
-        splits = [
-            build_split(
-                name,
-                ArraySource(_check_images(arrays[f"{name}_images"])),
-                labels=_flatten_labels(arrays[f"{name}_labels"]),
-            )
-            for name in SPLITS
-        ]
+        splits = []
+        for name in SPLITS:
+            images = ArraySource(_check_images(arrays[f"{name}_images"]))
+            labels = _flatten_labels(arrays[f"{name}_labels"])
+            splits.append(build_split(name, images, labels=labels))
         names = class_names or ("negative", "positive")
         return build_data(file.stem, splits, class_names=names, source=str(file.resolve()))
 
@@ -109,31 +105,25 @@ def image_folder(
             without it.
 
     Raises:
-        ConfigError: For an argument that does not fit, another layout, an empty split, or files
-            that cannot be read.
+        ConfigError: For what does not fit or cannot be read.
     """
     expected = "a folder with images in two classes"
     root = Path(path).expanduser()
     with _told(expected, path):
         files, left_out = folders.find_files(root)
         class_names = folders.order_classes(files, None if positive is None else str(positive))
-        given = tuple(files)
+        is_divided = len(files) > 1
         fractions = {"val": val_fraction, "test": test_fraction}
-        fractions = {name: value for name, value in fractions.items() if name not in files}
-        _check_fractions(fractions)
-        if fractions:
-            files |= folders.divide(files["train"], fractions, seed=seed, pattern=patient_pattern)
-        shared = folders.count_shared(files, patient_pattern) if len(given) > 1 else {}
-        headers = _read_headers([file.path for name in SPLITS for file in files[name]])
-        channels = 3 if any(header.is_colour for header in headers.values()) else 1
-        splits = [
-            _build_folder_split(name, files[name], headers, root, channels, class_names)
-            for name in SPLITS
-        ]
-        source = str(root.resolve())
-        name, notes = root.resolve().name, tuple(_describe(left_out))
-        data = build_data(name, splits, class_names=class_names, source=source, notes=notes)
-    return dataclasses.replace(data, shared_patients=shared)
+        files = _complete(files, fractions, seed=seed, pattern=patient_pattern)
+        root = root.resolve()
+        return build_data(
+            root.name,
+            _build_splits(files, root, class_names),
+            class_names=class_names,
+            source=str(root),
+            notes=tuple(_describe(left_out)),
+            shared_patients=folders.count_shared(files, patient_pattern) if is_divided else {},
+        )
 
 
 @contextlib.contextmanager
@@ -146,6 +136,7 @@ def _told(expected: str, path: str) -> Iterator[None]:
 
 
 def _check_images(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Say of arrays that are nearly right how to put them right."""
     if images.dtype.kind == "f" and images.size and 0 <= images.min() <= images.max() <= 1:
         raise DataError(
             f"Images: expected uint8 values. Received: {images.dtype} from 0 to 1; "
@@ -185,13 +176,20 @@ def _flatten_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _check_fractions(fractions: dict[str, float]) -> None:
+def _complete(
+    files: Files, fractions: Mapping[str, float], *, seed: int, pattern: str | None
+) -> Files:
+    """Split what is missing of val and test off train."""
+    fractions = {name: value for name, value in fractions.items() if name not in files}
     for name, value in fractions.items():
         if not isinstance(value, (int, float)) or not 0 < value < 1:
             raise ConfigError(f"dataset.{name}_fraction", "a number between 0 and 1", value)
     if sum(fractions.values()) >= 1:
         expected = "less than 1 together with dataset.test_fraction"
         raise ConfigError("dataset.val_fraction", expected, fractions["val"])
+    if not fractions:
+        return files
+    return files | folders.divide(files["train"], fractions, seed=seed, pattern=pattern)
 
 
 def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
@@ -199,7 +197,7 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
     headers, faults = {}, []
     for path in paths:
         try:
-            headers[path] = _read_header(path)
+            headers[path] = read_header(path)
         except DataError as error:
             faults.append(str(error))
     if faults:
@@ -208,42 +206,22 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
     return headers
 
 
-def _read_header(path: Path) -> Header:
-    if dicom.kind_of(path) == dicom.DICOM:
-        return dicom.read_header(path)
-    try:
-        return image_files.read_header(path)
-    except DataError:
-        if not dicom.is_dicom(path):
-            raise
-        return dicom.read_header(path)  # what counts is a file's content, not its name
-
-
-def _build_folder_split(
-    name: str,
-    files: Sequence[folders.LabeledFile],
-    headers: dict[Path, Header],
-    root: Path,
-    channels: int,
-    class_names: Sequence[str],
-) -> Split:
-    paths = [file.path for file in files]
-    return build_split(
-        name,
-        FileSource(paths, channels=channels, decode=_decode),
-        labels=np.array([class_names.index(file.class_name) for file in files], dtype=np.int64),
-        names=[path.relative_to(root.resolve()).as_posix() for path in paths],
-        hashes=[headers[path].sha256 for path in paths],
-        blank=sum(headers[path].is_blank for path in paths),
-    )
-
-
-def _decode(path: Path, channels: int) -> npt.NDArray[np.uint8]:
-    """Decode an image file or a DICOM file to uint8 (H, W, channels)."""
-    if not dicom.is_dicom(path):
-        return image_files.decode(path, channels=channels)
-    pixels = dicom.decode(path)
-    return np.repeat(pixels, channels // pixels.shape[-1], axis=-1)
+def _build_splits(files: Files, root: Path, class_names: Sequence[str]) -> list[Split]:
+    headers = _read_headers([file.path for name in SPLITS for file in files[name]])
+    channels = 3 if any(header.is_colour for header in headers.values()) else 1
+    splits = []
+    for name in SPLITS:
+        paths = [file.path for file in files[name]]
+        split = build_split(
+            name,
+            FileSource(paths, channels=channels),
+            labels=[class_names.index(file.class_name) for file in files[name]],
+            names=[path.relative_to(root).as_posix() for path in paths],
+            hashes=[headers[path].sha256 for path in paths],
+            blank=sum(headers[path].is_blank for path in paths),
+        )
+        splits.append(split)
+    return splits
 
 
 def _describe(left_out: Mapping[str, int]) -> Iterator[str]:

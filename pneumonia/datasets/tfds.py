@@ -30,33 +30,16 @@ NAME = "pneumonia_mnist"
 REACH_SECONDS = 6.0
 READ_SECONDS = 20.0
 
-_BY_HAND = (
-    "Pass dataset.manual_dir=<folder with {filename}>, fetched by hand from {url}, "
-    "or dataset=phantom, which needs nothing"
-)
-
 
 def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
     """Prepare PneumoniaMNIST where that has not been done yet, then read it.
 
-    Safe for two processes at once, and after one that was interrupted: TFDS prepares in a folder
-    of its own and renames it, here under a lock.
-
-    Args:
-        data_dir: Where prepared datasets are; by default TFDS' own place, `TFDS_DATA_DIR` or
-            `~/tensorflow_datasets`.
-        manual_dir: Where the file lies that was fetched by hand; `downloads/manual` in `data_dir`
-            by default, as in TFDS. Not looked at where the dataset is prepared.
-
-    Raises:
-        ConfigError: Where the dataset can be neither read nor prepared; it says what to do.
-        DataError: Where the file to prepare it from is another one.
+    `sources.pneumonia_mnist` tells of the arguments; `manual_dir` is `downloads/manual` in
+    `data_dir` by default, as in TFDS. Safe for two processes at once, and after one that was
+    interrupted: TFDS prepares in a folder of its own and renames it, here under a lock.
     """
     with _quiet():
-        import tensorflow_datasets as tfds
-
-        root = data_dir or Path(tfds.core.constants.DATA_DIR)
-        root = root.expanduser().absolute()
+        root = _root(data_dir)
         try:
             builder = _build(root)
             if not builder.is_prepared():
@@ -66,23 +49,22 @@ def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
                     if not builder.is_prepared():
                         _prepare(builder, root, manual_dir)
         except OSError as error:
-            reason = f"It cannot be used: {error}"
-            expected = "a folder for prepared datasets"
+            expected, reason = "a folder for prepared datasets", f"It cannot be used: {error}"
             raise ConfigError("dataset.data_dir", expected, str(root), reason) from error
         return _read(builder)
 
 
 def is_prepared(data_dir: str | None) -> bool:
-    """Tell whether the dataset can be read without fetching or preparing it; nothing is written.
-
-    Args:
-        data_dir: Where prepared datasets are; TFDS' own place if None.
-    """
+    """Tell whether the dataset can be read without fetching or preparing it; nothing is written."""
     with _quiet():
-        import tensorflow_datasets as tfds
+        return bool(_build(_root(data_dir)).is_prepared())
 
-        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
-        return bool(_build(root).is_prepared())
+
+def _root(data_dir: str | Path | None) -> Path:
+    """Return where prepared datasets are; TFDS' own place if it is not said."""
+    import tensorflow_datasets as tfds
+
+    return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute()
 
 
 def _build(root: Path) -> Any:
@@ -111,7 +93,10 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
 def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
     """Return the file that TFDS prepares from: fetched by hand, fetched before, or now."""
     url, expected = next(iter(builder.url_infos.items()))
-    by_hand = _BY_HAND.format(filename=expected.filename, url=url)
+    by_hand = (
+        f"Pass dataset.manual_dir=<folder with {expected.filename}>, fetched by hand from {url}, "
+        "or dataset=phantom, which needs nothing"
+    )
     folder = manual_dir.expanduser().absolute() if manual_dir else root / "downloads" / "manual"
     file = folder / str(expected.filename)
     if not file.is_file():
@@ -124,27 +109,23 @@ def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
             wanted = f"{NAME} prepared there, or {urlsplit(url).hostname} within reach"
             reason = f"The host cannot be reached ({error}). {by_hand}"
             raise ConfigError("dataset.data_dir", wanted, str(root), reason) from error
-    size = file.stat().st_size
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 != expected.checksum:
         raise DataError(
             f"`{file}`: expected {int(expected.size)} bytes with the sha256 {expected.checksum}. "
-            f"Received: {size} bytes, {sha256}. Delete it and fetch it again. {by_hand}."
+            f"Received: {file.stat().st_size} bytes, {sha256}. Delete it and fetch it again. "
+            f"{by_hand}."
         )
     return file
 
 
 def fetch(url: str, target: Path, *, seconds: float = REACH_SECONDS) -> None:
-    """Download a file; it has its name only when it is whole.
-
-    Args:
-        url: An http(s) address; proxies come from the environment.
-        target: Where to; its folder is made.
-        seconds: How long to try to reach the host.
+    """Download a file; it has its name only when it is whole. Its folder is made.
 
     Raises:
-        OSError: Where the host cannot be reached, or stops sending for `READ_SECONDS`.
+        OSError: Where the host cannot be reached in some seconds, or stops sending for
+            `READ_SECONDS`.
     """
     _reach(url, seconds)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,16 +16,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 NAMES = (
-    "auc",
-    "average_precision",
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "precision",
-    "f1",
-    "brier",
-    "log_loss",
+    *("auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity"),
+    *("specificity", "precision", "f1", "brier", "log_loss"),
 )
 
 # Probabilities come out of a float32 sigmoid: nearer to 0 or 1 they cannot be told from it.
@@ -40,10 +32,10 @@ class Sample:
     """Images in descending order of their scores.
 
     Attributes:
-        positive: 1 for a positive image, 0 for a negative one, of shape (N,).
+        positive: 1 or 0, (N,).
         starts: Where each distinct score begins; None where no two images share one.
-        columns: Of shape (N, 4), what an image adds to the true positives, the false positives,
-            the squared error and the log loss.
+        columns: (N, 4), what an image adds to the true positives, the false positives, the squared
+            error and the log loss.
         is_defined: Whether no score is nan.
     """
 
@@ -54,13 +46,7 @@ class Sample:
 
 
 def arrange(positive: NDArray[np.bool_], score: FloatArray, threshold: float) -> Sample:
-    """Sort images by their scores, and note what each adds to the sums.
-
-    Args:
-        positive: Their labels, of shape (N,).
-        score: Their probabilities, of the same shape.
-        threshold: Strictly above it, an image is predicted positive.
-    """
+    """Sort images (N,) by their scores, and note what each adds to the sums."""
     order = np.argsort(-score, kind="stable")
     positive, score = positive[order], score[order]
     probability = np.clip(score, _EPSILON, 1 - _EPSILON)
@@ -85,9 +71,7 @@ def arrange(positive: NDArray[np.bool_], score: FloatArray, threshold: float) ->
 def measure(sample: Sample, weights: FloatArray) -> FloatArray:
     """Return the metrics of weighted images, (R, metrics) in the order of `NAMES`.
 
-    Args:
-        sample: N images.
-        weights: How often each image counts, of shape (R, N), a row being one resample.
+    The weights (R, N) are how often each of N images counts, a row being one resample.
     """
     if not sample.is_defined:
         return np.full((len(weights), len(NAMES)), np.nan)
@@ -144,10 +128,6 @@ def resample(sample: Sample, resamples: int, seed: int) -> Iterator[FloatArray]:
 
 def percentiles(values: FloatArray) -> tuple[list[float], list[float]]:
     """Return the 2.5th and 97.5th percentile of each column, without the resamples that are nan."""
-    lows, highs = [], []
-    for column in values.T:
-        known = column[~np.isnan(column)]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        lows.append(low)
-        highs.append(high)
-    return lows, highs
+    known = [column[~np.isnan(column)] for column in values.T]
+    ends = [np.percentile(one, [2.5, 97.5]) if len(one) else (np.nan, np.nan) for one in known]
+    return [low for low, _ in ends], [high for _, high in ends]

@@ -2,9 +2,8 @@
 
 After Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing hyperparameter
 importance" (https://proceedings.mlr.press/v32/hutter14.html): a forest of regression trees learns
-the objective from the hyperparameters; the importance of one is the share of the forest's variance
-over the whole space that it explains alone, all the others being averaged out. What is left is
-explained by hyperparameters together.
+the objective; the importance of a hyperparameter is the share of the forest's variance over the
+whole space that it explains alone, all the others being averaged out.
 
 The epochs that a trial was given are an input too, so that Hyperband's short trials are not held
 against their values. Trials with the same values, such as one and what it was promoted to, are
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +36,9 @@ _MOST = 1000  # trials that are looked at: further ones tell little
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Of one hyperparameter: the share of the variance that it explains alone.
+    """The share of the variance, 0 to 1, that a hyperparameter (or `epochs`) explains alone.
 
-    Attributes:
-        path: Its dotted path, or `epochs`.
-        value: From 0 to 1, the mean over resamples of the trials.
-        low: The 2.5th percentile of the resamples.
-        high: The 97.5th percentile of the resamples.
+    It is the mean over resamples of the trials, and their 2.5th and 97.5th percentile.
     """
 
     path: str
@@ -66,16 +61,6 @@ class Importances:
     parts: tuple[Importance, ...]
     explained: float
     settings: int
-
-
-class _Tree(Protocol):
-    """The arrays of a fitted regression tree in scikit-learn."""
-
-    children_left: IntArray
-    children_right: IntArray
-    feature: IntArray
-    threshold: FloatArray
-    value: FloatArray
 
 
 def measure(trials: Sequence[Trial], ranges: Sequence[Range], *, seed: int = 0) -> Importances:
@@ -138,15 +123,11 @@ def _resample(
     return shares, float(1 - (residual @ residual) / max(spread @ spread, 1e-300))
 
 
-def decompose(tree: _Tree, axes: Sequence[FloatArray]) -> FloatArray:
-    """Return the share of a tree's variance that each input explains alone.
+def decompose(tree: Any, axes: Sequence[FloatArray]) -> FloatArray:
+    """Return the share of the variance of scikit-learn's tree that each input explains alone.
 
     Exact: a tree is constant in boxes, so that averaging the other inputs out is a weighted sum
-    over its leaves.
-
-    Args:
-        tree: A fitted regression tree.
-        axes: For each input the values, all equally likely, that it can have.
+    over its leaves. The axes are the values, all equally likely, that each input can have.
     """
     inside, values = _leaves(tree, axes)
     parts = np.stack([member.mean(axis=1) for member in inside], axis=1)  # (leaves, inputs)
@@ -163,7 +144,7 @@ def decompose(tree: _Tree, axes: Sequence[FloatArray]) -> FloatArray:
     return np.array(found)
 
 
-def _leaves(tree: _Tree, axes: Sequence[FloatArray]) -> tuple[list[NDArray[np.bool_]], FloatArray]:
+def _leaves(tree: Any, axes: Sequence[FloatArray]) -> tuple[list[NDArray[np.bool_]], FloatArray]:
     """Return for each input which of its values lie in each leaf's box, and the leaves' values."""
     boxes: list[list[NDArray[np.bool_]]] = []
     values: list[float] = []

@@ -2,10 +2,8 @@
 
 Every public metric is a plug-in: a function `(y_true, y_score) -> float` that the configuration can
 name. NumPy alone computes them, because they run once an epoch and importing scikit-learn takes two
-seconds; the tests hold them against scikit-learn.
-
-Undefined is nan, never a guess: any metric of a score that is nan, and any metric that needs images
-of a class (or predictions of it) where there are none.
+seconds. Undefined is nan, never a guess: of a score that is nan, or without images (or predictions)
+of a class that is needed.
 """
 
 from __future__ import annotations
@@ -25,11 +23,9 @@ from pneumonia.evaluation.bootstrap import (
     resample,
 )
 
-_NAMES = {
-    "auc": "AUC",
-    "f1": "F1",
-    "brier": "Brier score",
-}
+BINS = 10
+_NAMES = {"auc": "AUC", "f1": "F1", "brier": "Brier score"}
+_Z = 1.959964
 DECIDED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1")
 """The metrics that depend on the threshold."""
 
@@ -98,10 +94,11 @@ class Scores:
 
         Scores that are undefined are left out.
         """
-        numbers: dict[str, float] = {}
-        for name, estimate in self.estimates().items():
-            ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
-            numbers |= {f"{prefix}{name}{end}": value for end, value in ends.items()}
+        numbers = {
+            f"{prefix}{name}{end}": value
+            for name, one in self.estimates().items()
+            for end, value in (("", one.value), ("_low", one.low), ("_high", one.high))
+        }
         return {name: value for name, value in numbers.items() if not np.isnan(value)}
 
 
@@ -115,12 +112,6 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Args:
         y_true: Labels, 0 or 1, of shape (N,) or (N, 1).
         y_score: Scores of the positive class, of the same number; only their order matters.
-
-    Returns:
-        A number in 0..1; nan where a score is nan or where only one class is there.
-
-    Raises:
-        ValueError: If the numbers of labels and scores differ.
     """
     positive, score = _flatten(y_true, y_score)
     positives, negatives = np.sort(score[positive]), np.sort(score[~positive])
@@ -188,17 +179,16 @@ def evaluate(
 
     The interval is the percentile interval (Efron and Tibshirani 1993, chapter 13) of resamples
     that are stratified by class, as in the R package pROC (Robin et al. 2011,
-    doi:10.1186/1471-2105-12-77): every resample has as many positive and negative images as the
-    split, so every score is defined in it. It measures the luck of which images are in the split,
-    given its share of positives; not the luck of training. Where every image is right it has no
-    width, which is not certainty.
+    doi:10.1186/1471-2105-12-77), so that every score is defined in each. It measures the luck of
+    which images are in the split, given its share of positives; not the luck of training. Where
+    every image is right it has no width, which is not certainty.
 
     Args:
         y_true: Labels, 0 or 1, of shape (N,) or (N, 1).
         y_score: Probabilities of the positive class, of the same number.
-        seed: Seed of the resampling; the same seed gives the same intervals.
+        seed: Of the resampling.
         threshold: Strictly above it, an image is predicted positive.
-        resamples: How many resamples, at least 1.
+        resamples: How many, at least 1.
 
     Raises:
         ValueError: If the numbers of labels and scores differ, or `resamples` is below 1.
@@ -214,12 +204,8 @@ def evaluate(
         name: Estimate(float(value), float(low), float(high))
         for name, value, low, high in zip(NAMES, values, lows, highs, strict=True)
     }
-    return Scores(
-        **estimates,
-        confusion=confusion(y_true, y_score, threshold=threshold),
-        threshold=threshold,
-        resamples=resamples,
-    )
+    counts = confusion(y_true, y_score, threshold=threshold)
+    return Scores(**estimates, confusion=counts, threshold=threshold, resamples=resamples)
 
 
 def confusion(y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5) -> Confusion:
@@ -260,6 +246,48 @@ def operating_points(
         np.concatenate([[0], true_positives]).astype(np.int64),
         np.concatenate([[np.inf], score[ends]]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often images are positive at each probability, in `BINS` bins of equal width.
+
+    Attributes:
+        total: The images in each bin; all the others are of the bins that have images.
+        counts: The images in it.
+        mean: Their mean probability.
+        share: The share of positive images.
+        low: The lower end of the share's 95 % interval (Wilson 1927,
+            doi:10.1080/01621459.1927.10502953).
+        high: The upper end.
+        ece: The expected calibration error: the distance of mean and share, averaged over the
+            images (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602).
+    """
+
+    total: IntArray
+    counts: IntArray
+    mean: FloatArray
+    share: FloatArray
+    low: FloatArray
+    high: FloatArray
+    ece: float
+
+
+def measure_reliability(y_true: ArrayLike, y_score: ArrayLike) -> Reliability:
+    """Compare probabilities with how many images are positive; a nan counts nowhere."""
+    positive, score = _flatten(y_true, y_score)
+    positive, score = positive[~np.isnan(score)], score[~np.isnan(score)]
+    which = np.clip((score * BINS).astype(int), 0, BINS - 1)
+    total = np.bincount(which, minlength=BINS).astype(np.int64)
+    used = np.flatnonzero(total)
+    n = total[used]
+    mean = np.bincount(which, weights=score, minlength=BINS)[used] / n
+    share = np.bincount(which, weights=positive, minlength=BINS)[used] / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    low, high = np.minimum(centre - half, share), np.maximum(centre + half, share)
+    ece = float(n @ np.abs(mean - share) / max(1, n.sum()))
+    return Reliability(total, n, mean, share, low, high, ece)
 
 
 def _flatten(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], FloatArray]:

@@ -1,16 +1,15 @@
 """Figures of a search and of its winner, drawn by matplotlib without its global state.
 
-Every function returns a `Figure` that no window system knows of; `save` writes it. Colours are
-those of Okabe and Ito, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/),
-and nothing is told by colour alone.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart
+(https://jfly.uni-koeln.de/color/), and nothing is told by colour alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,26 +19,27 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from pneumonia.evaluation.metrics import Estimate, Scores, operating_points
+from pneumonia.evaluation.metrics import (
+    BINS,
+    Estimate,
+    Scores,
+    measure_reliability,
+    operating_points,
+)
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _SKY, _YELLOW, _GREY = "#56B4E9", "#E69F00", "#767676"
 _CURVES = (_BLUE, _ORANGE, _GREEN, _PURPLE, _YELLOW, _SKY)
 _DPI = 150
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
-_BINS = 10
 _PIXELS = 512  # of an image's side: more than its place on the sheet has
+_GUIDE: dict[str, Any] = {"color": _GREY, "linestyle": ":", "linewidth": 1}
+_CURVE: dict[str, Any] = {"color": _BLUE, "linewidth": 2, "label": "Classifier"}
+_POINTS: dict[str, Any] = {"fmt": "o", "color": _BLUE, "markersize": 5, "capsize": 2.5}
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """What one trial measured after each epoch.
-
-    Attributes:
-        label: What to call it, as 'trial 7'.
-        epochs: Absolute epochs, ascending.
-        metrics: By name, as many values as epochs; nan where one was not measured.
-    """
+class LearningCurve(NamedTuple):
+    """What one trial, called `label`, measured after each of its absolute epochs, by name."""
 
     label: str
     epochs: Sequence[int]
@@ -48,13 +48,7 @@ class History:
 
 def confusion_matrix(scores: Scores, class_names: tuple[str, str]) -> Figure:
     """Draw the confusion matrix: numbers of images, and their share of the true class."""
-    counts = scores.confusion
-    cells = np.array(
-        [
-            [counts.true_negatives, counts.false_positives],
-            [counts.false_negatives, counts.true_positives],
-        ]
-    )
+    cells = np.array(astuple(scores.confusion)).reshape(2, 2)
     shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     figure, axes = _figure(4.6, 4.2)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -82,18 +76,14 @@ def roc(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> Figure:
     """Draw the ROC curve, and the threshold's point on it with both its intervals."""
     false_positives, true_positives, _ = operating_points(y_true, y_score)
     figure, axes = _figure(4.6, 4.6)
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="Chance")
-    axes.plot(
-        false_positives / max(1, false_positives[-1]),
-        true_positives / max(1, true_positives[-1]),
-        color=_BLUE,
-        linewidth=2,
-        label="Classifier",
-    )
+    axes.plot([0, 1], [0, 1], label="Chance", **_GUIDE)
+    x = false_positives / max(1, false_positives[-1])
+    axes.plot(x, true_positives / max(1, true_positives[-1]), **_CURVE)
     specificity = scores.specificity
     rate = Estimate(1 - specificity.value, 1 - specificity.high, 1 - specificity.low)
     _mark(axes, rate, scores.sensitivity, f"Threshold {scores.threshold:g}")
-    _square(axes, "False positive rate (1 - specificity)", "True positive rate (sensitivity)")
+    _unit(axes, "False positive rate (1 - specificity)", "True positive rate (sensitivity)")
+    axes.set_aspect("equal")
     axes.legend(loc="lower right", frameon=False)
     _title(axes, f"AUC {_interval(scores.auc)}")
     return figure
@@ -105,73 +95,53 @@ def precision_recall(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> F
     false_positives, true_positives = false_positives[1:], true_positives[1:]
     figure, axes = _figure(4.6, 4.6)
     share = scores.confusion.positives / max(1, np.size(y_true))
-    axes.axhline(share, color=_GREY, linestyle=":", linewidth=1, label=f"Chance {share:.3f}")
+    axes.axhline(share, label=f"Chance {share:.3f}", **_GUIDE)
     precision = true_positives / (true_positives + false_positives)
-    axes.step(
-        np.append(0, true_positives / max(1, scores.confusion.positives)),
-        np.append(precision[:1], precision) if len(precision) else [np.nan],
-        where="pre",
-        color=_BLUE,
-        linewidth=2,
-        label="Classifier",
-    )
+    x = np.append(0, true_positives / max(1, scores.confusion.positives))
+    y = np.append(precision[:1], precision) if len(precision) else [np.nan]
+    axes.step(x, y, where="pre", **_CURVE)
     _mark(axes, scores.sensitivity, scores.precision, f"Threshold {scores.threshold:g}")
-    _square(axes, "Recall (sensitivity)", "Precision (positive predictive value)")
+    _unit(axes, "Recall (sensitivity)", "Precision (positive predictive value)")
+    axes.set_aspect("equal")
     axes.legend(loc="lower left", frameon=False)
     _title(axes, f"Average precision {_interval(scores.average_precision)}")
     return figure
 
 
 def calibration(y_true: ArrayLike, y_score: ArrayLike, scores: Scores) -> Figure:
-    """Draw how often images are positive at each probability, over how many images there are.
-
-    Ten bins of equal width; the bars are 95 % Wilson intervals (Wilson 1927,
-    doi:10.1080/01621459.1927.10502953).
-    """
-    positive, score = np.asarray(y_true).ravel() > 0, np.asarray(y_score, dtype=float).ravel()
-    positive, score = positive[~np.isnan(score)], score[~np.isnan(score)]
-    which = np.clip((score * _BINS).astype(int), 0, _BINS - 1)
-    total = np.bincount(which, minlength=_BINS)
-    used = np.flatnonzero(total)
-    mean = np.bincount(which, weights=score, minlength=_BINS)[used] / total[used]
-    hits = np.bincount(which, weights=positive, minlength=_BINS)[used]
-    low, high = _wilson(hits, total[used])
-    share = hits / total[used]
-
+    """Draw how often images are positive at each probability, over how many images there are."""
+    found = measure_reliability(y_true, y_score)
     figure = _bare_figure(4.6, 5.4)
     axes, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="Ideal")
-    axes.errorbar(mean, share, yerr=(share - low, high - share), label="Classifier", **_POINTS)
-    axes.plot(mean, share, color=_BLUE, linewidth=1)
+    axes.plot([0, 1], [0, 1], label="Ideal", **_GUIDE)
+    lengths = (found.share - found.low, found.high - found.share)
+    axes.errorbar(found.mean, found.share, yerr=lengths, label="Classifier", **_POINTS)
+    axes.plot(found.mean, found.share, color=_BLUE, linewidth=1)
     _unit(axes, "", "Share of positive images")
     axes.legend(loc="upper left", frameon=False)
     _title(axes, f"Brier score {_interval(scores.brier)}")
-    edges = np.linspace(0, 1, _BINS + 1)
-    below.bar(edges[:-1], total, width=1 / _BINS, align="edge", color=_SKY, edgecolor="white")
-    below.set_xlabel("Probability given")
-    below.set_ylabel("Images")
+    edges = np.linspace(0, 1, BINS + 1)[:-1]
+    below.bar(edges, found.total, width=1 / BINS, align="edge", color=_SKY, edgecolor="white")
+    below.set(xlabel="Probability given", ylabel="Images")
     below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     _plain(below)
     figure.align_ylabels()
     return figure
 
 
-def learning_curves(histories: Sequence[History], objective: str = "val_auc") -> Figure:
+def learning_curves(curves: Sequence[LearningCurve], objective: str = "val_auc") -> Figure:
     """Draw the objective and the loss of trials over epochs, training dashed.
 
-    Args:
-        histories: The best first; it is drawn boldest, and those after the sixth are left out.
-        objective: Name of the metric that ranks the trials.
+    The best comes first and is drawn boldest; those after the sixth are left out.
     """
-    names = list(dict.fromkeys([objective, "val_loss"]))
-    shown = [n for n in names if n == objective or any(n in h.metrics for h in histories)]
+    names = dict.fromkeys([objective, "val_loss"])
+    shown = [n for n in names if n == objective or any(n in one.metrics for one in curves)]
     figure = _bare_figure(4.4 * len(shown) + 1.2, 3.6)
     panels = np.atleast_1d(figure.subplots(1, len(shown)))
     for axes, name in zip(panels, shown, strict=True):
-        for rank, history in reversed(list(enumerate(histories[: len(_CURVES)]))):
-            _curve(axes, history, name, rank)
-        axes.set_xlabel("Epoch")
-        axes.set_ylabel(name)
+        for rank, one in reversed(list(enumerate(curves[: len(_CURVES)]))):
+            _curve(axes, one, name, rank)
+        axes.set(xlabel="Epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="#E5E5E5", linewidth=0.6)
         _plain(axes)
@@ -193,8 +163,6 @@ def error_sheet(
 ) -> Figure:
     """Draw a contact sheet of images that the classifier got wrong, in the order given.
 
-    `metrics.worst_errors` says which ones to give.
-
     Args:
         images: uint8, each of any shape (H, W, 1), (H, W, 3) or (H, W).
         labels: Their true classes, 0 or 1.
@@ -208,7 +176,6 @@ def error_sheet(
         axes.set_axis_off()
         axes.text(0.5, 0.5, "No image was wrong.", ha="center", va="center", size=12)
         return figure
-    truths, shares = np.asarray(labels).ravel(), np.asarray(scores, dtype=float).ravel()
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = _bare_figure(max(4.6, 1.75 * columns), 2.25 * rows + 0.6)
@@ -216,20 +183,17 @@ def error_sheet(
         axes.set_axis_off()
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_visible(False)  # or the layout measures the ticks that are not drawn
-    for axes, image, truth, share, name in zip(
-        figure.axes, images, truths, shares, names, strict=False
-    ):
+    facts = zip(np.ravel(labels), np.asarray(scores, float).ravel(), names, strict=False)
+    for axes, image, (truth, share, name) in zip(figure.axes, images, facts, strict=False):
         image = _rgb(image)
         axes.imshow(image)
         _centre(axes, *image.shape[:2])
-        text = f"{_class(class_names[int(truth)])}\np = {share:.3f}\n{_cut(name, 24)}"
+        cut = name if len(name) <= 24 else f"…{name[-23:]}"
+        text = f"{_class(class_names[int(truth)])}\np = {share:.3f}\n{cut}"
         colour = _ORANGE if truth else _BLUE
         axes.set_title(_printable(text), size=7, color=colour, loc="left", parse_math=False)
-    figure.suptitle(
-        _printable(f"The worst errors: true class, probability of {_class(class_names[1])}, name"),
-        size=10,
-        parse_math=False,
-    )
+    title = f"The worst errors: true class, probability of {_class(class_names[1])}, name"
+    figure.suptitle(_printable(title), size=10, parse_math=False)
     return figure
 
 
@@ -244,9 +208,6 @@ def save(figure: Figure, path: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-_POINTS: dict[str, Any] = {"fmt": "o", "color": _BLUE, "markersize": 5, "capsize": 2.5}
 
 
 def _bare_figure(width: float, height: float) -> Figure:
@@ -267,11 +228,6 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _square(axes: Axes, x_label: str, y_label: str) -> None:
-    _unit(axes, x_label, y_label)
-    axes.set_aspect("equal")
-
-
 def _unit(axes: Axes, x_label: str, y_label: str) -> None:
     """Make both axes run from 0 to 1, with a margin in which curves at the edge are seen whole."""
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label)
@@ -289,34 +245,20 @@ def _mark(axes: Axes, x: Estimate, y: Estimate, label: str) -> None:
     axes.errorbar([x.value], [y.value], xerr=lengths[0], yerr=lengths[1], label=label, **style)
 
 
-def _curve(axes: Axes, history: History, name: str, rank: int) -> None:
+def _curve(axes: Axes, curve: LearningCurve, name: str, rank: int) -> None:
     """Draw one metric of one trial, and the same metric of the training images if it is there."""
-    colour, wide = _CURVES[rank], 2.4 if rank == 0 else 1.2
-    style: dict[str, Any] = {
-        "color": colour,
-        "linewidth": wide,
-        "markersize": 3.5 if wide > 2 else 2.5,
-    }
-    if name in history.metrics:
-        label = _printable(history.label)
-        axes.plot(history.epochs, history.metrics[name], marker="o", label=label, **style)
+    width, size = (1.2, 2.5) if rank else (2.4, 3.5)
+    style: dict[str, Any] = {"color": _CURVES[rank], "linewidth": width, "markersize": size}
+    if name in curve.metrics:
+        label = _printable(curve.label)
+        axes.plot(curve.epochs, curve.metrics[name], marker="o", label=label, **style)
     training = name.removeprefix("val_")
-    if training != name and training in history.metrics:
-        axes.plot(history.epochs, history.metrics[training], linestyle="--", alpha=0.6, **style)
-
-
-def _wilson(hits: NDArray[Any], total: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    z = 1.959964
-    share = hits / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+    if training != name and training in curve.metrics:
+        axes.plot(curve.epochs, curve.metrics[training], linestyle="--", alpha=0.6, **style)
 
 
 def _interval(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "undefined"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return "undefined" if np.isnan(estimate.value) else str(estimate)
 
 
 def _centre(axes: Axes, height: int, width: int) -> None:
@@ -336,10 +278,6 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _class(name: str) -> str:
     return _printable(name if len(name) <= 18 else f"{name[:17]}…")
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"…{text[1 - length :]}"
 
 
 def _printable(text: str) -> str:

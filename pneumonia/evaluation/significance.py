@@ -20,15 +20,14 @@ _STEPS = 60  # of a bisection, past the digits of a float
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A metric of two classifiers on the same images, and its difference.
+    """A metric of two classifiers on the same images, and the difference `second - first`.
 
     Attributes:
         first: The metric of the first classifier.
         second: That of the second.
-        low: Lower end of the 95 % interval of `second - first`.
+        low: Lower end of the 95 % interval of the difference.
         high: Its upper end.
-        p: The probability of such a difference, or a larger one, between classifiers that do not
-            differ; two-sided.
+        p: Two-sided, of such a difference or a larger one where there is none.
     """
 
     first: float
@@ -39,7 +38,7 @@ class Difference:
 
     @property
     def value(self) -> float:
-        """The difference, `second - first`."""
+        """The difference."""
         return self.second - self.first
 
 
@@ -81,11 +80,8 @@ def mcnemar(first: Flags, second: Flags) -> Difference:
 
     The p value is McNemar's exact one, mid-p (Fagerland, Lydersen & Laake 2013,
     doi:10.1186/1471-2288-13-91): the exact one alone finds too little. The interval is Tango's
-    (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B).
-
-    Args:
-        first: Which images the first classifier has right (N,).
-        second: Which the second has.
+    (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B). Both arguments
+    (N,) tell which images a classifier has right.
     """
     count = len(first)
     if not count:

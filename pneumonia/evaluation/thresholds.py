@@ -109,13 +109,8 @@ def fit_temperature(
 
     The log loss is convex in 1 / T, so bisection of its slope finds the minimum
     (https://arxiv.org/abs/1706.04599, section 4.2). The result is kept within 0.05 to 20: where
-    every image is right, no T is small enough.
-
-    Args:
-        labels: 0 or 1, (n,).
-        logits: What goes into the sigmoid, (n,).
-        weights: Of the samples, (n,), as in training: probabilities are for the classes' shares by
-            weight, and an unweighted fit would bend them to other shares.
+    every image is right, no T is small enough. The weights of the samples are those of training:
+    probabilities are for the classes' shares by weight. All arguments are (n,).
     """
     y, z = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
     w = np.ones_like(y) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -146,9 +141,8 @@ def predictive_values(
     """Return the positive and the negative predictive value at a prevalence, by Bayes' rule."""
     found, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
     cleared, missed = (1 - prevalence) * specificity, prevalence * (1 - sensitivity)
-    nan = math.nan
-    positive = found / (found + alarms) if found + alarms else nan
-    return positive, cleared / (cleared + missed) if cleared + missed else nan
+    positive = found / (found + alarms) if found + alarms else math.nan
+    return positive, cleared / (cleared + missed) if cleared + missed else math.nan
 
 
 def _fixed(rule: float, prevalence: float | None, share: float) -> tuple[float, str]:
@@ -177,12 +171,9 @@ def _nearest_half(cuts: Floats, goodness: Floats) -> float:
 
 
 def decided(decision: Decision, chosen: Scores, *, prevalence: float | None) -> list[str]:
-    """Return how a classifier decides, in sentences.
+    """Return how a classifier decides, in sentences, by the scores at its threshold.
 
-    Args:
-        decision: How.
-        chosen: The scores at its threshold.
-        prevalence: The share of positives where it will be used, if it is known.
+    The prevalence is the share of positives where it will be used, if that is known.
     """
     lines = [f"The classifier's own threshold is {decision.threshold:.4g}: {decision.statement}."]
     if decision.temperature != 1:

@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia.evaluation import metrics
+from pneumonia.evaluation.metrics import BINS, Reliability
 from pneumonia.reporting.figures import Figure, Json, escape, rounded
 from pneumonia.storage.search_record import Predictions
 
 FloatArray = NDArray[np.float64]
 
-BINS = 10
 _MOST_POINTS = 400  # of a curve: more than a screen can show apart
 _LOOKS = {"test": ("@blue", "solid", 2.4), "val": ("@orange", "dash", 1.6)}
-_Z = 1.959964
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """How often images are positive at each probability, in bins of equal width.
-
-    Attributes:
-        mean: The mean probability in each bin that has images.
-        share: The share of positive images in it.
-        low: The lower end of the share's 95 % Wilson interval.
-        high: The upper end.
-        counts: The images in it.
-        ece: The expected calibration error: the distance of mean and share, averaged over the
-            images (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602; Guo et al. 2017,
-            https://proceedings.mlr.press/v70/guo17a.html).
-    """
-
-    mean: FloatArray
-    share: FloatArray
-    low: FloatArray
-    high: FloatArray
-    counts: NDArray[np.int64]
-    ece: float
-
-
-def measure_reliability(predictions: Predictions) -> Reliability:
-    """Put images in ten bins by their probability, and compare it with how many are positive.
-
-    Intervals after Wilson 1927, doi:10.1080/01621459.1927.10502953.
-    """
-    p, y = predictions.probabilities, predictions.labels
-    which = np.clip((p * BINS).astype(int), 0, BINS - 1)
-    counts = np.bincount(which, minlength=BINS)
-    used = np.flatnonzero(counts)
-    n = counts[used]
-    mean = np.bincount(which, weights=p, minlength=BINS)[used] / n
-    share = np.bincount(which, weights=y, minlength=BINS)[used] / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    low, high = np.minimum(centre - half, share), np.maximum(centre + half, share)
-    ece = float(n @ np.abs(mean - share) / n.sum())
-    return Reliability(mean, share, low, high, n.astype(np.int64), ece)
 
 
 def roc(predictions: Mapping[str, Predictions], thresholds: Mapping[str, float]) -> Figure:

@@ -147,7 +147,8 @@ def _cell(estimate: Estimate) -> str:
 
 def _calibration(search: Chronicle, evaluated: Evaluated) -> Section:
     measured = {
-        split: score_figures.measure_reliability(search.predictions[split]) for split in evaluated
+        split: metrics.measure_reliability(one.labels, one.probabilities)
+        for split, one in ((split, search.predictions[split]) for split in evaluated)
     }
     briers = {split: scores[STANDARD].brier for split, scores in evaluated.items()}
     told = "; ".join(

@@ -58,11 +58,11 @@ class Ended:
         score = self.score or 0.0
         return summary.Row(proposal.number, score, proposal.values, self.best_epoch, seconds)
 
-    def curve(self) -> plots.History:
+    def curve(self) -> plots.LearningCurve:
         """Return its learning curve."""
         past = self.outcome.history if isinstance(self.outcome, Result) else ()
         names = past[0] if past else {}
-        return plots.History(
+        return plots.LearningCurve(
             label=f"trial {self.proposal.number}",
             epochs=range(1, len(past) + 1),
             metrics={name: [metrics[name] for metrics in past] for name in names},

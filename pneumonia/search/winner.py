@@ -141,7 +141,7 @@ def crown(
 
 
 def evaluate(
-    winner: Winner, histories: list[plots.History], folder: Path, *, report: Report
+    winner: Winner, histories: list[plots.LearningCurve], folder: Path, *, report: Report
 ) -> Evaluation:
     """Score the winner on the test split, draw how it did, and write what it predicts.
 

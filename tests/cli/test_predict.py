@@ -112,7 +112,7 @@ def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path
 def test_an_interrupt_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(names: Sequence[str]) -> list[Path]:
+    def interrupt(names: Sequence[str], **options: object) -> list[Path]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(decode, "find_files", interrupt)

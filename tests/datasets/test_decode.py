@@ -1,10 +1,8 @@
-"""Image files, batch by batch."""
+"""Files of all kinds: found, decoded batch by batch, and one picture at any depth."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,9 @@ from PIL import Image
 from samples import Project, pixels, write_images
 
 from pneumonia.cli import predict
-from pneumonia.datasets import decode as inference
+from pneumonia.datasets import decode
 from pneumonia.errors import UserError
 from pneumonia.models.predictor import Predictor
-
-ROOT = Path(__file__).parents[2]
-Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -31,15 +26,15 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_images(Path(folder))
     shutil.copyfile("y/a.png", "y/k=[1].png")
     shutil.copyfile("y/a.png", "x/.b.png")
-    found = inference.find_files(["y/a.png", "x", "y/*.png", "y/k=[1].png"])
+    found = decode.find_files(["y/a.png", "x", "y/*.png", "y/k=[1].png"])
     names = [str(path) for path in found]
     assert names[:2] == ["y/a.png", "x/a.png"]
     assert len(names) == len(set(names)) == 1 + 12 + 1
     assert names[-1] == "y/k=[1].png"
     assert all(".hidden" not in name and "/.b" not in name for name in names)
-    deep = inference.find_files(["x/**/*.bmp"])
+    deep = decode.find_files(["x/**/*.bmp"])
     assert [str(path) for path in deep if ".hidden" not in str(path)] == ["x/d.bmp", "x/deep/d.bmp"]
-    absolute = inference.find_files([f"{tmp_path}/y/*.jp*g"])
+    absolute = decode.find_files([f"{tmp_path}/y/*.jp*g"])
     assert [path.name for path in absolute] == ["b.jpg"]
     # A file of that name exists, so it is no `key=value` pair.
     monkeypatch.chdir("y")
@@ -54,18 +49,18 @@ def test_images_are_decoded_as_batches_are_asked_for(
     paths = [tmp_path / "a.png"] * 100
     decoded: list[Path] = []
 
-    def decode(path: Path) -> NDArray[np.uint8]:
+    def counted(path: Path) -> NDArray[np.uint8]:
         decoded.append(path)
         return original(path)
 
-    original = inference.decode
-    monkeypatch.setattr(inference, "decode", decode)
-    batches = inference.decode_batches(paths, batch_size=8)
+    original = decode.decode
+    monkeypatch.setattr(decode, "decode", counted)
+    batches = decode.decode_batches(paths, batch_size=8)
     assert len(next(batches)) == 8
-    assert len(decoded) <= 8 + inference._WORKERS
+    assert len(decoded) <= 8 + decode._WORKERS
     assert sum(map(len, batches)) == 92
-    monkeypatch.setattr(inference, "_BATCH_VALUES", 3 * 64 * 64 * 3)
-    sizes = [len(batch) for batch in inference.decode_batches(paths[:7], batch_size=32)]
+    monkeypatch.setattr(decode, "_BATCH_VALUES", 3 * 64 * 64 * 3)
+    sizes = [len(batch) for batch in decode.decode_batches(paths[:7], batch_size=32)]
     assert sizes == [3, 3, 1]
 
 
@@ -81,7 +76,7 @@ def test_a_picture_is_the_same_at_any_depth(here: Project, tmp_path: Path) -> No
         ("f.tif", "minisblack", (grey / 255).astype(np.float32)),
     ):
         tifffile.imwrite(tmp_path / name, values, photometric=photometric, metadata=None)
-    images = [inference.decode(path) for path in sorted(tmp_path.iterdir())]
+    images = [decode.decode(path) for path in sorted(tmp_path.iterdir())]
     found = Predictor.load(here.classifier).predict(images)
     assert found.tolist() == [found[0]] * 6
 
@@ -106,10 +101,10 @@ def test_pictures_of_other_formats_in_a_folder_are_told(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"something")
     with pytest.raises(UserError, match=r"no image in this folder, only 2 \.gif, 1 \.svg, which"):
-        inference.find_files([str(tmp_path)])
+        decode.find_files([str(tmp_path)])
     for suffix in (".jfif", ".webp", ".jpe"):
         Image.fromarray(pixels(16, 16)).save(tmp_path / f"x{suffix}")
-    assert len(inference.find_files([str(tmp_path)])) == 3
+    assert len(decode.find_files([str(tmp_path)])) == 3
     assert capsys.readouterr().err == (
         f"{tmp_path}: left out, as it is not read: 2 .gif, 1 .svg.\n"
     )

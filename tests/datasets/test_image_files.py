@@ -17,7 +17,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumonia.datasets.image_files import FileSource, decode, read_header
+from pneumonia.datasets.decode import FileSource
+from pneumonia.datasets.image_files import decode, read_header
 from pneumonia.errors import ConfigError, DataError
 
 RAMP = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))  # 16 x 24, grey

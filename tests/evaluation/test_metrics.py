@@ -237,6 +237,15 @@ def test_operating_points_of_nothing_and_of_nan() -> None:
     assert metrics.operating_points([1, 0], [math.nan, 0.5])[1].tolist() == [0, 0, 1]
 
 
+def test_the_expected_calibration_error() -> None:
+    p = np.array([0.05] * 10 + [0.95] * 10)
+    labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
+    found = metrics.measure_reliability(labels, p)
+    assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
+    assert found.share.tolist() == [0, 0.5]
+    assert ((found.low <= found.share) & (found.share <= found.high)).all()
+
+
 def best_seconds(function: Callable[[], object], repeats: int) -> float:
     seconds = []
     for _ in range(repeats):

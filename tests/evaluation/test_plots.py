@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pneumonia.evaluation import metrics, plots
-from pneumonia.evaluation.plots import History
+from pneumonia.evaluation.plots import LearningCurve
 
 CLASSES = ("normal", "pneumonia")
 
@@ -100,11 +100,11 @@ def test_calibration_shows_the_share_of_positives_in_each_bin() -> None:
     assert [bar.get_height() for bar in figure.axes[1].patches] == [0, 2, 0, 0, 0, 0, 0, 0, 0, 2]
 
 
-def histories(count: int) -> list[History]:
+def histories(count: int) -> list[LearningCurve]:
     epochs = [1, 2, 3]
     values = {"auc": [0.8, 0.9, 0.95], "val_auc": [0.7, 0.8, 0.85]}
     losses = {"loss": [0.6, 0.5, 0.4], "val_loss": [0.7, 0.6, 0.5]}
-    return [History(f"trial {n}", epochs, values | losses) for n in range(1, count + 1)]
+    return [LearningCurve(f"trial {n}", epochs, values | losses) for n in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (3, 3), (9, 6)])

@@ -12,7 +12,7 @@ import pytest
 from made import finished
 
 from pneumonia.evaluation import importance
-from pneumonia.evaluation.metrics import roc_auc
+from pneumonia.evaluation.metrics import measure_reliability, roc_auc
 from pneumonia.reporting import curve_figures, score_figures, trial_figures
 from pneumonia.reporting.figures import Figure, escape, focus, number
 from pneumonia.storage import search_record
@@ -29,7 +29,9 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Chronicle:
 @pytest.fixture(scope="module")
 def figures(search: Chronicle) -> dict[str, Figure]:
     predictions = search.predictions
-    measured = {name: score_figures.measure_reliability(p) for name, p in predictions.items()}
+    measured = {
+        name: measure_reliability(p.labels, p.probabilities) for name, p in predictions.items()
+    }
     found = [
         trial_figures.parallel(search),
         trial_figures.importances(importance.measure(search.trials, search.ranges).parts),
@@ -144,15 +146,6 @@ def test_many_points_are_thinned() -> None:
     many = Predictions((), labels, rng.uniform(size=50_000))
     figure = score_figures.roc({"test": many}, {})
     assert len(json.dumps(figure.data)) < 20_000
-
-
-def test_the_expected_calibration_error() -> None:
-    p = np.array([0.05] * 10 + [0.95] * 10)
-    labels = np.array([0] * 10 + [1] * 5 + [0] * 5)
-    found = score_figures.measure_reliability(Predictions((), labels, p))
-    assert found.ece == pytest.approx(0.5 * 0.05 + 0.5 * 0.45)
-    assert found.share.tolist() == [0, 0.5]
-    assert ((found.low <= found.share) & (found.share <= found.high)).all()
 
 
 def test_texts_of_others_are_no_html_for_plotly(tmp_path: Path) -> None:
