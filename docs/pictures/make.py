@@ -20,7 +20,7 @@ from PIL import Image
 from terminal import play, svg
 
 from pneumonia.datasets.cache import load_data
-from pneumonia.datasets.decode import HEATMAP_SUFFIX
+from pneumonia.models.gradcam import SUFFIX
 from pneumonia.storage import history, journal
 
 SEARCHED = ("dense.units", "dense.dropout", "optimizer.learning_rate")
@@ -90,7 +90,7 @@ def picture_heat_maps(project: Path, folder: Path, path: Path) -> None:
     step = SIDE + GAP
     sheet = Image.new("RGB", (SHOWN * step - GAP, 2 * step - GAP), "white")
     for column, index in enumerate(positive):
-        rows = (scans / f"{index}.png", project / "maps" / f"{index}.png{HEATMAP_SUFFIX}")
+        rows = (scans / f"{index}.png", project / "maps" / f"{index}.png{SUFFIX}")
         for row, one in enumerate(rows):
             with Image.open(one) as image:
                 side = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)

@@ -23,7 +23,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import as_path, commands, shown
 
 if TYPE_CHECKING:
-    from pneumonia.datasets.decode import Image
+    from pneumonia.models.gradcam import Pixels as Image
     from pneumonia.models.predictor import Classify
     from pneumonia.tracking.model_lookup import FoundModel
 
@@ -69,10 +69,11 @@ def _run(arguments: list[str]) -> None:
     if output.suffix != ".tflite" or output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", "a .tflite file in an existing folder", str(output))
     from pneumonia.datasets import decode
+    from pneumonia.models import gradcam
     from pneumonia.tracking.model_lookup import find_model
     from pneumonia.tracking.settings import TrackingSettings
 
-    paths = decode.find_files(names)
+    paths = decode.find_files(names, without=(gradcam.SUFFIX,))
     model = find_model(given.get("model"), TrackingSettings(uri=given.get("tracking.uri")))
     facts = _export(model, paths, output)
     beside = output.with_suffix(".json")

@@ -86,13 +86,13 @@ def _run(arguments: list[str]) -> int:
 
     image_files.quieten()
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what is too large
-    paths = decode.find_files(names)
+    paths = decode.find_files(names, without=(gradcam.SUFFIX,))
     if output is not None and output.resolve() in {path.resolve() for path in paths}:
         raise ConfigError("output", "another file than the images", str(output))
     places: dict[Path, Path] = {}
     if (maps := given.get("heatmaps", "false")) != "false":
         folder = None if maps == "true" else as_path(maps)
-        places = gradcam.place(paths, folder, decode.HEATMAP_SUFFIX)
+        places = gradcam.place(paths, folder)
     model = find_model(given.get("model"), TrackingSettings(uri=given.get("tracking.uri")))
     if threshold is not None:
         model = replace(model, threshold=threshold)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pneumonia import terminal
 from pneumonia.datasets import dicom, image_files
@@ -18,11 +17,6 @@ from pneumonia.datasets.base import Images, Indices, stack
 from pneumonia.datasets.image_files import Header
 from pneumonia.errors import ConfigError, DataError, UserError
 from pneumonia.shell import as_path
-
-Image = npt.NDArray[np.uint8]
-
-HEATMAP_SUFFIX = ".heatmap.png"
-"""What a heat map's name ends in, after the whole name of its image."""
 
 _WILDCARDS = frozenset("*?[")
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -122,14 +116,14 @@ def decode_batches(
         yield batch
 
 
-def find_files(names: Sequence[str]) -> list[Path]:
+def find_files(names: Sequence[str], *, without: tuple[str, ...] = ()) -> list[Path]:
     """Find the files that names stand for, each once, in the order of the names.
 
     Args:
         names: Files; folders, with all the images below them; or patterns with `*`, `?`, `[...]`
             and `**`. In folders a file counts by its suffix or, where it has none, its being
-            DICOM. In folders and patterns, names that begin with a dot do not count, nor do heat
-            maps.
+            DICOM. In folders and patterns, names that begin with a dot do not count.
+        without: Endings of names that do not count there either.
 
     Raises:
         UserError: Where a name stands for nothing, or DICOM files are among those found and
@@ -137,15 +131,15 @@ def find_files(names: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in names:
-        for path in _match(name):
-            paths = _images_below(path) if path.is_dir() else [path]
+        for path in _match(name, without):
+            paths = _images_below(path, without) if path.is_dir() else [path]
             found.update(dict.fromkeys(paths))
     if not dicom.is_supported() and (needing := next(filter(dicom.is_dicom, found), None)):
         raise UserError(dicom.NEEDED.format(needing))
     return list(found)
 
 
-def _match(name: str) -> list[Path]:
+def _match(name: str, without: tuple[str, ...]) -> list[Path]:
     path = as_path(name)
     try:
         if path.exists():
@@ -159,18 +153,18 @@ def _match(name: str) -> list[Path]:
         found = sorted(Path(path.anchor).glob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"{name}: not a pattern ({error}).") from error
-    visible = [one for one in found if not _is_hidden(one.name)]
+    visible = [one for one in found if not _is_hidden(one.name, without)]
     if not visible:
         raise UserError(f"{name}: the pattern matches no file.")
     return visible
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, without: tuple[str, ...]) -> list[Path]:
     """Return a folder's images, and those of its sub-folders, in the order of their paths."""
     found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not _is_hidden(name)]
+        found += [Path(parent, name) for name in names if not _is_hidden(name, without)]
     kinds = {path: dicom.kind_of(path) for path in found}
     images = [path for path, kind in kinds.items() if kind in (dicom.IMAGE, dicom.DICOM)]
     # Notes and tables beside images are not meant; pictures of other formats are.
@@ -185,8 +179,8 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(images)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.endswith(HEATMAP_SUFFIX)
+def _is_hidden(name: str, without: tuple[str, ...]) -> bool:
+    return name.startswith(".") or name.endswith(without)
 
 
 def _refuse(error: OSError) -> None:

@@ -34,6 +34,9 @@ Explain = Callable[[Sequence[Pixels]], list[Heat]]
 Step = Callable[[Any], Any]
 T = TypeVar("T")
 
+SUFFIX = ".heatmap.png"
+"""What a heat map's name ends in, after the whole name of its image."""
+
 _BATCH = 16
 # Values of images of one size that are handled at a time: 64 MB as floats.
 _BATCH_VALUES = 16_000_000
@@ -109,26 +112,25 @@ def by_shape(
     return [found[index] for index in range(len(images))]
 
 
-def place(paths: Sequence[Path], folder: Path | None, suffix: str) -> dict[Path, Path]:
+def place(paths: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
     """Return where the heat map of each image goes.
 
     Args:
         paths: The images.
         folder: Under it, as the images lie under the folder that holds them all; None for beside
             each image.
-        suffix: What its name ends in, after the whole name of the image.
 
     Raises:
         ConfigError: Where a folder is none or cannot be written.
     """
     if folder is None:
-        places = {path: path.with_name(path.name + suffix) for path in paths}
+        places = {path: path.with_name(path.name + SUFFIX) for path in paths}
         made = {path.parent for path in paths}
     else:
         absolute = {path: Path(os.path.abspath(path)) for path in paths}  # noqa: PTH100 keeps links
         common = os.path.commonpath([path.parent for path in absolute.values()])
         places = {
-            path: folder / (own.relative_to(common).as_posix() + suffix)
+            path: folder / (own.relative_to(common).as_posix() + SUFFIX)
             for path, own in absolute.items()
         }
         made = {next(one for one in (folder, *folder.absolute().parents) if one.exists())}
