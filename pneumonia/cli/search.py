@@ -66,9 +66,9 @@ def listeners(cfg: DictConfig, settings: TrackingSettings) -> list[SearchCallbac
     """
     from pneumonia.cli.callbacks import Console, Tracking
 
-    section: Any = OmegaConf.to_container(cfg, resolve=True)
+    section: Any = OmegaConf.to_container(cfg.get("callbacks") or OmegaConf.create(), resolve=True)
     made: list[SearchCallback] = [Tracking(settings)]
-    for name, one in (section.get("callbacks") or {}).items():
+    for name, one in section.items():
         if one is None:
             continue
         key = f"callbacks.{name}"

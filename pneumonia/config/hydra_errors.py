@@ -170,6 +170,8 @@ class Translator:
         return ConfigError(key, "a key of the config", self._value(key), self._hint_at_key(key))
 
     def _hint_at_key(self, key: str) -> str:
+        if key in schema.MOVED:
+            return schema.MOVED[key]
         group, _, rest = key.replace("/", ".").partition(".")
         value = self._value(key)
         for option in (value, rest):

@@ -194,6 +194,9 @@ SECTIONS = {
 }
 """Mappings that hold a `_target_` and its arguments, with the keys beside those arguments."""
 
+MOVED = {"training.tensorboard": "Write callbacks=[default,tensorboard]"}
+"""Keys that there were; what there is instead."""
+
 _RANGES = "The hyperparameters are the ranges of the config, all known beforehand"
 GIVEN = {
     "tuner.objective": "Write objective.name=<metric> objective.direction=<max or min>",

@@ -247,7 +247,8 @@ def _unknown(path: str, value: object) -> ConfigError | None:
     if path in schema.KEYS or is_section or not is_closed:
         return None
     names = [key for key in schema.KEYS if key.startswith(f"{group}.")]
-    return ConfigError(path, f"a key of `{above}`", value, nearest(path, names))
+    hint = schema.MOVED.get(path) or nearest(path, names)
+    return ConfigError(path, f"a key of `{above}`", value, hint)
 
 
 def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator[ConfigError]:

@@ -81,7 +81,8 @@ class LocalExecutor:
     def capacity(self, task: Task) -> int:
         """Return the workers, or 1 for a trial whose inputs cannot be shared."""
         try:
-            return 1 if self.workers > 1 and inputs.is_shared(task.config) else self.workers
+            is_alone = self.workers > 1 and not inputs.is_shared(task.config)
+            return 1 if is_alone else self.workers
         except Exception:  # it fails at it when it runs, and tells why
             return self.workers
 

@@ -39,7 +39,6 @@ from pneumonia.search.winner import Won
 from pneumonia.storage import history, journal, provenance
 from pneumonia.storage.journal import Journal
 from pneumonia.training import network
-from pneumonia.training.checkpoint import StateError
 from pneumonia.training.trial import Hooks, Outcome, Task
 
 Config = dict[str, Any]
@@ -86,9 +85,8 @@ class Search:
         self.oracle = Oracle(self.space, tuner, self.objective)
         self.recorder = Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
-        self.bounds = StopRule(
-            limits, most_failures=tuner["max_consecutive_failures"], journal=log, past=self.past
-        )
+        most = tuner["max_consecutive_failures"]
+        self.bounds = StopRule(limits, most_failures=most, journal=log, past=self.past)
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
         self.store = FolderStore(self.folder)
@@ -109,9 +107,9 @@ class Search:
 
     def run(self) -> None:
         """Run all the trials and what follows them."""
-        info = SearchInfo(self.cfg, self.folder, self.choices, self.objective, self.callbacks.say)
         with self.bounds.interruption, contextlib.closing(self.callbacks):
-            self.callbacks.tell("search_opened", info)
+            opened = (self.cfg, self.folder, self.choices, self.objective, self.callbacks.say)
+            self.callbacks.tell("search_opened", SearchInfo(*opened))
             try:
                 data = self._prepare()
                 self._begin(data)
@@ -167,10 +165,12 @@ class Search:
         """Run one trial after the other, or several at once where none waits for another."""
         is_over = False
         while True:
-            for outcome in self.scheduler.take(math.inf if is_over else self._next_known()):
+            known = () if is_over else self._known_starts[len(self.proposals) :]
+            for outcome in self.scheduler.take(next(iter(known), math.inf)):
                 is_over |= outcome.status == "STOPPED"
                 self._settle(outcome)
-            if is_over or not self.scheduler.has_room or not self._can_propose():
+            can_propose = not self.executor.in_order or self.oracle.can_propose()
+            if is_over or not self.scheduler.has_room or not can_propose:
                 if not self.scheduler.wait():
                     return
             elif proposal := self.oracle.propose():
@@ -180,18 +180,11 @@ class Search:
             else:  # the oracle may wait for one that runs
                 self.scheduler.wait()
 
-    def _can_propose(self) -> bool:
-        return not self.executor.in_order or self.oracle.can_propose()
-
-    def _next_known(self) -> float:
-        """Return the number of the event by which the next trial began in an earlier process."""
-        return next(iter(self._known_starts[len(self.proposals) :]), math.inf)
-
     @functools.cached_property
     def _known_starts(self) -> list[int]:
-        if self.executor.in_order:
-            return []
-        return [e["n"] for e in journal.read(self.folder) if e["kind"] == "trial_started"]
+        """The numbers of the events by which trials began in earlier processes."""
+        events = [] if self.executor.in_order else journal.read(self.folder)
+        return [event["n"] for event in events if event["kind"] == "trial_started"]
 
     def _start(self, proposal: Proposal) -> bool:
         """Start a trial, unless its end is known; return whether the budget allows for it."""
@@ -239,13 +232,12 @@ class Search:
         self.callbacks.tell("trial_started", proposal, config)
         source = f"{self.fork.origin.search_id}/{found}"
         self.recorder.begin_trial(proposal, config, taken_over_from=source)
-        for execution, curve in self.fork.curves(found).items():
+        for fit, curve in self.fork.curves(found).items():
             for epoch, metrics in enumerate(curve, start=1):
-                self.recorder.add_epoch(proposal.trial_id, Fit(0, execution), epoch, metrics)
-        has_classifier = self.cfg.tracking.log_models != "none"
-        outcome = self.fork.bring(
-            found, proposal.trial_id, self.folder, has_classifier=has_classifier
-        )
+                self.recorder.add_epoch(proposal.trial_id, fit, epoch, metrics)
+        outcome = self.fork.bring(found, proposal.trial_id, self.folder)
+        if self.cfg.tracking.log_models == "none":
+            outcome = replace(outcome, classifier=None)
         self._record(outcome)
         return outcome
 
@@ -259,9 +251,8 @@ class Search:
         """Take in what came of a trial."""
         if outcome.status == "STOPPED":
             self.bounds.is_spent(one.trial_id for one in self.outcomes)
-            reached = len(outcome.history)
-            proposal = self.proposals[outcome.trial_id]
-            self.proposals[outcome.trial_id] = replace(proposal, epochs=reached)
+            reached = replace(self.proposals[outcome.trial_id], epochs=len(outcome.history))
+            self.proposals[outcome.trial_id] = reached
             self.stopped.append(outcome)
             return
         self.outcomes.append(outcome)
@@ -288,8 +279,8 @@ class Search:
         ranked = self._ranked()
         if not ranked:
             raise UserError("No trial came to a score, so there is no winner.")
-        proposal, outcome = ranked[0]
-        began, config = time.monotonic(), collapse(self.cfg, proposal.values)
+        (proposal, outcome), began = ranked[0], time.monotonic()
+        config = collapse(self.cfg, proposal.values)
         self.callbacks.tell("phase", "evaluating the winner")
         task = self._task(proposal, config)
         best = winner.crown(task, outcome.best_epoch, self.store, self.hooks)
@@ -310,17 +301,10 @@ class Search:
             **evaluation.metrics(),
         }
         load = functools.partial(network.assemble, config, best.weights)
-        self._end(
-            SearchEnd(
-                "completed",
-                self.bounds.note,
-                outcome.trial_id,
-                measured,
-                [preset.name, history.CONFIG, *evaluation.files],
-                classifier,
-                won=Won(data, ranked, failed, config, best.decision, evaluation, preset, load),
-            )
-        )
+        files = [preset.name, history.CONFIG, *evaluation.files]
+        won = Won(data, ranked, failed, config, best.decision, evaluation, preset, load)
+        told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
+        self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
             shutil.rmtree(self.folder / "trials", ignore_errors=True)
 
@@ -336,33 +320,19 @@ class Search:
         proposal = self.proposals[trial_id]
         with self.lock:
             if trial_id in self.repeated:
-                self._check_repeated(trial_id, fit, epoch, metrics)
+                self.recorder.check_epoch(trial_id, fit, epoch, metrics)
             if self.recorder.add_epoch(trial_id, fit, epoch, metrics):
                 self.bounds.budget.epochs += 1
                 self.callbacks.tell("epoch_ended", proposal, fit, epoch, metrics)
-            elif epoch > self._begun_at(trial_id, fit):
+            elif epoch > self.recorder.begun_at(trial_id, fit):
                 self.callbacks.tell("epoch_replayed", proposal, fit, epoch, metrics)
-
-    def _begun_at(self, trial_id: str, fit: Fit) -> int:
-        """Return the epoch that a trial goes on from, which is its parent's."""
-        parent = self.past.trials[trial_id].parent
-        return len(self.past.curve(parent, fit.execution)) if parent else 0
-
-    def _check_repeated(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
-        known = self.past.curve(trial_id, fit.execution)[epoch - 1 : epoch]
-        if known and repr(known[0]) != repr(dict(metrics)):
-            raise StateError(
-                f"A state of this trial is lost, and training again gives something else: epoch "
-                f"{epoch} of execution {fit.execution + 1} is not the one in the journal."
-            )
 
     def _on_repeat(self, trial_id: str, reason: str) -> None:
         with self.lock:
             self.repeated.add(trial_id)
             self.recorder.tell("training_repeated", trial_id=trial_id, reason=reason)
-            number = self.proposals[trial_id].number
-            text = f"{reason} Trial {number} is trained again from its beginning, to the same."
-            self.callbacks.say(text)
+            name = f"Trial {self.proposals[trial_id].number}"
+            self.callbacks.say(f"{reason} {name} is trained again from its beginning, to the same.")
 
     def _report(self, text: str, done: int, total: int) -> None:
         with self.lock:

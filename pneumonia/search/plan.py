@@ -33,7 +33,7 @@ _PACE = ("model.", "augment.", "training.batch_size", "training.jit")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Speed:
     """How fast searches were.
 
     Attributes:
@@ -73,7 +73,7 @@ class Plan:
     executions: int
     trials: int
     epochs: int
-    pace: Pace | None
+    pace: Speed | None
     max_seconds: float | None
     cost: Cost | None
     free: int
@@ -121,7 +121,7 @@ def make(
     )
 
 
-def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
+def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Speed | None:
     """Return how fast earlier searches with the same model and images were, or None.
 
     That is how fast the fastest was: one that found its features computed.
@@ -151,7 +151,7 @@ def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Pace | None:
             found.append((beside, epoch))
         if len(found) == _ENOUGH:
             break
-    return Pace(min(found)[1], min(found)[0], len(found)) if found else None
+    return Speed(min(found)[1], min(found)[0], len(found)) if found else None
 
 
 def _is_alike(first: Mapping[str, Any], own: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ from pneumonia.search.trials import Proposal
 from pneumonia.storage import history
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.provenance import provenance
+from pneumonia.training.checkpoint import StateError
 from pneumonia.training.trial import Outcome
 
 Config = dict[str, Any]
@@ -110,6 +111,24 @@ class Recorder:
             fields = {**fit._asdict(), "epoch": epoch, "metrics": dict(metrics)}
             self.tell("epoch_ended", trial_id=trial_id, **fields)
             return True
+
+    def begun_at(self, trial_id: str, fit: Fit) -> int:
+        """Return the epoch that a trial goes on from, which is its parent's."""
+        parent = self.past.trials[trial_id].parent
+        return len(self.past.curve(parent, fit.execution)) if parent else 0
+
+    def check_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
+        """Compare an epoch that is trained again with the one that was recorded.
+
+        Raises:
+            StateError: It is another one.
+        """
+        known = self.past.curve(trial_id, fit.execution)[epoch - 1 : epoch]
+        if known and repr(known[0]) != repr(dict(metrics)):
+            raise StateError(
+                "A state of this trial is lost, and training again gives something else: epoch "
+                f"{epoch} of execution {fit.execution + 1} is not the one in the journal."
+            )
 
     def end_trial(self, outcome: Outcome) -> None:
         """Record what came of a trial."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pneumonia.artifacts import classifier_key, state_key
 from pneumonia.errors import UserError
-from pneumonia.evaluation.objective import Metrics
+from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
 from pneumonia.search.changes import needs
 from pneumonia.search.resume import Origin
@@ -95,19 +95,18 @@ class Fork:
         """Return the id of the finished trial that a proposed one need not repeat."""
         return self._valid.get(_key(trials.arguments(config, proposal)))
 
-    def curves(self, trial_id: str) -> dict[int, tuple[Metrics, ...]]:
-        """Return the metrics of all the epochs of a trial there, by execution."""
+    def curves(self, trial_id: str) -> dict[Fit, tuple[Metrics, ...]]:
+        """Return the metrics of all the epochs of a trial there."""
         reached = sorted(self._past.trials[trial_id].reached)
-        return {execution: self._past.curve(trial_id, execution) for execution in reached}
+        return {Fit(0, execution): self._past.curve(trial_id, execution) for execution in reached}
 
-    def bring(self, found: str, trial_id: str, folder: Path, *, has_classifier: bool) -> Outcome:
+    def bring(self, found: str, trial_id: str, folder: Path) -> Outcome:
         """Share a trial's state and classifier with a search; return what came of it.
 
         Args:
             found: The trial.
             trial_id: Its name in the search that takes it over.
             folder: The folder of that search.
-            has_classifier: Whether that search keeps the classifiers of trials.
         """
         self._taken.add(found)
         state = self.origin.folder / state_key(found)
@@ -116,7 +115,7 @@ class Fork:
         source = self._classifier(found)
         if source is not None:
             _share(source, folder / classifier_key(trial_id))
-        key = classifier_key(trial_id) if source is not None and has_classifier else None
+        key = None if source is None else classifier_key(trial_id)
         ended = self._finished[found].ended
         assert ended is not None
         return _outcome(ended, trial_id, self._past.curve(found), key)

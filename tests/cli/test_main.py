@@ -77,11 +77,11 @@ class Search:
 
 @pytest.fixture
 def search(monkeypatch: pytest.MonkeyPatch) -> Search:
-    import pneumonia
+    import pneumonia.search
 
     fake = Search()
     monkeypatch.setitem(sys.modules, "pneumonia.search.loop", fake)
-    monkeypatch.setattr(pneumonia, "search", fake, raising=False)
+    monkeypatch.setattr(pneumonia.search, "loop", fake, raising=False)
     # Both take seconds, and have tests of their own.
     done: Future[None] = Future()
     done.set_result(None)

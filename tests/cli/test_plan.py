@@ -10,7 +10,7 @@ from pneumonia.cli.plan import footprint, headline, table
 from pneumonia.formatting import megabytes
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Round
-from pneumonia.search.plan import Pace, Plan
+from pneumonia.search.plan import Plan, Speed
 
 BRACKETS = (
     *(Round(2, 0, 9, 0, 1), Round(2, 1, 3, 1, 3), Round(2, 2, 1, 3, 9)),
@@ -45,11 +45,11 @@ def plan(**changes: Any) -> Plan:
         ({"trials": 0, "epochs": 0}, "hyperband over cnn: trials without an end, time unknown"),
         ({"is_search": False, "epochs": 9}, "nothing to search: one training of at most 9 epochs"),
         (
-            {"pace": Pace(1.0, 2.0, 3)},
+            {"pace": Speed(1.0, 2.0, 3)},
             "about 2:01 by the fastest of 3 earlier searches of the same model and images",
         ),
-        ({"pace": Pace(2.0, 0.0, 1)}, "about 2:30 by an earlier search"),
-        ({"pace": Pace(2.0, 0.0, 1), "max_seconds": 60}, "about 1:00 by"),
+        ({"pace": Speed(2.0, 0.0, 1)}, "about 2:30 by an earlier search"),
+        ({"pace": Speed(2.0, 0.0, 1), "max_seconds": 60}, "about 1:00 by"),
     ],
 )
 def test_the_first_line_says_how_much_there_is_to_do(

@@ -53,6 +53,7 @@ def test_every_group_of_the_contract_has_its_options() -> None:
         "training": {"default"},
         "tracking": {"local", "server"},
         "executor": {"local", "ray"},
+        "callbacks": {"default", "none", "console", "report", "tensorboard"},
         "experiment": {"blog", "blog_best", "blog_cnn", "quick", "demo"},
     }
     for group, options in expected.items():

@@ -11,12 +11,13 @@ import pytest
 from sklearn.metrics import log_loss
 from test_trial import config
 
+from pneumonia.artifacts import FolderStore
 from pneumonia.datasets import cache
 from pneumonia.evaluation.metrics import balanced_accuracy
 from pneumonia.evaluation.thresholds import logit, sigmoid
 from pneumonia.models import classifier, classifier_file, heads
-from pneumonia.training import calibration, inputs, trial
-from pneumonia.training.trial import Task
+from pneumonia.training import calibration, inputs, network, trial
+from pneumonia.training.trial import Hooks, Task
 
 Config = dict[str, Any]
 
@@ -29,7 +30,7 @@ def quiet(*_: object) -> None:
 
 def trained(folder: Path, model: str, **changes: Any) -> tuple[Config, Path]:
     cfg = config(folder, model, **changes)
-    result = trial.run(Task("0", cfg, 4, str(folder)), on_epoch=quiet, report=quiet)
+    result = trial.run(Task("0", cfg, 4), FolderStore(folder), Hooks())
     assert result.classifier is not None
     return cfg, folder / result.classifier
 
@@ -43,8 +44,8 @@ def test_a_calibrated_classifier_is_served_so(model: str, tmp_path: Path) -> Non
     assert facts["temperature"] != 1
     split = cache.load_data(cfg).val
     feed = inputs.plain_feed(cfg, split, report=quiet)
-    weights = trial.best_weights(Task("0", cfg, 4, str(tmp_path)), report=quiet)
-    raw = trial.predict(cfg, weights, feed)
+    weights = trial.best_weights(Task("0", cfg, 4), FolderStore(tmp_path), Hooks())
+    raw = network.predict(cfg, weights, feed)
     images = split.images.read(np.arange(len(split)))
     served = classifier.load(path).predict(images, verbose=0)[:, 0]
     np.testing.assert_allclose(served, sigmoid(logit(raw) / facts["temperature"]), atol=2e-5)
@@ -64,8 +65,8 @@ def test_a_classifier_written_without_a_template_says_the_same(
     def refuse(*_: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr(trial, "Template", refuse)
-    monkeypatch.setattr(trial, "_templates", cache.Kept(1))
+    monkeypatch.setattr(network, "Template", refuse)
+    monkeypatch.setattr(network, "_templates", cache.Kept(1))
     _, again = trained(tmp_path, "features", **YOUDEN)
     assert classifier_file.read_facts(again) == facts
     image = np.random.default_rng(0).integers(0, 255, (1, 30, 30, 1), dtype=np.uint8)
