@@ -116,8 +116,6 @@ class Translator:
     def _missing(self, error: MissingConfigException) -> UserError:
         group, _, option = (error.missing_cfg_file or "").strip("/").rpartition("/")
         group = group.strip("/")
-        if not group:
-            return ConfigError("--config-name", "the name of a config file", option)
         options = self._options(group)
         if not options:  # a path in the place of an option
             group, _, above = group.partition("/")

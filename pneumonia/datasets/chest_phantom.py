@@ -49,24 +49,18 @@ def phantom(
     Image i of a split depends on the seed, the split and i alone, not on how many there are.
 
     Args:
-        train: Number of images in train, at least 2; likewise `val` and `test`.
+        train: Number of images in train; likewise `val` and `test`.
         val: See `train`.
         test: See `train`.
-        image_size: Pixels a side, 32 to 512.
-        positive_fraction: Fraction with opacities, between 0 and 1.
+        image_size: Pixels a side.
+        positive_fraction: Fraction with opacities.
         difficulty: 0 for plain opacities to 1 for faint ones.
-        seed: Another seed gives other images; 0 or more.
+        seed: Another seed gives other images.
 
     Raises:
-        ConfigError: For a value out of its range, or a split so small that it has one class only.
+        ConfigError: For a split so small that it has one class only.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
-    for name, count in counts.items():
-        _check(name, count, 2, 1_000_000)
-    _check("image_size", image_size, 32, 512)
-    _check("seed", seed, 0, 2**32)
-    _check("difficulty", difficulty, 0.0, 1.0)
-    _check("positive_fraction", positive_fraction, 0.01, 0.99)
     splits = []
     for number, (name, count) in enumerate(counts.items()):
         labels = _deal_labels(count, positive_fraction)
@@ -79,13 +73,6 @@ def phantom(
             raise ConfigError(key, expected, positive_fraction, reason) from error
     source = f"generated chest phantoms, {image_size} x {image_size}, seed {seed}"
     return build_data("phantom", splits, class_names=CLASS_NAMES, source=source)
-
-
-def _check(key: str, value: object, low: float, high: float) -> None:
-    kind = (int, float) if isinstance(low, float) else int
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        noun = "a number" if isinstance(low, float) else "an integer"
-        raise ConfigError(f"dataset.{key}", f"{noun} from {low} to {high}", value)
 
 
 def _deal_labels(count: int, fraction: float) -> npt.NDArray[np.int64]:

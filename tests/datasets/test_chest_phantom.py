@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from pneumonia.config.instantiate import build
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.errors import ConfigError
@@ -86,7 +87,7 @@ def test_any_size(image_size: int) -> None:
 )
 def test_values_out_of_range_are_named(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"`dataset.{key}`"):
-        phantom(**{key: value})
+        build({"_target_": "pneumonia.datasets.chest_phantom.phantom", key: value}, "dataset")
 
 
 def test_a_split_too_small_for_both_classes_is_refused() -> None:
