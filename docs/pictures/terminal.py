@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from pneumonia.config.search_space import find
 from pneumonia.console.live import Scene, head, table
 from pneumonia.console.progress import Progress
-from pneumonia.storage import history, journal
+from pneumonia.storage import journal
+from pneumonia.storage.search_folder import SearchFolder
 
 COLUMNS, ROWS = 100, 24
 
@@ -33,7 +34,7 @@ def play(folder: Path, share: float = 0.6) -> Scene:
         share: From 0 to 1.
     """
     events = list(journal.read(folder))
-    cfg: Any = OmegaConf.load(folder / history.CONFIG)
+    cfg: Any = OmegaConf.load(SearchFolder(folder).config)
     names = [item.path for item in find(cfg)]
     starts = {event["trial_id"]: event for event in events if event["kind"] == "trial_started"}
     planned = {name: _planned(starts, name) for name in starts}
@@ -72,7 +73,11 @@ def svg(scene: Scene, title: str = "pneumonia") -> str:
         record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor",
         width=COLUMNS, height=ROWS, highlight=False, legacy_windows=False,
     )  # fmt: skip
-    for text in (*head(scene, COLUMNS - 1), "", *table(scene, COLUMNS - 1, most=ROWS)):
+    for text in (
+        *head(scene, COLUMNS - 1),
+        "",
+        *table(scene.header, scene.rows, COLUMNS - 1, ROWS),
+    ):
         console.print(text, no_wrap=True)
     # rich would have fonts fetched from another machine.
     return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=title), flags=re.DOTALL)

@@ -106,7 +106,7 @@ def split(
 def hint(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return a sentence with the name that comes nearest, maybe nothing; without Hydra."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    return f"The nearest is {near[0]}" if near else ""
+    return f"The nearest is `{near[0]}`" if near else ""
 
 
 def number(

@@ -70,5 +70,5 @@ def _unknown(parser: argparse.ArgumentParser, argument: str) -> ConfigError:
     near = None if equals else closest(name, [*flags, "--dry-run"], cutoff=0.85)
     hint = f"Keys are written without dashes: {name.lstrip('-')}={value or '<value>'}"
     if near and near != "--experimental-rerun":
-        hint = f"The nearest is {near}"
+        hint = f"The nearest is `{near}`"
     return ConfigError(name, "an option, see --help", argument, hint)

@@ -51,7 +51,7 @@ def find_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
 
         names = [str(one.name) for one in client.search_experiments()]
         near = closest(name, names)
-        hint = f"The nearest is {near}" if near else f"There is {', '.join(sorted(names))}"
+        hint = f"The nearest is `{near}`" if near else f"There is {', '.join(sorted(names))}"
         raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
     return _checked(found, settings.store_uri)
 

@@ -117,7 +117,7 @@ def test_images_are_resized_as_the_classifier_does(shape: tuple[int, ...]) -> No
         (["format=onnx"], "`format`: expected one of litert"),
         (["output=a.onnx"], "`output`: expected a .tflite file in an existing folder"),
         (["output=none/a.tflite"], "`output`: expected a .tflite file in an existing folder"),
-        (["modle=x"], "nearest is model"),
+        (["modle=x"], "nearest is `model`"),
         (["none.png"], "none.png: no such file or folder."),
         (["model=none.keras"], "There is no file none.keras"),
         (["model=other.keras"], "Only a classifier of this program can be exported."),

@@ -210,7 +210,7 @@ def test_a_misspelt_command_is_told_the_nearest(
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert said.err.startswith(f"`{arguments[0]}`: expected a command (predict, ")
-    assert said.err.endswith(f" The nearest is {nearest}.\n")
+    assert said.err.endswith(f" The nearest is `{nearest}`.\n")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_an_interrupt_is_told(
     ("arguments", "fragments"),
     [
         ([], ["Which images?", "--help"]),
-        (["treshold=0.5", "a.png"], ["`treshold`: expected one of", "nearest is threshold"]),
+        (["treshold=0.5", "a.png"], ["`treshold`: expected one of", "nearest is `threshold`"]),
         (["a.png", "threshold=2"], ["`threshold`: expected a number from 0 to 1"]),
         (["a.png", "threshold=nan"], ["`threshold`: expected a number from 0 to 1"]),
         (["a.png", "batch_size=0"], ["`batch_size`: expected a positive integer"]),

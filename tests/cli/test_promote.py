@@ -48,7 +48,7 @@ def test_the_alias_goes_from_one_search_to_another(told: Callable[..., str], her
     [
         ([], ["Which search?", "--help"]),
         (["a", "b"], ["Which search?"]),
-        (["a", "alias=x"], ["`alias`: expected one of the keys", "nearest is tracking.alias"]),
+        (["a", "alias=x"], ["`alias`: expected one of the keys", "nearest is `tracking.alias`"]),
         (["a", "tracking.alias=v1"], ["`tracking.alias`: expected at most 255 letters"]),
         (["nobody"], ["`search`: expected a search whose", "'nobody'", "The last one is b."]),
         (["it's"], ["`search`: expected a search whose"]),

@@ -600,7 +600,7 @@ def test_best_yaml_trains_the_winner_again_to_the_same_scores(
     assert again.store.champion().run_id == ran.parent.info.run_id
     assert "does not take the alias champion: val_auc " in again.stdout
     search_id = again.events[0]["search_id"]
-    assert again.stdout.endswith(f"To promote it: `pneumonia promote {search_id}`\n")
+    assert f"To promote it: `pneumonia promote {search_id}" in again.stdout.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("drawn")

@@ -12,6 +12,7 @@ from samples import NAMES, Project, halves, write_images
 
 from pneumonia.cli import predict
 from pneumonia.errors import ConfigError
+from pneumonia.models.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -49,7 +50,9 @@ def test_the_ways_to_name_a_model(
     trial = client.get_logged_model(model_id).source_run_id
     ids = {"search": here.run_ids[1], "trial": trial, "model": f"models:/{model_id}"}
     path = sorted(write_images(tmp_path))[0]
-    monkeypatch.setattr(predict, "_load", lambda file, has_maps: (halves, None))
+    known = Predictor(None)
+    known.__dict__["classify"] = halves
+    monkeypatch.setattr(Predictor, "load", lambda *_, **__: known)
     assert predict.main([str(path), f"model={wanted.format(**ids)}", "format=json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["model"] == found.format(**ids)
@@ -120,4 +123,4 @@ def test_a_run_without_a_classifier(here: Project, tmp_path: Path) -> None:
     run_id = client.create_run("0").info.run_id
     path = sorted(write_images(tmp_path))[0]
     with pytest.raises(ConfigError, match="kept no classifier"):
-        predict._run(predict.parse([str(path), f"model={run_id}"]))
+        predict._run([str(path), f"model={run_id}"])

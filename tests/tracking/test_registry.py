@@ -13,7 +13,6 @@ import pytest
 from test_tracker import (
     CLASSIFIER,
     client,
-    empty_store,
     end_search,
     end_trial,
     rows,
@@ -36,7 +35,7 @@ from pneumonia.tracking.model_lookup import find_model
 from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.tracker import Tracker
 
-__all__ = ["empty_store", "settings"]
+__all__ = ["settings"]
 
 PHANTOM = phantom(train=2, val=2, test=2, image_size=32).source
 

@@ -12,7 +12,7 @@ from pneumonia.cli import main, search
 from pneumonia.cli.callbacks import Console, Report, TensorBoard, Tracking
 from pneumonia.config import compose
 from pneumonia.storage import journal
-from pneumonia.tracking.tracker import Settings
+from pneumonia.tracking.tracker import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -38,19 +38,19 @@ SMALL = (
 )
 def test_who_listens_in_which_order(overrides: list[str], expected: list[type]) -> None:
     cfg = compose.check(compose.prepare(overrides))[0]
-    assert [type(one) for one in search.listeners(cfg, Settings())] == expected
+    assert [type(one) for one in search.listeners(cfg, TrackingSettings())] == expected
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the listener of the README."""
     text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(  # my_listeners\.py.*?)```", text, re.DOTALL)
-    (conf,) = re.findall(r"```yaml\n(  # my_conf/callbacks/notify\.yaml.*?)```", text, re.DOTALL)
-    (tmp_path / "my_listeners.py").write_text(re.sub(r"(?m)^  ", "", code))
+    (code,) = re.findall(r"```python\n(# my_listeners\.py.*?)```", text, re.DOTALL)
+    (conf,) = re.findall(r"```yaml\n(# my_conf/callbacks/notify\.yaml.*?)```", text, re.DOTALL)
+    (tmp_path / "my_listeners.py").write_text(code)
     (tmp_path / "my_conf" / "callbacks").mkdir(parents=True)
     file = tmp_path / "my_conf" / "callbacks" / "notify.yaml"
-    file.write_text(re.sub(r"(?m)^  ", "", conf))
+    file.write_text(conf)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.delitem(sys.modules, "my_listeners", raising=False)
