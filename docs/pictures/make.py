@@ -21,7 +21,7 @@ from terminal import play, svg
 
 from pneumonia.datasets.cache import load_data
 from pneumonia.models.gradcam import SUFFIX
-from pneumonia.storage import history, journal
+from pneumonia.storage import journal, search_folder
 
 SEARCHED = ("dense.units", "dense.dropout", "optimizer.learning_rate")
 SIDE, GAP, SHOWN = 192, 8, 4
@@ -79,7 +79,9 @@ def picture_mlflow(browser: Any, link: str, target: Path) -> None:
 
 def picture_heat_maps(project: Path, folder: Path, path: Path) -> None:
     """Picture some positive test images, and below them what spoke for the positive class."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / history.CONFIG), resolve=True)
+    config: Any = OmegaConf.to_container(
+        OmegaConf.load(folder / search_folder.CONFIG), resolve=True
+    )
     test = load_data(config).test
     positive = [index for index, label in enumerate(test.labels) if label][:SHOWN]
     scans = project / "scans"

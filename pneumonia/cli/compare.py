@@ -140,7 +140,7 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
 
     from pneumonia.config import presets
     from pneumonia.config.search_space import collapse, find
-    from pneumonia.storage.history import CONFIG
+    from pneumonia.storage.search_folder import CONFIG
 
     trial = runs.trial(name, key="export")
     search = runs.of_trial(trial)

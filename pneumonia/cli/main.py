@@ -197,7 +197,7 @@ def _job(cfg: DictConfig) -> float:
     try:
         from pneumonia.cli import search
         from pneumonia.search import resume
-        from pneumonia.storage import history
+        from pneumonia.storage import search_record
 
         spec = resume.plan(
             resume.SearchSpec(cfg, folder, choices), HydraConfig.get().overrides.task
@@ -206,7 +206,7 @@ def _job(cfg: DictConfig) -> float:
             _remove_if_unused(folder)
         folder = spec.folder
         search.run(spec)
-        return history.objective(folder)
+        return search_record.from_journal(folder).score
     except Exception as error:
         found = _user_error(error) or files.explain(error)
         if found is None:
@@ -238,9 +238,9 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 def _remove_if_unused(folder: Path) -> None:
     """Remove a job's folder that holds nothing but copies of the config and an empty journal."""
-    from pneumonia.storage import history, journal, offset
+    from pneumonia.storage import journal, offset, search_folder
 
-    unused = {".hydra", history.CONFIG, history.FORKED, journal.NAME, offset.NAME}
+    unused = {".hydra", search_folder.CONFIG, search_folder.FORKED, journal.NAME, offset.NAME}
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
     if not names <= unused:
         return

@@ -15,7 +15,7 @@ from pneumonia.formatting import clock_time, megabytes
 from pneumonia.search import plan as planning
 from pneumonia.search.oracle import Oracle, Round
 from pneumonia.search.plan import Plan
-from pneumonia.storage import history
+from pneumonia.storage import search_record
 
 
 def headline(plan: Plan) -> str:
@@ -99,7 +99,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     data = planning.prepared(collapse(cfg, found.start()))
     plan = planning.make(cfg, oracle, choices, data=data, is_dry=True)
     lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
-    past = history.read(folder)
+    past = search_record.from_journal(folder)
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
         lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")

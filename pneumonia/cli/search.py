@@ -19,7 +19,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.search import resume
 from pneumonia.search.callbacks import SearchCallback
 from pneumonia.search.resume import SearchSpec
-from pneumonia.storage import history
+from pneumonia.storage import search_folder
 from pneumonia.tracking import tracker
 from pneumonia.tracking.tracker import TrackingSettings
 
@@ -83,7 +83,7 @@ def listeners(cfg: DictConfig, settings: TrackingSettings) -> list[SearchCallbac
 
 def _more(spec: SearchSpec) -> str:
     """Return what can be done with a search that is complete."""
-    first = history.first_event(spec.folder) or {}
+    first = search_folder.SearchFolder(spec.folder).first_event() or {}
     name, tuner = str(first.get("search_id", "last")), spec.cfg.tuner
     keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
     more = [shell.resume(spec.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]

@@ -12,7 +12,8 @@ from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.cache import load_data
 from pneumonia.storage import provenance
-from pneumonia.storage.history import BUDGET, History
+from pneumonia.storage.search_folder import BUDGET
+from pneumonia.storage.search_record import SearchRecord
 
 NONE = "(none)"
 _FREE = (
@@ -26,7 +27,7 @@ _FREE = (
 _COMMON = ("seed", "objective.", "features.")
 
 
-def of_search(past: History, cfg: DictConfig, *, has_data: bool = True) -> Iterator[str]:
+def of_search(past: SearchRecord, cfg: DictConfig, *, has_data: bool = True) -> Iterator[str]:
     """Yield what has changed since a search began, as `key: was → is`.
 
     Args:
@@ -53,7 +54,7 @@ def needs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
 
 
-def of_results(past: History, cfg: DictConfig) -> Iterator[str]:
+def of_results(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
     """Yield why no trial of a search is valid for another: what all its results depend on."""
     lines = of_params(past, flatten(cfg), budget=())
     yield from (line for line in lines if line.startswith(_COMMON))
@@ -62,7 +63,7 @@ def of_results(past: History, cfg: DictConfig) -> Iterator[str]:
 
 
 def of_params(
-    past: History, now: Mapping[str, Any], *, budget: Sequence[str] = BUDGET
+    past: SearchRecord, now: Mapping[str, Any], *, budget: Sequence[str] = BUDGET
 ) -> Iterator[str]:
     """Yield the keys that have changed, but a budget that has grown and what is free."""
     is_now = json.loads(json.dumps(dict(now)))
@@ -82,7 +83,7 @@ def is_more(was: object, now: object) -> bool:
     )
 
 
-def _changed_libraries(past: History) -> Iterator[str]:
+def _changed_libraries(past: SearchRecord) -> Iterator[str]:
     tags = (past.started or {}).get("tags", {})
     now = provenance.versions(provenance.MATTERING) | {"code": provenance.code()}
     for key in ("code", *(f"version.{name}" for name in provenance.MATTERING)):
@@ -91,7 +92,7 @@ def _changed_libraries(past: History) -> Iterator[str]:
             yield f"{key}: {was} → {is_}"
 
 
-def _changed_data(past: History, cfg: DictConfig) -> Iterator[str]:
+def _changed_data(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
     data = load_data(collapse(cfg, find(cfg).start()))
     splits = (data.train, data.val, data.test)
     now = {split.name: (len(split), split.digest) for split in splits}

@@ -36,7 +36,7 @@ from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import StopRule
 from pneumonia.search.trials import Proposal
 from pneumonia.search.winner import Won
-from pneumonia.storage import history, journal, provenance
+from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
 from pneumonia.training import network
 from pneumonia.training.trial import Hooks, Outcome, Task
@@ -301,7 +301,7 @@ class Search:
             **evaluation.metrics(),
         }
         load = functools.partial(network.assemble, config, best.weights)
-        files = [preset.name, history.CONFIG, *evaluation.files]
+        files = [preset.name, search_folder.CONFIG, *evaluation.files]
         won = Won(data, ranked, failed, config, best.decision, evaluation, preset, load)
         told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
         self._end(SearchEnd("completed", *told, won=won))

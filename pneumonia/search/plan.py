@@ -22,9 +22,9 @@ from pneumonia.errors import UserError
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round, capped
-from pneumonia.storage import history, journal
+from pneumonia.storage import journal, search_folder
+from pneumonia.storage.search_folder import OUTPUTS
 
-OUTPUTS = Path("outputs")
 _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
 # Of the newest searches, so many are looked at, and so many of the same model and data are enough.
 _LOOKED_AT, _ENOUGH = 30, 3
@@ -138,7 +138,7 @@ def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Speed | None
     found: list[tuple[float, float]] = []
     paths = sorted(outputs.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
     for path in paths[:_LOOKED_AT]:
-        first = history.first_event(path.parent)
+        first = search_folder.SearchFolder(path.parent).first_event()
         if first is None or not _is_alike(first, own, digests):
             continue
         try:

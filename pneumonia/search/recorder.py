@@ -15,7 +15,7 @@ from pneumonia.errors import without_passwords
 from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
 from pneumonia.search.trials import Proposal
-from pneumonia.storage import history
+from pneumonia.storage import search_folder, search_record
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.provenance import provenance
 from pneumonia.training.checkpoint import StateError
@@ -42,7 +42,7 @@ class Recorder:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.past = history.read(journal.path.parent)
+        self.past = search_record.from_journal(journal.path.parent)
         self.lock = threading.RLock()
 
     def tell(self, kind: str, /, **fields: Any) -> None:
@@ -79,7 +79,7 @@ class Recorder:
             # With a letter first, no id reads as a number on the command line.
             search_id=f"s{uuid.uuid4().hex[:11]}",
             direction=params["objective.direction"],
-            artifacts=[history.CONFIG],
+            artifacts=[search_folder.CONFIG],
             name="-".join(names[group] for group in ("tuner", "model", "dataset")),
             choices=dict(choices),
             tags=names | provenance() | facts | origin,

@@ -16,17 +16,17 @@ from pneumonia.search import trials
 from pneumonia.search.changes import needs
 from pneumonia.search.resume import Origin
 from pneumonia.search.trials import Proposal
-from pneumonia.storage import history, offset, provenance
-from pneumonia.storage.history import History
+from pneumonia.storage import offset, provenance, search_record
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
+from pneumonia.storage.search_record import SearchRecord
 from pneumonia.training.trial import Outcome
 
 Config = dict[str, Any]
 Fetch = Callable[[str], Path]
 
 
-def answer(past: History, proposal: Proposal, config: Config) -> Outcome | None:
+def answer(past: SearchRecord, proposal: Proposal, config: Config) -> Outcome | None:
     """Return what came of a trial, where the journal knows its end.
 
     Raises:
@@ -76,9 +76,9 @@ class Fork:
         fetch: Gets a classifier that is no longer beside the journal, by its URI in MLflow.
     """
 
-    def __init__(self, origin: Origin, own: History, fetch: Fetch | None) -> None:
+    def __init__(self, origin: Origin, own: SearchRecord, fetch: Fetch | None) -> None:
         self.origin, self._fetch = origin, fetch
-        self._past = history.read(origin.folder)
+        self._past = search_record.from_journal(origin.folder)
         self._finished = {
             trial_id: past for trial_id, past in self._past.trials.items() if past.ended is not None
         }

@@ -22,12 +22,12 @@ from pneumonia.config.search_space import plain
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.search import changes
-from pneumonia.storage import history, journal, offset
-from pneumonia.storage.history import BUDGET, History
+from pneumonia.storage import journal, offset, search_folder, search_record
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.offset import Cursor
+from pneumonia.storage.search_folder import BUDGET, OUTPUTS, SearchFolder
+from pneumonia.storage.search_record import SearchRecord
 
-OUTPUTS = Path("outputs")
 # What is left to send can be sent wherever the images are by now.
 _UNCHECKED = ("resume", "tracking.", "dataset.", "executor.", "features.")
 _ANEW = "Put a copy in its place, or begin the search anew."
@@ -97,10 +97,10 @@ def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
         return spec
     name = "last" if asked.search is None else str(asked.search)
     folder = _find(name, overrides)
-    past = history.read(folder)
+    past = search_record.from_journal(folder)
     if past.started is None and Cursor.read(folder / offset.NAME).next:
         raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
-    changed = _overlay(_saved(folder, past), spec, overrides, history.choices(folder))
+    changed = _overlay(_saved(folder, past), spec, overrides, SearchFolder(folder).choices())
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
         validate.validate(_whole(found.cfg, spec.cfg))
@@ -135,15 +135,15 @@ def claim(spec: SearchSpec, *, uri: str | None) -> Journal:
     cfg.tracking.uri = uri
     spec.folder.mkdir(parents=True, exist_ok=True)
     if spec.origin is not None:  # it may be killed before its journal says so
-        _write(spec.folder / history.FORKED, json.dumps(spec.origin.source))
-    _write(spec.folder / history.CONFIG, without_passwords(OmegaConf.to_yaml(cfg)))
+        _write(spec.folder / search_folder.FORKED, json.dumps(spec.origin.source))
+    _write(spec.folder / search_folder.CONFIG, without_passwords(OmegaConf.to_yaml(cfg)))
     found.claim()  # last of a new search: where there is a journal, there is a configuration
     if spec.more:
         found.append("search_extended", params=dict(spec.more))
     return found
 
 
-def _fork(found: SearchSpec, past: History, *, into: SearchSpec) -> SearchSpec:
+def _fork(found: SearchSpec, past: SearchRecord, *, into: SearchSpec) -> SearchSpec:
     made = replace(found, cfg=_whole(found.cfg, into.cfg), folder=into.folder)
     if past.started is None:
         return made
@@ -151,23 +151,23 @@ def _fork(found: SearchSpec, past: History, *, into: SearchSpec) -> SearchSpec:
     return replace(made, origin=_compared(found.folder.resolve(), search_id, spec=made))
 
 
-def _origin(past: History, spec: SearchSpec) -> Origin | None:
+def _origin(past: SearchRecord, spec: SearchSpec) -> Origin | None:
     """Return the search that one to go on with was forked from."""
     given = _forked_from(past, spec.folder)
     if given is None:
         return None
     folder, search_id = Path(given["folder"]), given["search_id"]
     with contextlib.suppress(FileNotFoundError):  # the project may have been moved since
-        folder = history.find(search_id, OUTPUTS).resolve()
+        folder = search_folder.find(search_id, OUTPUTS).resolve()
     if not (folder / journal.NAME).exists():
         return Origin(folder, search_id, (f"{folder}: a search → (none)",))
     return _compared(folder, search_id, spec=spec)
 
 
-def _forked_from(past: History, folder: Path) -> dict[str, str] | None:
+def _forked_from(past: SearchRecord, folder: Path) -> dict[str, str] | None:
     if past.started is not None:
         return past.started.get("forked_from")
-    path = folder / history.FORKED
+    path = folder / search_folder.FORKED
     if not path.exists():
         return None
     try:
@@ -187,7 +187,7 @@ def _write(path: Path, text: str) -> None:
 
 def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
     """Return a search as one to take trials over from, compared with what is to be run."""
-    past = history.read(folder)
+    past = search_record.from_journal(folder)
     lines = changes.of_params(past, flatten(spec.cfg))
     is_alike = not any(line.startswith("threshold.") for line in lines)
     return Origin(folder, search_id, tuple(changes.of_results(past, spec.cfg)), is_alike)
@@ -207,22 +207,22 @@ def _refuse(name: str, lines: Sequence[str]) -> None:
 def options(name: str, overrides: Sequence[str]) -> dict[str, str]:
     """Return the options that a search was made with; none where there is no such search."""
     try:
-        return history.choices(history.find(name, OUTPUTS, overrides=overrides))
+        return SearchFolder(search_folder.find(name, overrides=overrides)).choices()
     except FileNotFoundError:
         return {}  # told later, as all that is wrong with it
 
 
 def _find(name: str, overrides: Sequence[str]) -> Path:
     try:
-        return history.find(name, OUTPUTS, overrides=overrides)
+        return search_folder.find(name, OUTPUTS, overrides=overrides)
     except FileNotFoundError as error:
         expected = "`last`, or the id of a search under outputs"
         raise ConfigError("resume", expected, name) from error
 
 
-def _saved(folder: Path, past: History) -> DictConfig:
+def _saved(folder: Path, past: SearchRecord) -> DictConfig:
     """Return the configuration of a search, which is all there."""
-    path = folder / history.CONFIG
+    path = folder / search_folder.CONFIG
     try:
         cfg = OmegaConf.load(path)
         now = flatten(cfg) if isinstance(cfg, DictConfig) else None
@@ -287,7 +287,7 @@ def _whole(own: DictConfig, defaults: DictConfig) -> DictConfig:
     return OmegaConf.create(tree)
 
 
-def _more(past: History, cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+def _more(past: SearchRecord, cfg: DictConfig) -> Iterator[tuple[str, Any]]:
     now = flatten(cfg)
     for key in BUDGET:
         if key in past.params and changes.is_more(past.params[key], now.get(key, changes.NONE)):

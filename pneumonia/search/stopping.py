@@ -8,8 +8,8 @@ from typing import Any
 from pneumonia import files, shell
 from pneumonia.errors import UserError
 from pneumonia.signals import Interrupted, Interruption
-from pneumonia.storage.history import History
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.search_record import SearchRecord
 from pneumonia.training.trial import Outcome, StopTrial
 
 
@@ -53,7 +53,7 @@ class StopRule:
     """
 
     def __init__(
-        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: History
+        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: SearchRecord
     ) -> None:
         self.interruption = Interruption()
         self.note = ""  # what the budget has ended, and how to go on with more

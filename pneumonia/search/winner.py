@@ -23,7 +23,7 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
-from pneumonia.storage.history import PREDICTIONS
+from pneumonia.storage.search_folder import PREDICTIONS
 from pneumonia.training import inputs, network, trial
 from pneumonia.training.calibration import Decided
 from pneumonia.training.trial import Hooks, Outcome, Report, Task

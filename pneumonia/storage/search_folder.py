@@ -13,6 +13,7 @@ from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor
 
 OUTPUTS = Path("outputs")
+CONFIG, PREDICTIONS, FORKED = "config.yaml", "predictions.csv", "forked_from.json"
 BUDGET = (
     *("tuner.max_trials", "tuner.hyperband_iterations"),
     *("budget.seconds", "budget.trials", "budget.epochs"),
@@ -26,15 +27,15 @@ class SearchFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / journal.NAME
-        self.config = path / "config.yaml"  # composed, with its ranges
+        self.config = path / CONFIG  # composed, with its ranges
         self.hydra = path / ".hydra"  # Hydra's copies of the command line
-        self.forked_from = path / "forked_from.json"  # the search whose trials it takes over
+        self.forked_from = path / FORKED  # the search whose trials it takes over
         self.tracking = path / offset.NAME  # how far the journal was sent
         self.states = path / "trials"  # what a trial goes on from
         self.classifiers = path / "classifiers"  # of the trials
         self.classifier = path / "classifier.keras"  # the final one
         self.preset = path / "best.yaml"
-        self.predictions = path / "predictions.csv"  # of the final classifier
+        self.predictions = path / PREDICTIONS  # of the final classifier
         self.report = path / "report.html"
         self.export = path / "export.json"  # what `pneumonia export` measured last
 

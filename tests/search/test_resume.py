@@ -18,7 +18,7 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.errors import ConfigError, ConfigErrors, UserError
 from pneumonia.search import changes, resume
 from pneumonia.search.resume import SearchSpec
-from pneumonia.storage import history, journal, offset, provenance
+from pneumonia.storage import journal, offset, provenance, search_folder
 from pneumonia.storage.journal import NAME, Journal
 from pneumonia.storage.offset import Cursor
 
@@ -138,7 +138,7 @@ def test_a_change_is_told_and_refused(
     overrides: list[str], lines: list[str], begin: Callable[..., Path]
 ) -> None:
     folder = begin()
-    before = (folder / NAME).read_bytes(), (folder / history.CONFIG).read_bytes()
+    before = (folder / NAME).read_bytes(), (folder / search_folder.CONFIG).read_bytes()
     with pytest.raises(UserError) as caught:
         plan("resume=last", *overrides)
     message = str(caught.value)
@@ -146,7 +146,7 @@ def test_a_change_is_told_and_refused(
     if lines:
         assert message.startswith("`resume`: expected a search that is still the same. Received:")
         assert "resume.fork=true" in message
-    assert before == ((folder / NAME).read_bytes(), (folder / history.CONFIG).read_bytes())
+    assert before == ((folder / NAME).read_bytes(), (folder / search_folder.CONFIG).read_bytes())
 
 
 def changed_code(event: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def test_other_code_libraries_and_data_are_told_and_refused(
 
 
 def test_a_config_edited_by_hand_is_noticed(begin: Callable[..., Path]) -> None:
-    path = begin() / history.CONFIG
+    path = begin() / search_folder.CONFIG
     path.write_text(path.read_text().replace("choice(8, 16)", "choice(8, 9)"))
     with pytest.raises(UserError, match=r"dense.units: choice\(8, 16\) → choice\(8, 9\)"):
         plan("resume=last")
@@ -330,7 +330,7 @@ def broken(change: Callable[[str], str | bytes | None]) -> Callable[[Path], None
 def test_a_damaged_configuration_is_named(
     change: Callable[[Path], None], told: str, begin: Callable[..., Path]
 ) -> None:
-    path = begin() / history.CONFIG
+    path = begin() / search_folder.CONFIG
     change(path)
     for name in ("last", "s1"):
         with pytest.raises(UserError) as caught:
@@ -350,7 +350,7 @@ def test_a_damaged_note_on_a_fork_is_named(text: str, begin: Callable[..., Path]
     (fork.folder / ".hydra" / "hydra.yaml").write_text(
         "hydra: {runtime: {choices: {model: cnn}}}\n"
     )
-    (fork.folder / history.FORKED).write_text(text)
+    (fork.folder / search_folder.FORKED).write_text(text)
     with pytest.raises(
         UserError, match=r"forked_from\.json: damaged\. The search in .*had not begun"
     ):

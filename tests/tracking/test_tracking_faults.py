@@ -41,7 +41,7 @@ from test_tracker import (
 
 from pneumonia.cli import compare, export, predict, ui
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.storage import history, offset
+from pneumonia.storage import offset, search_folder, search_record
 from pneumonia.storage.journal import Journal
 from pneumonia.tracking import settings as mlflow_setup
 from pneumonia.tracking import tracker
@@ -167,7 +167,7 @@ def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
     track(folder, settings)
     for damage in ("", "[]", '{"next": 3'):
         (folder / offset.NAME).write_text(damage)
-        assert not history.is_over(folder)
+        assert not search_folder.SearchFolder(folder).is_over()
         track(folder, settings)
         assert_whole(trials=3, epochs=2)
 
@@ -262,7 +262,7 @@ def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {search.info.run_id}
     version = client(settings).get_model_version_by_alias("pneumonia-phantom", "champion")
     assert version.run_id == search.info.run_id
-    assert history.is_over(folder)
+    assert search_folder.SearchFolder(folder).is_over()
 
 
 @pytest.mark.parametrize("deleted", ["search", "trials", "trials for good", "all for good"])
@@ -286,7 +286,7 @@ def test_a_search_is_whole_again_whatever_was_deleted_while_it_ran(
     assert_whole(trials=2, epochs=2)
     assert len(told) == 1
     assert "restored" in told[0] or "sent anew" in told[0]
-    assert history.is_over(folder)
+    assert search_folder.SearchFolder(folder).is_over()
 
 
 def test_an_experiment_that_is_deleted_meanwhile_keeps_what_is_left_for_later(
@@ -363,10 +363,10 @@ def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
     assert {run.info.status for run in runs(settings, "trial")} == {"FINISHED"}
     (search,) = runs(settings, "search")
     assert (search.info.status, search.data.tags["status"]) == ("FINISHED", "completed")
-    assert not history.is_over(folder)
+    assert not search_folder.SearchFolder(folder).is_over()
     track(folder, settings)
     assert_whole(trials=3, epochs=2)
-    assert history.is_over(folder)
+    assert search_folder.SearchFolder(folder).is_over()
 
 
 @pytest.mark.parametrize(
@@ -742,7 +742,7 @@ def test_a_journal_that_is_damaged_while_it_is_followed_stops_the_tracking(
 
 def error_of(folder: Path) -> str:
     with pytest.raises(UserError, match="damaged in line 4: it is no event") as caught:
-        history.read(folder)
+        search_record.from_journal(folder)
     return str(caught.value)
 
 
