@@ -72,7 +72,7 @@ TYPED: list[Case] = [
     (["--resume", "last"], "Keys are written without dashes: resume=<value>"),
     (["--experiment", "demo"], "Keys are written without dashes: experiment=<value>"),
     (["--experimental-rerun", "evil.pickle"], "expected no rerun from a pickle"),
-    (["--multirum"], "The nearest is --multirun"),
+    (["--multirum"], "The nearest is `--multirun`"),
     (["--config-dir"], "`--config-dir`: expected a value. Received: ''"),
     (["--config-dir", "nowhere"], "`--config-dir`: expected an existing folder"),
     (["--config-dir", "evil", "model=evil"], "could not determine a constructor"),
@@ -192,7 +192,7 @@ TYPED: list[Case] = [
     (["seed=${oc.env:NO_SUCH_THING}"], "Environment variable 'NO_SUCH_THING' not found"),
     (["resume="], "`resume.search`: expected a text or null. Received: ''"),
     (["resume=last", "experiment=demo"], "`experiment`: expected no preset beside resume"),
-    (["--dry-rum"], "The nearest is --dry-run"),
+    (["--dry-rum"], "The nearest is `--dry-run`"),
     (["budget.trials=0"], "`budget.trials`: expected a positive integer or null"),
     (["budget=3"], "`budget`: expected a mapping of keys"),
     # Paths and addresses
