@@ -101,8 +101,7 @@ class Search:
         self.replayed: set[str] = set()  # trials that a process before this one has ended
         self.repeated: set[str] = set()  # trials that are trained again for a state that is lost
         self.kept: set[str] = set()  # trials that have ended and whose states are there
-        self.unrepeatable = ""
-        self.began = time.monotonic()
+        self.unrepeatable, self.began = "", time.monotonic()
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -121,9 +120,9 @@ class Search:
             except Exception as error:
                 found = self.bounds.explain(error)
                 if not isinstance(found, GoneError):
-                    reason = without_passwords(f"{type(found).__name__}: {found}")
+                    reason = f"{type(found).__name__}: {found}"
                     with contextlib.suppress(StorageError):  # the disk may take no more of it
-                        self._end(SearchEnd("failed", reason))
+                        self._end(SearchEnd("failed", without_passwords(reason)))
                 if found is not error:
                     raise found from error
                 raise
@@ -193,9 +192,8 @@ class Search:
         with self.lock:
             known = replay.answer(self.past, proposal, config)
         if known is not None:
-            ended = self.past.trials[trial_id].ended or {}
             self.replayed.add(trial_id)
-            self.scheduler.add(known, at=ended["n"])
+            self.scheduler.add(known, at=(self.past.trials[trial_id].ended or {})["n"])
             self.callbacks.tell("trial_replayed", proposal, config, known)
             return True
         self.bounds.check_failures(self.outcomes)
@@ -219,7 +217,7 @@ class Search:
             config=config,
             epochs=proposal.epochs,
             parent=proposal.parent,
-            has_begun=known is not None and bool(known.epochs),
+            has_begun=known is not None and bool(known.curves),
             keeps_classifier=self.cfg.tracking.log_models != "none",
             unrepeatable=self.unrepeatable,
         )
@@ -282,8 +280,9 @@ class Search:
         (proposal, outcome), began = ranked[0], time.monotonic()
         config = collapse(self.cfg, proposal.values)
         self.callbacks.tell("phase", "evaluating the winner")
-        task = self._task(proposal, config)
-        best = winner.crown(task, outcome.best_epoch, self.store, self.hooks)
+        # The budget ends trials; what is left to do of the winner only a signal ends.
+        hooks = replace(self.hooks, between_epochs=self._check_signals)
+        best = winner.crown(self._task(proposal, config), outcome.best_epoch, self.store, hooks)
         classifier = winner.keep_classifier(config, best, self.folder, own=outcome.classifier)
         evaluation = winner.evaluate(config, best, ranked, self.folder, report=self._report)
         preset = winner.write_preset(config, proposal, outcome, self.choices, self.folder)
@@ -301,15 +300,15 @@ class Search:
             **evaluation.metrics(),
         }
         load = functools.partial(network.assemble, config, best.weights)
-        files = [preset.name, search_folder.CONFIG, *evaluation.files]
         won = Won(data, ranked, failed, config, best.decision, evaluation, preset, load)
+        files = [preset.name, search_folder.CONFIG, *evaluation.files]
         told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
         self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
             shutil.rmtree(self.folder / "trials", ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:
-        if self.past.started is not None:
+        if self.past.started is not None and not self.past.is_completed:
             self.callbacks.tell("search_ending", end)
             self.recorder.tell("search_ended", extension=self.past.completions, **end.fields())
             self.callbacks.tell("search_ended", end)
@@ -334,9 +333,12 @@ class Search:
             name = f"Trial {self.proposals[trial_id].number}"
             self.callbacks.say(f"{reason} {name} is trained again from its beginning, to the same.")
 
-    def _report(self, text: str, done: int, total: int) -> None:
+    def _check_signals(self) -> None:
         with self.lock:
             self.bounds.interruption.check()
+
+    def _report(self, text: str, done: int, total: int) -> None:
+        self._check_signals()
         self.callbacks.tell("phase", f"{text} {done}/{total}")
 
     def _between_epochs(self) -> None:

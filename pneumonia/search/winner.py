@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia import files as storage
+from pneumonia import files
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.config import presets
 from pneumonia.datasets.base import ImageData, Split
@@ -186,8 +186,9 @@ def _write_predictions(path: Path, predicted: Sequence[tuple[Split, Array]]) -> 
     for split, probabilities in predicted:
         found = zip(split.names, split.labels, probabilities, strict=True)
         rows += [(split.name, *row) for row in found]
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(storage.as_csv(rows))
+    told = files.as_csv(rows).encode("utf-8", errors="surrogateescape")
+    with files.atomic(path) as part:
+        part.write_bytes(told)
 
 
 def keep_classifier(config: Config, best: Decided, folder: Path, *, own: str | None) -> str:
@@ -220,5 +221,7 @@ def write_preset(
         options=presets.options(choices),
         path=shlex.quote(shown(path)),
     )
-    path.write_text(presets.text(config, choices, epochs=won.epochs, comment=comment))
+    with files.atomic(path) as part:
+        text = presets.text(config, choices, epochs=won.epochs, comment=comment)
+        part.write_text(text, encoding="utf-8")
     return path

@@ -264,6 +264,26 @@ def test_a_winner_that_is_lost_ends_the_search_where_it_would_not_be_the_same(
     assert len(of(again, "training_repeated")) == 1
 
 
+class Stillborn(SearchCallback):
+    """Ends a search when its second trial has begun, before its first epoch."""
+
+    def trial_started(self, proposal: Proposal, config: dict[str, Any]) -> None:
+        if proposal.number == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_trial_that_was_killed_before_its_first_epoch_has_lost_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(here / "a", *GRID, callbacks=[Stillborn()])
+    monkeypatch.setattr(provenance, "other_machine", lambda tags: "this machine is another one")
+    events = run(here / "a", *GRID)
+    assert not of(events, "training_repeated")
+    assert {one["status"] for one in of(events, "trial_ended")} == {"COMPLETED"}
+    assert of(events, "search_ended")[-1]["status"] == "completed"
+
+
 class Interrupting(SearchCallback):
     """Ends a search after the first epoch of its second trial, as Ctrl-C does."""
 
