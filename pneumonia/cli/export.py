@@ -128,10 +128,11 @@ def _report(model: FoundModel, text: str) -> str:
         folder = find(model.origin.search)
     except (FileNotFoundError, UserError):
         return ""
-    SearchFolder(folder).export.write_text(text, encoding="utf-8")
     try:
+        with files.atomic(SearchFolder(folder).export) as part:
+            part.write_text(text, encoding="utf-8")
         return f"The report: {shown(report.write(folder))}\n"
-    except UserError as error:
+    except (OSError, UserError) as error:
         return f"There is no new report. {error}\n"
 
 

@@ -35,7 +35,6 @@ _HINT = (
     "A copy of it goes to MLflow, as an artifact of the search's run: put that in its place, or "
     "begin the search anew."
 )
-_Tree = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
