@@ -55,11 +55,14 @@ class FolderStore:
         (self.folder / key).unlink(missing_ok=True)
 
 
+STATES, CLASSIFIERS = "trials", "classifiers"
+
+
 def state_key(trial_id: str) -> str:
     """Return the key of how far a trial has been trained."""
-    return f"trials/{trial_id}.zip"
+    return f"{STATES}/{trial_id}.zip"
 
 
 def classifier_key(trial_id: str) -> str:
     """Return the key of a trial's classifier."""
-    return f"classifiers/{trial_id}.keras"
+    return f"{CLASSIFIERS}/{trial_id}.keras"

@@ -18,6 +18,7 @@ from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search.callbacks import SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.trials import Proposal
 from pneumonia.shell import commands, shown
+from pneumonia.storage.search_folder import SearchFolder
 from pneumonia.tracking.tracker import Tracker, TrackingSettings
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ class Console(SearchCallback):
         """Keep what is to be shown last."""
         if (won := end.won) is None:
             return
-        from pneumonia.reporting import report
-
         search, (prefix, ui) = self._search, commands()
-        options, page = presets.options(search.choices), search.folder / report.NAME
+        options, page = presets.options(search.choices), SearchFolder(search.folder).report
         # The file: another classifier may be the champion.
         model = shlex.quote(shown(search.folder / (end.classifier or "")))
         self._shown = (

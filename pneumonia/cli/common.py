@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pneumonia import files, startup, terminal
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, UserError, hide_passwords
 from pneumonia.shell import as_path
 
@@ -95,18 +95,13 @@ def split(
             mended = f"Keys are written without dashes: {bare}={value or '<value>'}"
             raise ConfigError("arguments", expected, argument, mended if bare in keys else "")
         elif key not in keys:
-            raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, hint(key, keys))
+            near = nearest(key, keys)
+            raise ConfigError(key, f"one of the keys {', '.join(keys)}", argument, near)
         elif not value:
             raise ConfigError(key, "a value", argument)
         else:
             given[key] = value
     return names, given
-
-
-def hint(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """Return a sentence with the name that comes nearest, maybe nothing; without Hydra."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    return f"The nearest is `{near[0]}`" if near else ""
 
 
 def number(

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pneumonia import files, startup, terminal
 from pneumonia.cli import common, usage
@@ -117,14 +117,18 @@ def _show_plans(configs: list[DictConfig]) -> int:
     from pneumonia.search import resume
 
     for cfg in configs:
-        chosen = cfg.hydra.runtime.choices
-        choices = {str(group): str(option) for group, option in chosen.items()}
-        spec = resume.SearchSpec(cfg, Path(cfg.hydra.run.dir), choices)
+        spec = resume.SearchSpec(cfg, Path(cfg.hydra.run.dir), _choices(cfg.hydra))
         spec = resume.plan(spec, list(cfg.hydra.overrides.task))
         plan.show(spec.cfg, spec.choices, folder=spec.folder)
     if configs and compose.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0
+
+
+def _choices(hydra: Any) -> dict[str, str]:
+    """Return the option of each config group that has one."""
+    chosen = hydra.runtime.choices
+    return {str(group): str(option) for group, option in chosen.items() if option is not None}
 
 
 def _let_hydra() -> int:
@@ -188,9 +192,8 @@ def _job(cfg: DictConfig) -> float:
 
     startup.prepare()  # a launcher of Hydra may have begun another process
     folder = Path(HydraConfig.get().runtime.output_dir)
-    chosen = HydraConfig.get().runtime.choices
     _forget_passwords(folder)
-    choices = {str(group): str(option) for group, option in chosen.items() if option is not None}
+    choices = _choices(HydraConfig.get())
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = shown(Path(source.path))  # a project may be moved

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from pneumonia.cli.common import hint
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
 
 COMMANDS = {
@@ -104,7 +104,7 @@ def text() -> str:
 def check_first(arguments: Sequence[str]) -> None:
     """Raise a ConfigError where a search is asked for by what is nearly the name of a command."""
     first = arguments[0] if arguments else ""
-    if "=" not in first and (near := hint(first.lower(), COMMANDS, cutoff=0.7)):
+    if "=" not in first and (near := nearest(first, COMMANDS, cutoff=0.7)):
         raise ConfigError(first, f"a command ({', '.join(COMMANDS)}) or key=value", first, near)
 
 

@@ -7,8 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 
-from pneumonia.config.ranges import looks_like_range
-
 _ROUND = re.compile(r"\s*([A-Za-z_]\w*)\s*\(.*\)", re.DOTALL)
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*[(\[](.*)[)\]]\s*", re.DOTALL)
 _NUMBER = r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?"
@@ -43,10 +41,16 @@ def close(name: str, names: Iterable[str], *, cutoff: float = 0.5, most: int = 1
     return [by_case[one] for one in found]
 
 
+def _is_range(value: object) -> bool:
+    from pneumonia.config.ranges import looks_like_range  # brings Hydra, which names need not
+
+    return looks_like_range(value)
+
+
 def misspelt_function(value: object) -> str | None:
     """Return the sweep function that a call like `choises(1, 2)` comes nearest to, if any."""
     call = _ROUND.fullmatch(value.rstrip()) if isinstance(value, str) else None
-    return None if not call or looks_like_range(value) else closest(call[1], _OURS, cutoff=0.6)
+    return None if not call or _is_range(value) else closest(call[1], _OURS, cutoff=0.6)
 
 
 def closest_key(key: str, keys: Sequence[str]) -> str | None:
@@ -89,7 +93,7 @@ def range_meant(value: object, *, is_whole: bool) -> str | None:
     if listed := re.fullmatch(r"\s*[\[({](.*,.*)[\])}]\s*", value):
         return f"choice({listed[1]})"
     call = _CALL.fullmatch(value)
-    if not call or (looks_like_range(value) and value.strip()[len(call[1]) :].lstrip()[0] == "("):
+    if not call or (_is_range(value) and value.strip()[len(call[1]) :].lstrip()[0] == "("):
         return None
     kind = _kind(call[1].lower())
     if kind is None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
+from pneumonia.storage.search_record import identity
+
 
 @dataclass(slots=True)
 class RunningTrial:
@@ -69,7 +71,7 @@ class Eta:
     def skip(self, values: Mapping[str, object], of: int, executions: int) -> None:
         """Note a trial of the plan that need not run: it ended before this search went on."""
         self.expected -= (of - self._start(values, of)) * executions
-        self._planned.setdefault(repr(values), set()).add(of)
+        self._planned.setdefault(identity(values), set()).add(of)
 
     def epoch(self, trial: RunningTrial, epoch: int, of: int, now: float) -> None:
         """Note that an epoch of a trial has ended; an earlier one begins another execution."""
@@ -87,7 +89,7 @@ class Eta:
         """Note that a trial has ended."""
         self._in_phase, self._last = False, now
         self.expected -= self._left(trial)
-        self._planned.setdefault(repr(trial.values), set()).add(trial.of)
+        self._planned.setdefault(identity(trial.values), set()).add(trial.of)
         if trial.seconds:
             self._usual.append(fmean(trial.seconds))
 
@@ -117,5 +119,5 @@ class Eta:
 
     def _start(self, values: Mapping[str, object], of: int) -> int:
         """Return the epoch that a trial goes on from: where an earlier one like it was to end."""
-        planned = self._planned.get(repr(values), ())
+        planned = self._planned.get(identity(values), ())
         return max((epoch for epoch in planned if epoch < of), default=0)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pneumonia.console.eta import RunningTrial
-from pneumonia.console.summary import Row, find_varying
+from pneumonia.console.summary import Row
 from pneumonia.evaluation.objective import Objective
+from pneumonia.storage.search_record import identity, varying
 
 
 class Leaderboard:
@@ -29,7 +30,7 @@ class Leaderboard:
         self, number: int, values: Mapping[str, object], *, of: int, executions: int, now: float
     ) -> None:
         """Note that a trial begins; it may go on from one with the same hyperparameters."""
-        curve = list(self._curves.get(repr(values), ()))
+        curve = list(self._curves.get(identity(values), ()))
         self.running[number] = RunningTrial(values, of, executions, now, curve=curve)
 
     def epoch(self, trial: RunningTrial, epoch: int, value: float) -> None:
@@ -68,7 +69,7 @@ class Leaderboard:
     def varying(self) -> list[str]:
         """Return the hyperparameters in which the trials differ; all, of a single trial."""
         rows = list(self._rows.values())
-        return list(rows[0].values) if len(rows) == 1 else find_varying(rows)
+        return list(rows[0].values) if len(rows) == 1 else varying(row.values for row in rows)
 
     def _add(
         self,
@@ -79,7 +80,7 @@ class Leaderboard:
         epoch: int,
         seconds: float,
     ) -> None:
-        key = repr(values)
+        key = identity(values)
         self._curves[key] = curve
         if score is None or math.isnan(score):
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores, score_name
 from pneumonia.formatting import clock_time, short
+from pneumonia.storage.search_record import identity, varying
 from pneumonia.tables import Table
 
 _DISCLAIMER = (
@@ -60,28 +61,22 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
     """
     rows_of: dict[str, Row] = {}
     for row in rows:
-        rows_of.setdefault(repr(sorted(row.values.items())), row)
+        rows_of.setdefault(identity(row.values), row)
     shown = list(rows_of.values())[:limit]
-    varying = find_varying(rows)
+    names = varying(row.values for row in rows)
     same = {name: value for row in rows[:1] for name, value in row.values.items()}
-    same = {name: value for name, value in same.items() if name not in varying}
-    cells = [row.cells(varying) for row in shown]
-    of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in varying]
+    same = {name: value for name, value in same.items() if name not in names}
+    cells = [row.cells(names) for row in shown]
+    of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in names]
     # Epoch and time have a column where they are known.
-    kept = [True, True, *(any(row[i] for row in cells) for i in (2, 3)), *(True for _ in varying)]
+    kept = [True, True, *(any(row[i] for row in cells) for i in (2, 3)), *(True for _ in names)]
     return Table(
         title=_count(len(rows), "trial") + f" by {objective}, the best first",
-        header=tuple(compress(("trial", objective, "epoch", "time", *varying), kept)),
+        header=tuple(compress(("trial", objective, "epoch", "time", *names), kept)),
         rows=tuple(tuple(compress(row, kept)) for row in cells),
         is_number=tuple(compress((True, True, True, True, *of_numbers), kept)),
         notes=_trial_notes(same, hidden=len(rows_of) - len(shown), failed=failed),
     )
-
-
-def find_varying(rows: Sequence[Row]) -> list[str]:
-    """Return the hyperparameters that differ between trials."""
-    names = dict.fromkeys(name for row in rows for name in row.values)
-    return [name for name in names if len({repr(row.values.get(name, ...)) for row in rows}) > 1]
 
 
 def scores_table(

@@ -305,7 +305,7 @@ class Search:
         told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
         self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
-            shutil.rmtree(self.folder / "trials", ignore_errors=True)
+            shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:
         if self.past.started is not None and not self.past.is_completed:

@@ -23,7 +23,8 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
-from pneumonia.storage.search_folder import PREDICTIONS
+from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
+from pneumonia.storage.search_record import identity
 from pneumonia.training import inputs, network, trial
 from pneumonia.training.calibration import Decided
 from pneumonia.training.trial import Hooks, Outcome, Report, Task
@@ -32,7 +33,6 @@ Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Ranked = Sequence[tuple[Proposal, Outcome]]
 
-CLASSIFIER = "classifier.keras"
 
 _PRESET_COMMENT = """\
 The winner of a search, without ranges: trial {number}.
@@ -167,7 +167,7 @@ def _curves(ranked: Ranked, most: int = 5) -> list[plots.LearningCurve]:
     """Return the learning curves of the best trials; promoted ones repeat hyperparameters."""
     best: dict[str, tuple[Proposal, Outcome]] = {}
     for one in ranked:
-        best.setdefault(repr(sorted(one[0].values.items())), one)
+        best.setdefault(identity(one[0].values), one)
     return [
         plots.LearningCurve(
             label=f"trial {proposal.number}",
@@ -204,15 +204,16 @@ def keep_classifier(config: Config, best: Decided, folder: Path, *, own: str | N
     is_same = own is not None and classifier_file.read_facts(folder / own) == facts
     if own and is_same and not config["training"]["retrain"]:
         return own
-    network.write_classifier(config, best.weights, folder / CLASSIFIER, facts=facts)
-    return CLASSIFIER
+    path = SearchFolder(folder).classifier
+    network.write_classifier(config, best.weights, path, facts=facts)
+    return path.name
 
 
 def write_preset(
     config: Config, won: Proposal, outcome: Outcome, choices: Mapping[str, str], folder: Path
 ) -> Path:
     """Write the winner as a preset without ranges: `best.yaml` in the search's folder."""
-    path = folder / "best.yaml"
+    path = SearchFolder(folder).preset
     comment = _PRESET_COMMENT.format(
         number=won.number,
         objective=config["objective"]["name"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
+from pneumonia import artifacts
 from pneumonia.errors import UserError
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event
@@ -31,21 +32,12 @@ class SearchFolder:
         self.hydra = path / ".hydra"  # Hydra's copies of the command line
         self.forked_from = path / FORKED  # the search whose trials it takes over
         self.tracking = path / offset.NAME  # how far the journal was sent
-        self.states = path / "trials"  # what a trial goes on from
-        self.classifiers = path / "classifiers"  # of the trials
+        self.states = path / artifacts.STATES  # what a trial goes on from
         self.classifier = path / "classifier.keras"  # the final one
         self.preset = path / "best.yaml"
         self.predictions = path / PREDICTIONS  # of the final classifier
         self.report = path / "report.html"
         self.export = path / "export.json"  # what `pneumonia export` measured last
-
-    def state(self, trial_id: str) -> Path:
-        """Return what a trial goes on from."""
-        return self.states / f"{trial_id}.zip"
-
-    def classifier_of(self, trial_id: str) -> Path:
-        """Return the classifier of a trial."""
-        return self.classifiers / f"{trial_id}.keras"
 
     def first_event(self) -> Event | None:
         """Return the event that the journal begins with, None where it has none or is damaged.

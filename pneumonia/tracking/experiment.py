@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
 from pneumonia.shell import command
 from pneumonia.tracking.settings import TrackingSettings, redact
@@ -47,11 +48,8 @@ def find_experiment(client: MlflowClient, settings: TrackingSettings) -> str:
     name = settings.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
-        from pneumonia.config.suggestions import closest  # brings Hydra, seldom needed here
-
         names = [str(one.name) for one in client.search_experiments()]
-        near = closest(name, names)
-        hint = f"The nearest is `{near}`" if near else f"There is {', '.join(sorted(names))}"
+        hint = nearest(name, names) or f"There is {', '.join(sorted(names))}"
         raise ConfigError("tracking.experiment", "an experiment of the store", name, hint)
     return _checked(found, settings.store_uri)
 

@@ -548,17 +548,11 @@ def test_no_code_of_a_file_has_run(results: list[Any], project: Path) -> None:
 @pytest.mark.parametrize(
     "case", [(["dense.units=many"], "`dense.units`"), TYPED[5], DATA[19], DATA[45]], ids=named
 )
-def test_a_mistake_in_a_process_of_its_own(case: Case, project: Path) -> None:
+def test_a_mistake_in_a_process_of_its_own(
+    case: Case, project: Path, spawn: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     arguments, fragment = case
-    ran = subprocess.run(
-        [sys.executable, "-m", "pneumonia", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    ran = spawn("pneumonia", *arguments, folder=project)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert fragment in ran.stderr
     assert ran.stderr.count("\n") == 1 or ran.stderr.splitlines()[1].startswith("  ")
