@@ -46,7 +46,8 @@ class Cursor:
 
     `next` is the number of the first event not yet sent, at byte `offset` of the journal; `crc` is
     the checksum of the event before it. Of those in `refused`, before it, the store has refused a
-    part: the next process tries again. `decision` tells whether the search made the champion.
+    part: the next process tries again. `decision` tells in words
+    whether the search made the champion, and `takes` whether it did.
     """
 
     store: str
@@ -62,6 +63,7 @@ class Cursor:
     best: str | None = None
     final_model: str | None = None
     decision: str = ""
+    takes: bool = True
     trials: dict[str, TrialRun] = field(default_factory=dict)
     refused: list[int] = field(default_factory=list)
 

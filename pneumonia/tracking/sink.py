@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pneumonia.shell import command
 from pneumonia.storage import journal
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
@@ -289,8 +288,7 @@ class Sink:
             tags=_present(facts),
             completion=int(event.get("extension", 0)),
         )
-        how = command("pneumonia", "promote", cursor.search_id, *self._settings.elsewhere())
-        cursor.decision = decision.text + ("" if decision.takes else f" To promote it: `{how}`")
+        cursor.decision, cursor.takes = decision.text, decision.takes
 
     def _open_run(
         self, name: str, key: Mapping[str, str], tags: Mapping[str, Any], time: int

@@ -105,8 +105,8 @@ class Tracker:
             sidecar.follow(self._folder, self._settings)
             try:
                 left = sidecar.close(self._folder, timeout)
-                if decision := Cursor.read(self._folder / offset.NAME).decision:
-                    terminal.write(f"\n{decision}\n", sys.stdout)
+                if told := self.decision():
+                    terminal.write(f"\n{told}\n", sys.stdout)
                 return left == 0
             except ChildProcessError as error:
                 if attempt == ATTEMPTS - 1:
@@ -115,6 +115,15 @@ class Tracker:
                     again = shell.resume(self._folder, name)
                     _log.warning("%s `%s` sends what is left.", error, again)
         return False
+
+    def decision(self) -> str:
+        """Tell whether the search made the champion, and if not, how it becomes one."""
+        cursor = Cursor.read(self._folder / offset.NAME)
+        if not cursor.decision or cursor.takes:
+            return cursor.decision
+        # A command for this folder: the other process may have begun in another one.
+        how = shell.command("pneumonia", "promote", cursor.search_id, *self._settings.elsewhere())
+        return f"{cursor.decision} To promote it: `{how}`"
 
 
 def search_run_id(folder: Path) -> str | None:

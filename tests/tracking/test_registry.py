@@ -72,7 +72,7 @@ def send(folder: Path, settings: TrackingSettings) -> str:
     """Send a search; return what was decided."""
     with Consumer(folder, settings) as consumer:
         assert consumer.close() == 0
-    return Cursor.read(folder / offset.NAME).decision
+    return Tracker(folder, settings).decision()
 
 
 def champions(settings: TrackingSettings) -> dict[str, str]:
