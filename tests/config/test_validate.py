@@ -108,6 +108,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["dataset=image_folder", "dataset.path=/nothing"], "Received: '/nothing'"),
     (["dataset=phantom", "dataset.difficulty=2"], "expected a number from 0 to 1"),
     (["dataset=phantom", "dataset.train=1"], "expected an integer from 2 to 1000000"),
+    (
+        ["dataset.drop_duplicates=often"],
+        "`dataset.drop_duplicates`: expected true, false or a range",
+    ),
+    (["~dataset.drop_duplicates"], "`dataset.drop_duplicates`: expected a value"),
     (["dataset.manual_dir=/nothing"], "expected an existing folder, null or a range"),
     (["seed=-1"], "`seed`: expected an integer from 0 to 2147483647. Received: -1"),
     (["seed=2147483648"], "Received: 2147483648"),
