@@ -332,9 +332,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         check("seed=-1", "dense.units=many", "dense.dropout='choice()'", "tuner.factor=1")
     assert [error.key for error in caught.value.errors] == [
         "dense.dropout",
+        "seed",
         "dense.units",
         "tuner.factor",
-        "seed",
     ]
 
 
