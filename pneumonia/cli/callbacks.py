@@ -240,6 +240,7 @@ def scores_table(won: Won) -> tables.Table:
     how = thresholds.decided(won.decision, chosen, prevalence=prevalence)
     if won.config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
+    how += filter(None, [str(won.evaluation.readings)])
     return summary.scores_table(scores, chosen=chosen, decision=how)
 
 

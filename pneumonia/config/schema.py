@@ -110,6 +110,7 @@ KEYS: dict[str, Check] = {
     "threshold.false_positive_cost": POSITIVE,
     "threshold.prevalence": Bounds(above=0, below=1).number() | NULL,
     "threshold.calibrate": BOOLEAN,
+    "dataset.drop_duplicates": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,
@@ -183,7 +184,7 @@ CLOSED = (
 """Mappings that hold nothing but the keys above and mappings named in `SECTIONS`."""
 
 SECTIONS = {
-    "dataset": (),
+    "dataset": ("drop_duplicates",),
     "augment": ("views",),
     "model": (),
     "dense": (),

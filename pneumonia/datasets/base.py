@@ -6,7 +6,7 @@ Nothing here knows a file format or a library of datasets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pneumonia.datasets import oddities
 from pneumonia.errors import DataError
 
 Images = npt.NDArray[np.uint8]
@@ -67,6 +68,23 @@ class ArraySource:
     def read(self, indices: Indices) -> Images:
         """Return the images as one array (n, H, W, C)."""
         return self._images[np.asarray(indices, dtype=np.int64)]
+
+
+class ChosenSource:
+    """Some of the images of a source, by their indices in it, as a source."""
+
+    __slots__ = ("_chosen", "_images")
+
+    def __init__(self, images: ImageSource, chosen: Indices) -> None:
+        self._images, self._chosen = images, chosen
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._chosen)
+
+    def read(self, indices: Indices) -> Sequence[Images] | Images:
+        """Return the images in the order of `indices`."""
+        return self._images.read(self._chosen[np.asarray(indices, dtype=np.int64)])
 
 
 class JoinedSource:
@@ -203,7 +221,7 @@ def build_data(
     }
     train, val, test = splits
     pair = (class_names[0], class_names[1])
-    odd = (*notes, *_find_oddities(splits, class_names))
+    odd = (*notes, *oddities.find(splits, class_names))
     shared = shared_patients or {}
     return ImageData(name, pair, train, val, test, source, duplicates, shared, odd)
 
@@ -219,6 +237,23 @@ def merge(a: Split, b: Split, name: str) -> Split:
         digest = hashlib.sha256(f"{a.digest}+{b.digest}".encode()).hexdigest()
     names = [*a.names, *b.names]
     return Split(name, JoinedSource(a.images, b.images), labels, names, digest, hashes)
+
+
+def choose(split: Split, kept: Indices) -> Split:
+    """Return some images of a split, by their indices in it, as a split of the same name.
+
+    Raises:
+        DataError: Where none of a class is left.
+    """
+    others = ChosenSource(split.images, np.setdiff1d(np.arange(len(split)), kept))
+    return build_split(
+        split.name,
+        ChosenSource(split.images, kept),
+        labels=split.labels[kept],
+        names=[split.names[index] for index in kept],
+        hashes=[split.hashes[index] for index in kept] if split.hashes else None,
+        blank=split.blank and split.blank - _scan(others)[1],
+    )
 
 
 def stack(images: Sequence[Images]) -> Sequence[Images] | Images:
@@ -266,29 +301,6 @@ def _count_blank(images: Images) -> int:
     few = pixels[:, :: 1 + pixels.shape[1] // 64]  # of most images, few pixels tell
     pixels = pixels[(few == few[:, :1]).all(axis=(1, 2))]
     return int((pixels == pixels[:, :1]).all(axis=(1, 2)).sum())
-
-
-def _find_oddities(splits: Sequence[Split], class_names: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each kind of images that are seldom meant to be there."""
-    copies = [len(split.hashes) - len(set(split.hashes)) for split in splits]
-    for what, counts in (
-        ("blank images, of one value all over", [split.blank for split in splits]),
-        ("images that repeat another of the same split", copies),
-    ):
-        found = [f"{n:,} in {split.name}" for n, split in zip(counts, splits, strict=True) if n]
-        if found:
-            yield f"{what}: {', '.join(found)}"
-    seen: list[dict[bytes, str]] = [{}, {}]
-    for split in splits:
-        for one, label, name in zip(split.hashes, split.labels.tolist(), split.names, strict=False):
-            seen[label].setdefault(one, name)
-    if both := [one for one in seen[0] if one in seen[1]]:
-        example = f"{seen[0][both[0]]!r} and {seen[1][both[0]]!r}"
-        yield f"images that are in both classes: {len(both):,}, such as {example}"
-    for label, class_name in enumerate(class_names):
-        single = [split.name for split in splits if (split.labels == label).sum() == 1]
-        if single:
-            yield f"class {class_name!r} has a single image in {' and in '.join(single)}"
 
 
 def _digest(hashes: Sequence[bytes], labels: Labels) -> str:

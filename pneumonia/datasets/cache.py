@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from pneumonia.config.instantiate import LOCK, build
+from pneumonia.datasets import duplicates
 from pneumonia.datasets.base import ImageData
 
 Value = TypeVar("Value")
@@ -42,4 +43,10 @@ def load_data(config: dict[str, Any]) -> ImageData:
     TensorFlow is not imported unless it needs it.
     """
     section = config["dataset"]
-    return _data.get(section, lambda: build(section, "dataset"))
+    own = {name: value for name, value in section.items() if name != "drop_duplicates"}
+
+    def make() -> ImageData:
+        data: ImageData = build(own, "dataset")
+        return duplicates.drop(data) if section.get("drop_duplicates") else data
+
+    return _data.get(section, make)

@@ -10,6 +10,7 @@ from pneumonia.evaluation.metrics import Estimate, score_name
 from pneumonia.formatting import clock_time, short
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.reporting.score_sections import STANDARD, Evaluated, recorded, thresholds
+from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_record import SearchRecord
 from pneumonia.tables import Table
 
@@ -37,6 +38,8 @@ def summary(
         f"Trial {winner.number} {verb} with {search.objective.name} {winner.score:.4f} at epoch "
         f"{winner.best_epoch}. Positive is the class {search.class_names[1]!r}."
     )
+    if read := search.ended.get("test_readings"):
+        texts += filter(None, [str(Readings(**read))])
     rows = tuple((name, short(value)) for name, value in winner.hyperparameters.items())
     table = Table("The winner's hyperparameters", ("hyperparameter", "value"), rows, (False, False))
     return Section(

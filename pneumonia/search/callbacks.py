@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,8 @@ class SearchEnd:
     def fields(self) -> Config:
         """Return what the journal says of it."""
         names = ("status", "reason", "winner", "metrics", "artifacts", "classifier", "description")
-        return {name: getattr(self, name) for name in names}
+        fields = {name: getattr(self, name) for name in names}
+        return {**fields, "test_readings": asdict(self.won.evaluation.readings) if self.won else {}}
 
 
 class SearchCallback:

@@ -281,8 +281,9 @@ def _whole(own: DictConfig, defaults: DictConfig) -> DictConfig:
     for key, value in plain(defaults).items():
         if key not in tree:
             tree[key] = value
-        elif key in schema.CLOSED and isinstance(value, dict) and isinstance(tree[key], dict):
-            tree[key] = {**value, **tree[key]}
+        elif isinstance(value, dict) and isinstance(tree[key], dict):
+            beside = value if key in schema.CLOSED else schema.SECTIONS.get(key, ())
+            tree[key] = {**{name: value[name] for name in beside if name in value}, **tree[key]}
     return OmegaConf.create(tree)
 
 

@@ -23,6 +23,8 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
+from pneumonia.storage import readings
+from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
 from pneumonia.storage.search_record import identity
 from pneumonia.training import inputs, network, trial
@@ -50,11 +52,13 @@ class Evaluation:
         scores: The scores with their intervals, decided at 0.5 as MedMNIST does.
         chosen: The same, decided at the winner's own threshold.
         files: Names of the files that were written, within the search's folder.
+        readings: How often the split was read, by all searches.
     """
 
     scores: Scores
     chosen: Scores
     files: tuple[str, ...]
+    readings: Readings
 
     def metrics(self) -> dict[str, float]:
         """Return the scores as plain numbers, those at the threshold beside those at 0.5."""
@@ -131,6 +135,8 @@ def evaluate(
         report: Called with a text, how much is done and how much there is to do.
     """
     data = load_data(config)
+    search_id = (SearchFolder(folder).first_event() or {}).get("search_id", folder.name)
+    counted = readings.note(data.name, data.test.digest, search_id)
     probabilities = network.predict(
         config, best.weights, inputs.plain_feed(config, data.test, report=report)
     )
@@ -160,7 +166,7 @@ def evaluate(
     for name, figure in figures.items():
         plots.save(figure, folder / "plots" / f"{name}.png")
         names.append(f"plots/{name}.png")
-    return Evaluation(scores, chosen, tuple(names))
+    return Evaluation(scores, chosen, tuple(names), counted)
 
 
 def _curves(ranked: Ranked, most: int = 5) -> list[plots.LearningCurve]:

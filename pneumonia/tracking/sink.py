@@ -206,6 +206,7 @@ class Sink:
         self._log_files(event)
         model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
         facts = {"status": status, "reason": event.get("reason"), "winner": event.get("winner")}
+        facts["test_readings"] = event.get("test_readings", {}).get("times")
         tags = _present(facts)
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))

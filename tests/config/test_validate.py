@@ -108,6 +108,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["dataset=image_folder", "dataset.path=/nothing"], "Received: '/nothing'"),
     (["dataset=phantom", "dataset.difficulty=2"], "expected a number from 0 to 1"),
     (["dataset=phantom", "dataset.train=1"], "expected an integer from 2 to 1000000"),
+    (
+        ["dataset.drop_duplicates=often"],
+        "`dataset.drop_duplicates`: expected true, false or a range",
+    ),
+    (["~dataset.drop_duplicates"], "`dataset.drop_duplicates`: expected a value"),
     (["dataset.manual_dir=/nothing"], "expected an existing folder, null or a range"),
     (["seed=-1"], "`seed`: expected an integer from 0 to 2147483647. Received: -1"),
     (["seed=2147483648"], "Received: 2147483648"),
@@ -327,9 +332,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         check("seed=-1", "dense.units=many", "dense.dropout='choice()'", "tuner.factor=1")
     assert [error.key for error in caught.value.errors] == [
         "dense.dropout",
+        "seed",
         "dense.units",
         "tuner.factor",
-        "seed",
     ]
 
 

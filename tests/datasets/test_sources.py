@@ -579,6 +579,7 @@ def test_blank_images_and_repeated_ones_in_an_npz_are_told(tmp_path: Path) -> No
     assert data.notes == (
         "blank images, of one value all over: 5 in test",
         "images that repeat another of the same split: 1 in val",
+        "images that are in two splits: 'train/7' is 'test/10'",
         "images that are in both classes: 1, such as 'test/10' and 'train/7'",
         "class 'positive' has a single image in val",
     )
@@ -606,6 +607,7 @@ def test_an_image_in_both_class_folders_is_told(tmp_path: Path) -> None:
     assert data.duplicates["train/val"] == 1
     assert data.notes == (
         "images that repeat another of the same split: 2 in train",
+        "images that are in two splits: 'train/NORMAL/normal001.png' is 'val/PNEUMONIA/y.png'",
         "images that are in both classes: 1, such as 'train/NORMAL/normal001.png' and "
         "'train/PNEUMONIA/x.png'",
     )

@@ -85,6 +85,7 @@ def test_winner_scores_commands_and_data(folder: Path, whole: Page) -> None:
         *("3 in train and val", f"{400:064x}", "28 by 28 by 1", "No trial failed."),
         *("Test split, at 0.5", "Test split, at 0.62, chosen on val", "c0ffee", "3.15.0"),
         "choice(64, 128, 256)",
+        "The test split has been read by 3 searches (5 times): its scores flatter",
     ):
         assert text in whole.text, text
 

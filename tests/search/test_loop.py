@@ -134,11 +134,13 @@ def test_a_search_runs_with_nobody_listening_and_comes_to_the_same(
     told, failing, saying = Told(), Failing(), Saying()
     listened = run(here / "b", *GRID, callbacks=[failing, told, saying])
     assert results(listened) == results(alone)
+    counts = [of(events, "search_ended")[0]["test_readings"] for events in (alone, listened)]
+    assert counts == [{"searches": 1, "times": 1}, {"searches": 2, "times": 2}]
     assert (here / "b" / "best.yaml").exists()
-    counts = {name: told.events.count(name) for name in told.events}
+    calls = {name: told.events.count(name) for name in told.events}
     expected = {"search_opened": 1, "search_started": 1, "trial_started": 3, "epoch_ended": 6,
                 "trial_ended": 3, "search_ending": 1, "search_ended": 1, "close": 1}  # fmt: skip
-    assert {name: counts[name] for name in expected} == expected
+    assert {name: calls[name] for name in expected} == expected
     assert (told.events[0], told.events[-1]) == ("search_opened", "close")
     # One warning that names it; the search goes on.
     assert (failing.calls, failing.is_closed) == (1, True)

@@ -154,7 +154,8 @@ def write_search(folder: Path, scores: tuple[float, ...] = (0.7, 0.9, 0.8)) -> N
         trial_id = start_trial(journal, number)
         add_epochs(journal, trial_id, range(1, 3))
         end_trial(journal, trial_id, score)
-    end_search(journal, f"{1 + scores.index(max(scores)):04d}")
+    read = {"searches": 3, "times": 5}
+    end_search(journal, f"{1 + scores.index(max(scores)):04d}", test_readings=read)
     journal.close()
 
 
@@ -223,6 +224,7 @@ def test_a_search_is_one_run_with_its_facts(settings: TrackingSettings, folder: 
     assert run.info.run_name == "brave owl"
     tags = run.data.tags
     expected = {"tuner": "random", "dataset": "phantom", "status": "completed", "winner": "0002"}
+    expected["test_readings"] = "5"
     assert expected.items() <= tags.items()
     picture = f"![plots/roc.png](get-artifact?path=plots/roc.png&run_uuid={run.info.run_id})"
     assert tags["mlflow.note.content"] == f"# A search\n\n{picture}\n"
