@@ -38,6 +38,7 @@ def find(tree: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     yield from _views(tree["augment"], model)
     yield from _optimizer(optimizer)
     yield from _unheeded(optimizer, training.get("loss"))
+    yield from _idle(training, model)
 
 
 def check_hydra(hydra: DictConfig) -> None:
@@ -205,6 +206,18 @@ def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
         yield ConfigError("training.loss.reduction", expected, loss["reduction"])
     if loss.get("from_logits"):
         yield ConfigError("training.loss.from_logits", "false, as heads give probabilities", True)
+
+
+def _idle(training: Tree, model: Tree) -> Iterator[ConfigError]:
+    """Find ingredients of a training that would come to nothing."""
+    if model.get("trainable") is False:
+        for name, nothing in (("head_epochs", 0), ("rest_learning_rate", 1)):
+            if (value := training.get(name, nothing)) != nothing:
+                expected = f"{nothing}, as nothing but the head trains (model.trainable=false)"
+                yield ConfigError(f"training.{name}", expected, value)
+    if training.get("balanced_batches") is True and isinstance(training.get("class_weight"), dict):
+        expected = "balanced or null, with training.balanced_batches=true"
+        yield ConfigError("training.class_weight", expected, training["class_weight"])
 
 
 def _values(path: str, value: object) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from pneumonia.evaluation.thresholds import Decision, choose, fit_temperature, logit
 from pneumonia.training import compiled_loop, loop
 from pneumonia.training.feeds import Feed, read_all
-from pneumonia.training.inputs import class_weights, positive_share
+from pneumonia.training.inputs import class_rule, class_weights, positive_share
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -55,12 +55,12 @@ def decide(
         if can_calibrate:
             program.set_weights(fold(model, weights, _FLAT))
             logits = _FLAT * logit(program.predict(x))
-            weighted = class_weights(labels, config["training"]["class_weight"])
+            weighted = class_weights(labels, class_rule(config))
             temperature = fit_temperature(labels, logits, weighted)
             weights = fold(model, weights, temperature)
         program.set_weights(weights)
         probabilities = program.predict(x)
-    share = positive_share(labels, config["training"]["class_weight"])
+    share = positive_share(labels, class_rule(config))
     threshold, statement = choose(labels, probabilities, section, share=share)
     if section["calibrate"] and not can_calibrate:
         statement += "; not calibrated, as the head does not end in a dense layer with a sigmoid"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 # What these do to a number does not depend on its place in an array.
 _NAMES = "SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Nadam Ftrl Lion"
-_ELEMENTWISE = tuple(getattr(keras.optimizers, name) for name in _NAMES.split())
+ELEMENTWISE = tuple(getattr(keras.optimizers, name) for name in _NAMES.split())
 _PENALTIES = (type(None), keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
@@ -103,7 +106,7 @@ def may_transpose(layer: keras.layers.Layer, optimizer: keras.optimizers.Optimiz
     """Tell whether a layer trains the same with its kernel transposed."""
     return (
         type(layer) is keras.layers.Dense
-        and type(optimizer) in _ELEMENTWISE
+        and type(optimizer) in ELEMENTWISE
         and _takes_rows(layer)
         and layer.units > 1
         and type(layer.kernel_regularizer) in _PENALTIES
@@ -119,3 +122,50 @@ def _takes_rows(layer: keras.layers.Layer) -> bool:
     """Tell whether a layer gets (n, inputs) wherever it is used; `layer.input` knows one place."""
     inputs = [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
     return all(len(tensor.shape) == 2 for tensor in inputs)
+
+
+def clone(
+    model: keras.Model,
+    clock: Clock,
+    found: list[SteppedDropout],
+    *,
+    transposing: keras.optimizers.Optimizer | None,
+) -> keras.Model:
+    """Return a model of layers that can be compiled; its dropouts go into the list."""
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if transposing is not None and may_transpose(layer, transposing):
+            return TransposedDense(layer)
+        if type(layer) is not keras.layers.Dropout:
+            return layer.__class__.from_config(layer.get_config())
+        found.append(SteppedDropout(layer, len(found), clock))
+        return found[-1]
+
+    cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    for ours, theirs in zip(leaves(cloned), leaves(model), strict=True):
+        ours.trainable = theirs.trainable
+    order = {layer.name: position for position, layer in enumerate(dropouts(model))}
+    found.sort(key=lambda layer: order[layer.name])
+    return cloned
+
+
+def leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model that hold no others, in a fixed order."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
+    """Return the dropouts of a model."""
+    return [layer for layer in leaves(model) if type(layer) is keras.layers.Dropout]
+
+
+def architecture(model: keras.Model) -> Any:
+    """Return what a program for a model depends on: all of its layers but the rates of dropout."""
+
+    def without_rate(item: dict[str, Any]) -> dict[str, Any]:
+        if item.get("class_name") == "Dropout":
+            item["config"].pop("rate", None)
+        return item
+
+    config = json.loads(model.to_json(), object_hook=without_rate)
+    return config, [layer.trainable for layer in leaves(model)]

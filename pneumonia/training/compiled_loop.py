@@ -3,15 +3,15 @@
 Keras' `fit` costs about a second of tracing for every model and more Python per step than a small
 head costs arithmetic. Here a model is trained by a *program*: a loop over the steps of an epoch in
 one `tf.function`. Programs are kept and used again for every model of the same architecture;
-learning rate and dropout rates are variables of the program. Losses and optimizers are Keras' own.
+learning rate, weight decay and dropout rates are variables of the program. Losses and optimizers
+are Keras' own.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -21,7 +21,17 @@ import tensorflow as tf
 
 from pneumonia.config.instantiate import LOCK
 from pneumonia.datasets.cache import Kept
-from pneumonia.training.compiled_layers import Clock, SteppedDropout, TransposedDense, may_transpose
+from pneumonia.training.compiled_layers import (
+    ELEMENTWISE,
+    Clock,
+    SteppedDropout,
+    TransposedDense,
+    architecture,
+    clone,
+    dropouts,
+    leaves,
+)
+from pneumonia.training.compiled_step import Plan, TrainStep
 
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -43,6 +53,7 @@ class Chunk(NamedTuple):
         y: Labels, (steps, batch) float32.
         weight: Weights of the samples, (steps, batch) float32; 0 where a batch is padded.
         steps: How many of the steps count; the rest is padding, so that the shape stays the same.
+        plan: What changes from step to step (`compiled_step`), arrays (steps, ...) by name.
     """
 
     x: Array | tf.Tensor
@@ -50,6 +61,7 @@ class Chunk(NamedTuple):
     y: Array
     weight: Array
     steps: int
+    plan: Mapping[str, Array] = {}
 
 
 class Program:
@@ -60,6 +72,7 @@ class Program:
 
     Attributes:
         borrower: The thread that trains with it, so that no other may; None if there is none.
+        learning_rate: That of the training, which a plan may change; None where it is a schedule.
     """
 
     def __init__(
@@ -69,17 +82,24 @@ class Program:
         *,
         loss: keras.losses.Loss,
         jit: bool,
+        averages: bool = False,
     ) -> None:
         self.borrower: int | None = None
-        self._optimizer, self._loss, self._mean_loss = optimizer, loss, _mean_loss(loss)
+        self.learning_rate: float | None = None
+        self._optimizer, self._mean_loss = optimizer, _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
         # XLA's ways of multiplying are many; elsewhere there is one.
         transposing = optimizer if jit else None
-        self._model = _clone(model, self._clock, self._dropouts, transposing=transposing)
+        self._model = clone(model, self._clock, self._dropouts, transposing=transposing)
+        self._decay = None
+        if weight_decay(optimizer) is not None:
+            self._decay = tf.Variable(optimizer.weight_decay, trainable=False, dtype=tf.float32)
+            optimizer.weight_decay = self._decay
         optimizer.build(self._model.trainable_variables)
+        self._step = TrainStep(self._model, optimizer, loss, averages=averages)
         self._variables = variables(self._model)
-        kernels = [one.kernel for one in _leaves(self._model) if isinstance(one, TransposedDense)]
+        kernels = [one.kernel for one in leaves(self._model) if isinstance(one, TransposedDense)]
         self._transposed = {id(kernel) for kernel in kernels}
         self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
         self._epoch = tf.function(self._run, jit_compile=jit)
@@ -88,14 +108,24 @@ class Program:
             input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
         )
 
-    def start(self, model: keras.Model, *, learning_rate: Any, seed: int) -> None:
+    def start(
+        self,
+        model: keras.Model,
+        *,
+        learning_rate: float | None,
+        seed: int,
+        weight_decay: float | None = None,
+    ) -> None:
         """Begin a training: take the model's weights and dropout rates, reset the optimizer."""
         self.set_weights([source.numpy() for source in variables(model)])
         for variable, value in zip(self._optimizer.variables, self._initial, strict=True):
             variable.assign(np.broadcast_to(value, variable.shape))
-        if isinstance(learning_rate, float):
+        self.learning_rate = learning_rate
+        if learning_rate is not None:
             self._optimizer.learning_rate = learning_rate
-        for ours, theirs in zip(self._dropouts, _dropouts(model), strict=True):
+        if self._decay is not None and weight_decay is not None:
+            self._decay.assign(weight_decay)
+        for ours, theirs in zip(self._dropouts, dropouts(model), strict=True):
             ours.rate.assign(theirs.rate)
         # Room below the seed for the positions of the layers, and within 31 bits.
         self._clock.seed.assign(seed * 1009 % (2**31 - 1009))
@@ -109,7 +139,7 @@ class Program:
         """
         losses, outputs = [], []
         for chunk in chunks:
-            loss, output = self._epoch(*map(tf.convert_to_tensor, chunk))
+            loss, output = self._epoch(*tf.nest.map_structure(tf.convert_to_tensor, tuple(chunk)))
             real = np.count_nonzero(chunk.weight[: chunk.steps], axis=1)
             losses.append((float(np.sum(loss.numpy()[: chunk.steps] * real)), int(real.sum())))
             outputs.append(output.numpy()[: chunk.steps])
@@ -141,6 +171,18 @@ class Program:
         """Return a copy of the values of the model's variables."""
         return tuple(self._turn(variable, variable.numpy()).copy() for variable in self._variables)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the averages of the weights in their place meanwhile, if there are any."""
+        own = [variable.numpy().copy() for variable, _ in self._step.averages]
+        for variable, average in self._step.averages:
+            variable.assign(average)
+        try:
+            yield
+        finally:
+            for (variable, _), value in zip(self._step.averages, own, strict=True):
+                variable.assign(value)
+
     def resume(self, weights: Sequence[Array], slots: Sequence[Array]) -> None:
         """Go on from a state."""
         self.set_weights(weights)
@@ -157,12 +199,19 @@ class Program:
         return value.T if id(variable) in self._transposed else value
 
     def _run(
-        self, x: tf.Tensor, index: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, steps: tf.Tensor
+        self,
+        x: tf.Tensor,
+        index: tf.Tensor,
+        y: tf.Tensor,
+        weight: tf.Tensor,
+        steps: tf.Tensor,
+        plan: Plan,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         def body(
             i: tf.Tensor, losses: tf.Tensor, outputs: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            loss, output = self._step(tf.gather(x, index[i]), y[i], weight[i])
+            now = {name: values[i] for name, values in plan.items()}
+            loss, output = self._step(tf.gather(x, index[i]), y[i], weight[i], now)
             losses = tf.tensor_scatter_nd_update(losses, [[i]], [loss])
             outputs = tf.tensor_scatter_nd_update(outputs, [[i]], [output])
             return i + 1, losses, outputs
@@ -170,16 +219,6 @@ class Program:
         start = (tf.constant(0), tf.zeros_like(y[:, 0]), tf.zeros_like(y))
         _, losses, outputs = tf.while_loop(lambda i, *_: i < steps, body, start)
         return losses, outputs
-
-    def _step(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        variables = self._model.trainable_variables
-        with tf.GradientTape() as tape:
-            output = self._model(x, training=True)
-            loss = self._loss(y[:, None], output, sample_weight=weight)
-            penalties = self._model.losses
-            total = tf.add_n([loss, *penalties]) if penalties else loss
-        self._optimizer.apply(tape.gradient(total, variables), variables)
-        return total, output[:, 0]
 
 
 _programs: Kept[list[Program]] = Kept(16)
@@ -194,6 +233,7 @@ def program(
     *,
     loss: keras.losses.Loss,
     jit: bool | None = None,
+    averages: bool = False,
 ) -> Program:
     """Return a program that trains models of this architecture, and that no other thread has.
 
@@ -206,16 +246,17 @@ def program(
             number.
         loss: Keras' own.
         jit: Whether XLA compiles the loop; by default for models without convolutions.
+        averages: Whether it averages the weights.
     """
     jit = is_dense(model) if jit is None else jit
     described = keras.saving.serialize_keras_object(loss)
-    key = [_architecture(model), _arguments(optimizer), described, jit]
+    key = [architecture(model), _arguments(optimizer), described, jit, averages]
     with _returned:
         known: list[Program] = _programs.get(key, list)
         _returned.wait_for(lambda: not known or _find_free(known) is not None, _PATIENCE)
         found = _find_free(known)
         if found is None:
-            found = Program(model, optimizer, loss=loss, jit=jit)
+            found = Program(model, optimizer, loss=loss, jit=jit, averages=averages)
             known.append(found)
         return found
 
@@ -260,7 +301,7 @@ def variables(model: keras.Model) -> list[keras.Variable]:
     """Return a model's variables in a fixed order, without the random states of its dropouts."""
     ignored = {
         id(variable)
-        for layer in _leaves(model)
+        for layer in leaves(model)
         if isinstance(layer, keras.layers.Dropout)
         for variable in layer.variables
     }
@@ -269,7 +310,7 @@ def variables(model: keras.Model) -> list[keras.Variable]:
 
 def is_dense(model: keras.Model) -> bool:
     """Tell whether a model has no convolutions."""
-    return not any(isinstance(layer, _CONVOLUTIONS) for layer in _leaves(model))
+    return not any(isinstance(layer, _CONVOLUTIONS) for layer in leaves(model))
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
@@ -278,47 +319,10 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _clone(
-    model: keras.Model,
-    clock: Clock,
-    dropouts: list[SteppedDropout],
-    *,
-    transposing: keras.optimizers.Optimizer | None,
-) -> keras.Model:
-    """Return a model of layers that can be compiled; its dropouts go into the list."""
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if transposing is not None and may_transpose(layer, transposing):
-            return TransposedDense(layer)
-        if type(layer) is not keras.layers.Dropout:
-            return layer.__class__.from_config(layer.get_config())
-        dropouts.append(SteppedDropout(layer, len(dropouts), clock))
-        return dropouts[-1]
-
-    cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    for ours, theirs in zip(_leaves(cloned), _leaves(model), strict=True):
-        ours.trainable = theirs.trainable
-    order = {layer.name: position for position, layer in enumerate(_dropouts(model))}
-    dropouts.sort(key=lambda layer: order[layer.name])
-    return cloned
-
-
-def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
-    return list(model._flatten_layers(include_self=False, recursive=True))
-
-
-def _dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
-    return [layer for layer in _leaves(model) if type(layer) is keras.layers.Dropout]
-
-
-def _architecture(model: keras.Model) -> Any:
-    def without_rate(item: dict[str, Any]) -> dict[str, Any]:
-        if item.get("class_name") == "Dropout":
-            item["config"].pop("rate", None)
-        return item
-
-    config = json.loads(model.to_json(), object_hook=without_rate)
-    return config, [layer.trainable for layer in _leaves(model)]
+def weight_decay(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """Return an optimizer's weight decay, or None where it has none, or not Keras' common one."""
+    value = getattr(optimizer, "weight_decay", None)
+    return float(value) if value is not None and type(optimizer) in ELEMENTWISE else None
 
 
 def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
@@ -326,6 +330,8 @@ def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
     del config["name"]  # numbered by Keras, anew for every optimizer
     if learning_rate(optimizer) is not None:
         del config["learning_rate"]
+    if weight_decay(optimizer) is not None:
+        config["weight_decay"] = True
     return optimizer.__class__.__name__, config
 
 

@@ -111,7 +111,8 @@ def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
         train = JoinedFeed(train, _feed(config, data.val, pipeline, report))
         labels = np.concatenate([labels, data.val.labels])
     val = _feed(config, data.val, None, report)
-    weights = class_weights(labels, config["training"]["class_weight"])
+    is_drawn = config["training"].get("balanced_batches")  # then both classes come equally often
+    weights = class_weights(labels, None if is_drawn else class_rule(config))
     return Inputs(train, val, labels, weights, data.val.labels)
 
 
@@ -157,6 +158,12 @@ def is_shared(config: Config) -> bool:
     section = config["features"]
     is_stored = section["cache"] and config["augment"]["views"] != ONLINE
     return bool(is_stored and section["precision"] == "float32" and parts(config).rest is None)
+
+
+def class_rule(config: Config) -> Any:
+    """Return how training weighs the classes, be it by weights or by how often they are drawn."""
+    section = config["training"]
+    return "balanced" if section.get("balanced_batches") else section["class_weight"]
 
 
 def positive_share(labels: Array, rule: Any) -> float:

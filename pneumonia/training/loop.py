@@ -17,11 +17,12 @@ import tensorflow as tf
 from pneumonia.config.instantiate import build
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Metrics, Objective
-from pneumonia.seeding import SHUFFLE, generator
+from pneumonia.seeding import PHASE, integer
 from pneumonia.training import compiled_loop
 from pneumonia.training.checkpoint import FitState
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
+from pneumonia.training.recipe import Recipe, batches, has_rest, head_only
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -100,8 +101,15 @@ def started(model: keras.Model, config: Config, seed: int) -> Iterator[compiled_
         raise ConfigError("optimizer.ema_overwrite_frequency", expected, frequency)
     loss = build(config["training"]["loss"], "training.loss")
     jit = None if config["training"]["jit"] == "auto" else config["training"]["jit"]
-    with compiled_loop.borrow(model, optimizer, loss=loss, jit=jit) as program:
-        program.start(model, learning_rate=compiled_loop.learning_rate(optimizer), seed=seed)
+    recipe = Recipe.of(config)
+    rate, decay = compiled_loop.learning_rate(optimizer), compiled_loop.weight_decay(optimizer)
+    if rate is None and recipe.has_schedule:
+        expected = "constant, without a warm-up, as the optimizer has a schedule"
+        raise ConfigError("training.schedule", expected, recipe.schedule)
+    with compiled_loop.borrow(
+        model, optimizer, loss=loss, jit=jit, averages=recipe.average is not None
+    ) as program:
+        program.start(model, learning_rate=rate, weight_decay=decay, seed=seed)
         yield program
 
 
@@ -120,6 +128,7 @@ def train(
     begin: FitState | None,
     tell: Tell,
     offer: Offer = lambda make: None,
+    keeps_last: bool = False,
 ) -> FitState:
     """Train up to an epoch.
 
@@ -129,26 +138,54 @@ def train(
         begin: How far it has come already.
         tell: Called after every epoch with its number, from 1, and its metrics.
         offer: Called before that with a function that returns how far it has come.
+        keeps_last: Whether the last epoch counts as the best.
 
     Raises:
         DivergedError: Where the loss or the objective is not a number.
         TooSlowError: Where it takes longer than it may.
     """
-    config = training.config
-    history: list[Metrics] = []
-    best: tuple[Array, ...] = ()
-    with started(training.model, config, training.seed) as program:
-        if begin is not None:
-            program.resume(begin.model, begin.optimizer)
-            history, best = list(begin.history), begin.best
-        metrics, begun = build_metrics(config), len(history)
-        val = read_all(training.inputs.val)
-        while len(history) < epochs and not is_stopped(history, config):
-            training.limit.check(len(history), epochs, has_trained=len(history) > begun)
+    recipe, state = Recipe.of(training.config), begin or FitState((), (), (), ())
+    first = recipe.head_epochs if has_rest(training.model) else 0
+    run = partial(_train, training, recipe, tell=tell, offer=offer, keeps_last=keeps_last)
+    known = len(state.history)
+    if known < first:
+        with head_only(training.model):
+            state = run(state, (0, min(first, epochs)), known=known)
+    return state if epochs <= first else run(state, (first, epochs), known=known)
+
+
+def _train(
+    training: Training,
+    recipe: Recipe,
+    state: FitState,
+    span: tuple[int, int],
+    *,
+    known: int,
+    tell: Tell,
+    offer: Offer,
+    keeps_last: bool,
+) -> FitState:
+    """Train on from after the first epoch of a span, where the optimizer begins, to its last."""
+    config, (begun, until) = training.config, span
+    history, best = list(state.history), state.best
+    seed = integer(training.seed, PHASE, begun) if begun else training.seed
+    with started(training.model, config, seed) as program:
+        if len(history) > begun:
+            program.resume(state.model, state.optimizer)
+        elif begun:
+            program.set_weights(state.model)
+        metrics, val = build_metrics(config), read_all(training.inputs.val)
+        while len(history) < until and not is_stopped(history, config):
+            training.limit.check(len(history), until, has_trained=len(history) > known)
             epoch = len(history) + 1
-            history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
-            if best_epoch(history, config["objective"]) == epoch:
-                best = program.weights()
+            loss, trained = _run_epoch(
+                training, recipe, program, epoch, begun=begun, metrics=metrics
+            )
+            with program.averaged():
+                measured = _measure_val(training, program, epoch, val=val, metrics=metrics)
+                history.append({"loss": loss, **trained, **measured})
+                if keeps_last or best_epoch(history, config["objective"]) == epoch:
+                    best = program.weights()
             offer(partial(_progress, program, best, history))
             tell(epoch, history[-1])
         return _progress(program, best, history)
@@ -160,15 +197,20 @@ def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
 
 
 def is_stopped(history: Sequence[Metrics], config: Config) -> bool:
-    """Tell whether early stopping ends a training here: too many epochs without a better one."""
+    """Tell whether early stopping ends a training here: too many epochs without a better one.
+
+    Those in which only the head trains do not count.
+    """
     rule, objective = config["training"]["early_stopping"], Objective(**config["objective"])
     if rule is None or not history:
         return False
-    best, waited = -math.inf, 0
-    for metrics in history:
+    best, waited, first = -math.inf, 0, Recipe.of(config).head_epochs
+    for epoch, metrics in enumerate(history, start=1):
         value = objective.sign * metrics[objective.name]
         if value > best + rule["min_delta"] or best == -math.inf:
             best, waited = value, 0
+        elif epoch <= first:
+            waited = 0
         else:
             waited += 1
     return bool(waited >= rule["patience"])
@@ -234,22 +276,38 @@ def _progress(
 
 def _run_epoch(
     training: Training,
+    recipe: Recipe,
+    program: compiled_loop.Program,
+    epoch: int,
+    *,
+    begun: int,
+    metrics: dict[str, Any],
+) -> tuple[float, Metrics]:
+    """Train for an epoch; return its mean loss, and the metrics of its outputs."""
+    labels = training.inputs.train_labels
+    order = recipe.order(labels, training.seed, epoch)
+    indices, weights = batches(
+        order, training.inputs.train_weights, training.config["training"]["batch_size"]
+    )
+    rate = program.learning_rate
+    plan = recipe.plan(weights, rate=rate, begun=begun, epoch=epoch, seed=training.seed)
+    loss, outputs = program.train(_chunks(training, epoch, indices, weights, plan))
+    if not math.isfinite(loss):
+        raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
+    return loss, measure(metrics, labels[order], outputs.reshape(-1)[: len(order)])
+
+
+def _measure_val(
+    training: Training,
     program: compiled_loop.Program,
     epoch: int,
     *,
     val: Array | tf.Tensor,
     metrics: dict[str, Any],
 ) -> Metrics:
-    inputs = training.inputs
-    order = generator(training.seed, SHUFFLE, epoch).permutation(len(inputs.train))
-    loss, outputs = program.train(_chunks(training, order, epoch))
-    if not math.isfinite(loss):
-        raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
-    trained = measure(metrics, inputs.train_labels[order], outputs.reshape(-1)[: len(order)])
-    predicted = program.predict(val)
-    measured = measure(metrics, inputs.val_labels, predicted)
-    val_loss = program.loss(inputs.val_labels, predicted)
-    result = {"loss": loss, **trained, "val_loss": val_loss}
+    labels, predicted = training.inputs.val_labels, program.predict(val)
+    measured = measure(metrics, labels, predicted)
+    result = {"val_loss": program.loss(labels, predicted)}
     result |= {f"val_{name}": value for name, value in measured.items()}
     # An accuracy is a number even where the predictions are none; the loss of val then is not.
     for name in ("val_loss", training.config["objective"]["name"]):
@@ -259,26 +317,21 @@ def _run_epoch(
     return result
 
 
-def _chunks(training: Training, order: Array, epoch: int) -> Iterator[compiled_loop.Chunk]:
-    """Yield the epoch in chunks of equal shape; the last batch is padded with weight 0."""
-    inputs, batch = training.inputs, training.config["training"]["batch_size"]
-    shape = training.model.input.shape[1:]
-    steps = -(-len(order) // batch)
-    real = len(order) - (steps - 1) * batch
-    indices = np.resize(order, steps * batch).reshape(steps, batch)
-    weights = inputs.train_weights[indices].astype(np.float32)
-    # Keras divides by the size of the batch, so the samples of a short one count for more here.
-    weights[-1] *= batch / real
-    weights[-1, real:] = 0.0
+def _chunks(
+    training: Training, epoch: int, indices: Array, weights: Array, plan: dict[str, Array]
+) -> Iterator[compiled_loop.Chunk]:
+    """Yield the steps of an epoch in chunks of equal shape."""
+    inputs, (steps, batch) = training.inputs, indices.shape
     labels, whole = inputs.train_labels[indices].astype(np.float32), inputs.train.whole()
     if whole is not None:
-        yield compiled_loop.Chunk(whole, indices.astype(np.int32), labels, weights, steps)
+        yield compiled_loop.Chunk(whole, indices.astype(np.int32), labels, weights, steps, plan)
         return
-    most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(shape)))
+    most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(training.model.input.shape[1:])))
     per_chunk = -(-steps // -(-steps // most))
     places = np.arange(per_chunk * batch, dtype=np.int32).reshape(per_chunk, batch)
     for start in range(0, steps, per_chunk):
         count = min(per_chunk, steps - start)
         rows = np.resize(np.arange(start, start + count), per_chunk)
         x = inputs.train.read(epoch, indices[rows].reshape(-1))
-        yield compiled_loop.Chunk(x, places, labels[rows], weights[rows], count)
+        now = {name: values[rows] for name, values in plan.items()}
+        yield compiled_loop.Chunk(x, places, labels[rows], weights[rows], count, now)

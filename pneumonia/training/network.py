@@ -63,8 +63,8 @@ def retrain(
     inputs = prepare(config, report=report, joined=True)
     stopless = {**config, "training": {**config["training"], "early_stopping": None}}
     one = Training(trainable(stopless, 0), inputs, stopless, config["seed"])
-    weights = loop.train(one, epochs, begin=None, tell=lambda *_: None).model
-    return calibration.fold(one.model, weights, temperature)
+    done = loop.train(one, epochs, begin=None, tell=lambda *_: None, keeps_last=True)
+    return calibration.fold(one.model, done.best, temperature)
 
 
 def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:

@@ -45,7 +45,7 @@ def test_every_file_says_what_it_is(file: Path) -> None:
 def test_every_group_of_the_contract_has_its_options() -> None:
     expected = {
         "dataset": {"pneumonia_mnist", "npz", "image_folder", "phantom"},
-        "augment": {"none", "blog", "chest"},
+        "augment": {"none", "blog", "chest", "strong"},
         "model": {"inception_v3", "efficientnet_lite0", "keras_application", "cnn"},
         "dense": {"default"},
         "optimizer": {"rmsprop", "adam", "adamw", "sgd"},
