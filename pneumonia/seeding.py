@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # The purposes are part of every result: a number, once given, keeps its meaning.
-SHUFFLE, VIEW, RENDER, BOOTSTRAP = range(4)
+SHUFFLE, VIEW, RENDER, BOOTSTRAP, FOLDS = range(5)
 
 
 def generator(seed: int, *purpose: int) -> np.random.Generator:

@@ -137,21 +137,23 @@ def train(
     config = training.config
     history: list[Metrics] = []
     best: tuple[Array, ...] = ()
+    predicted = np.empty(0, np.float32)
     with started(training.model, config, training.seed) as program:
         if begin is not None:
             program.resume(begin.model, begin.optimizer)
-            history, best = list(begin.history), begin.best
+            history, best, predicted = list(begin.history), begin.best, begin.predicted
         metrics, begun = build_metrics(config), len(history)
         val = read_all(training.inputs.val)
         while len(history) < epochs and not is_stopped(history, config):
             training.limit.check(len(history), epochs, has_trained=len(history) > begun)
             epoch = len(history) + 1
-            history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
+            measured, latest = _run_epoch(training, program, epoch, val=val, metrics=metrics)
+            history.append(measured)
             if best_epoch(history, config["objective"]) == epoch:
-                best = program.weights()
-            offer(partial(_progress, program, best, history))
+                best, predicted = program.weights(), latest
+            offer(partial(_progress, program, best, history, predicted))
             tell(epoch, history[-1])
-        return _progress(program, best, history)
+        return _progress(program, best, history, predicted)
 
 
 def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
@@ -227,9 +229,12 @@ def _explaining(key: str, section: Config) -> Iterator[None]:
 
 
 def _progress(
-    program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
+    program: compiled_loop.Program,
+    best: tuple[Array, ...],
+    history: Sequence[Metrics],
+    predicted: Array,
 ) -> FitState:
-    return FitState(*program.state(), best, tuple(history))
+    return FitState(*program.state(), best, tuple(history), predicted)
 
 
 def _run_epoch(
@@ -239,9 +244,11 @@ def _run_epoch(
     *,
     val: Array | tf.Tensor,
     metrics: dict[str, Any],
-) -> Metrics:
+) -> tuple[Metrics, Array]:
+    """Train an epoch; return what was measured, and what the model now gives for val."""
     inputs = training.inputs
-    order = generator(training.seed, SHUFFLE, epoch).permutation(len(inputs.train))
+    rows = np.arange(len(inputs.train)) if inputs.rows is None else inputs.rows
+    order = rows[generator(training.seed, SHUFFLE, epoch).permutation(len(rows))]
     loss, outputs = program.train(_chunks(training, order, epoch))
     if not math.isfinite(loss):
         raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
@@ -256,7 +263,7 @@ def _run_epoch(
         if not math.isfinite(result[name]):
             text = f"its {name} is {result[name]} in epoch {epoch}"
             raise DivergedError(f"The training diverged: {text}.")
-    return result
+    return result, predicted
 
 
 def _chunks(training: Training, order: Array, epoch: int) -> Iterator[compiled_loop.Chunk]:
