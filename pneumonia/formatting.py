@@ -26,3 +26,9 @@ def megabytes(size: float) -> str:
 def printable(text: str) -> str:
     """Return a text of others, which may hold what would move a terminal's cursor, without that."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def with_spread(score: float | None, spread: float | None) -> str:
+    """Return a score with the standard deviation between the trainings that it is the mean of."""
+    shown = "" if score is None else f"{score:.4f}"
+    return shown if spread is None else f"{shown} ± {spread:.4f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # The purposes are part of every result: a number, once given, keeps its meaning.
-SHUFFLE, VIEW, RENDER, BOOTSTRAP, MIX, PHASE = range(6)
+SHUFFLE, VIEW, RENDER, BOOTSTRAP, MIX, PHASE, FOLDS = range(7)
 
 
 def generator(seed: int, *purpose: int) -> np.random.Generator:

@@ -51,9 +51,7 @@ def play(folder: Path, share: float = 0.6) -> Scene:
             case "trial_started":
                 values = {name: event["values"][name] for name in names if name in event["values"]}
                 of = event["values"]["epochs"]
-                progress.trial(
-                    event["number"], len(starts), values, epochs=of, executions=executions
-                )
+                progress.trial(event["number"], len(starts), values, epochs=of, fits=executions)
             case "epoch_ended":
                 of = starts[event["trial_id"]]["values"]["epochs"]
                 progress.epoch(event["epoch"], of, event["metrics"])

@@ -71,8 +71,11 @@ class Console(SearchCallback):
             max(self._trials, proposal.number),
             proposal.values,
             epochs=proposal.epochs,
-            executions=int(config["training"]["executions_per_trial"]),
+            fits=self._fits(config),
         )
+
+    def _fits(self, config: Config) -> int:
+        return len(self._search.objective.fits(config["training"]["executions_per_trial"]))
 
     def epoch_ended(self, proposal: Proposal, fit: Fit, epoch: int, metrics: Metrics) -> None:
         """Show what was measured."""
@@ -81,7 +84,9 @@ class Console(SearchCallback):
     def trial_ended(self, proposal: Proposal, outcome: Outcome) -> None:
         """Show what it came to."""
         reason = without_passwords(outcome.reason)
-        self._progress.trial_end(outcome.score, number=proposal.number, failure=reason)
+        self._progress.trial_end(
+            outcome.score, spread=outcome.spread, number=proposal.number, failure=reason
+        )
 
     def trial_replayed(self, proposal: Proposal, config: Config, outcome: Outcome) -> None:
         """Count a trial that needs no time."""
@@ -91,7 +96,8 @@ class Console(SearchCallback):
             proposal.values,
             outcome.score,
             epochs=proposal.epochs,
-            executions=int(config["training"]["executions_per_trial"]),
+            fits=self._fits(config),
+            spread=outcome.spread,
             curve=[metrics[name] for metrics in outcome.history],
             seconds=math.nan if outcome.score is None else outcome.seconds,
         )
@@ -171,7 +177,7 @@ class TensorBoard(SearchCallback):
 
         trial_id = proposal.trial_id
         logs = self._logs.setdefault(trial_id, Logs(self._folder, trial_id))
-        logs.write(fit.execution, epoch, metrics)
+        logs.write(fit, epoch, metrics)
 
     epoch_replayed = epoch_ended
 
@@ -238,7 +244,12 @@ def scores_table(won: Won) -> tables.Table:
     scores, chosen = won.evaluation.scores, won.evaluation.chosen
     prevalence = won.config["threshold"]["prevalence"]
     how = thresholds.decided(won.decision, chosen, prevalence=prevalence)
-    if won.config["training"]["retrain"]:
+    if folds := won.config["objective"].get("folds"):
+        how.append(
+            "Threshold and temperature were found on what the trainings gave for the fold that "
+            f"each was held out of, {folds} of train and val; this classifier was trained on all."
+        )
+    elif won.config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
     how += filter(None, [str(won.evaluation.readings)])
     return summary.scores_table(scores, chosen=chosen, decision=how)
@@ -247,7 +258,12 @@ def scores_table(won: Won) -> tables.Table:
 def _rows(won: Won) -> list[summary.Row]:
     return [
         summary.Row(
-            one.number, outcome.score or 0.0, one.values, outcome.best_epoch, outcome.seconds
+            one.number,
+            outcome.score or 0.0,
+            one.values,
+            outcome.best_epoch,
+            outcome.seconds,
+            outcome.spread,
         )
         for one, outcome in won.ranked
     ]

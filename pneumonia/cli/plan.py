@@ -50,11 +50,9 @@ def footprint(plan: Plan) -> str:
 
 def table(plan: Plan) -> tables.Table:
     """Return the rounds, which for Hyperband are its brackets."""
-    rows = [
-        (*_cells(item), str(planning.epochs_of(item) * plan.executions)) for item in plan.rounds
-    ]
+    rows = [(*_cells(item), str(planning.epochs_of(item) * plan.fits)) for item in plan.rounds]
     trials = sum(item.trials for item in plan.rounds)
-    epochs = sum(map(planning.epochs_of, plan.rounds)) * plan.executions
+    epochs = sum(map(planning.epochs_of, plan.rounds)) * plan.fits
     return tables.Table(
         title=headline(plan),
         header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),
@@ -66,8 +64,9 @@ def table(plan: Plan) -> tables.Table:
 
 def _notes(plan: Plan) -> Iterator[str]:
     yield footprint(plan)
-    if plan.executions > 1:
-        yield f"every trial is trained {plan.executions} times (training.executions_per_trial)"
+    if plan.fits > 1:
+        keys = "objective.folds, training.executions_per_trial"
+        yield f"every trial is trained {plan.fits} times ({keys})"
     yield "early stopping may save epochs; features that are not cached yet take time as well"
 
 

@@ -99,6 +99,7 @@ KEYS: dict[str, Check] = {
     "budget.epochs": COUNT | NULL,
     "objective.name": TEXT,
     "objective.direction": one_of("max", "min"),
+    "objective.folds": Bounds(2).integer() | NULL,
     "features.folder": PLACE,
     "features.max_gb": POSITIVE,
     "features.dtype": one_of("float32", "float16"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from pneumonia.storage.search_record import identity
+from pneumonia.storage.trial_record import identity
 
 
 @dataclass(slots=True)
@@ -17,18 +17,18 @@ class RunningTrial:
     Attributes:
         values: Its hyperparameters, by dotted path.
         of: The epoch at which it ends if nothing stops it; 0 if unknown.
-        executions: How often it is trained.
+        fits: How often it is trained.
         began: When, in seconds.
         epoch: The epoch that it trained last, counted from the trial's very beginning.
-        trained: How many epochs it has trained, all executions together.
+        trained: How many epochs it has trained, all fits together.
         seconds: What each of them took that had another before it.
-        curve: The objective of the execution that runs, an epoch each, from the very beginning.
-        best: Its best value in any execution, and the epoch of that; 0 as long as there is none.
+        curve: The objective of the fit that runs, an epoch each, from the very beginning.
+        best: Its best value in any fit, and the epoch of that; 0 as long as there is none.
     """
 
     values: Mapping[str, object] = field(default_factory=dict)
     of: int = 0
-    executions: int = 1
+    fits: int = 1
     began: float = 0.0
     epoch: int = 0
     trained: int = 0
@@ -51,7 +51,7 @@ class Eta:
     def __init__(self) -> None:
         self.expected = self.trained = 0
         self._usual: list[float] = []  # of the trials that ended
-        self._first: list[float] = []  # first epochs of executions
+        self._first: list[float] = []  # first epochs of fits
         self._planned: dict[str, set[int]] = {}
         self._in_phase = False
         self._last = 0.0
@@ -68,13 +68,13 @@ class Eta:
         """Note that a trial begins."""
         self._in_phase, self._last = False, now
 
-    def skip(self, values: Mapping[str, object], of: int, executions: int) -> None:
+    def skip(self, values: Mapping[str, object], of: int, fits: int) -> None:
         """Note a trial of the plan that need not run: it ended before this search went on."""
-        self.expected -= (of - self._start(values, of)) * executions
+        self.expected -= (of - self._start(values, of)) * fits
         self._planned.setdefault(identity(values), set()).add(of)
 
     def epoch(self, trial: RunningTrial, epoch: int, of: int, now: float) -> None:
-        """Note that an epoch of a trial has ended; an earlier one begins another execution."""
+        """Note that an epoch of a trial has ended; an earlier one begins another fit."""
         is_first = not trial.trained or epoch <= trial.epoch
         if trial.trained and is_first:
             self.expected -= trial.of - trial.epoch

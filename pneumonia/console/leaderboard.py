@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pneumonia.console.eta import RunningTrial
 from pneumonia.console.summary import Row
 from pneumonia.evaluation.objective import Objective
-from pneumonia.storage.search_record import identity, varying
+from pneumonia.storage.trial_record import identity, varying
 
 
 class Leaderboard:
     """Owns the scores of a search as far as it is; it knows neither time nor how they are shown.
 
     Of trials with the same hyperparameters, such as a Hyperband trial and what it was promoted to,
-    the best counts. A trial's score is the mean over its executions, so a value of one of several
-    executions is never the best of the search.
+    the best counts. A trial's score is the mean over its fits, so a value of one of several fits is
+    never the best of the search.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -27,11 +28,11 @@ class Leaderboard:
         self._curves: dict[str, list[float]] = {}
 
     def begin(
-        self, number: int, values: Mapping[str, object], *, of: int, executions: int, now: float
+        self, number: int, values: Mapping[str, object], *, of: int, fits: int, now: float
     ) -> None:
         """Note that a trial begins; it may go on from one with the same hyperparameters."""
         curve = list(self._curves.get(identity(values), ()))
-        self.running[number] = RunningTrial(values, of, executions, now, curve=curve)
+        self.running[number] = RunningTrial(values, of, fits, now, curve=curve)
 
     def epoch(self, trial: RunningTrial, epoch: int, value: float) -> None:
         """Note the objective after an epoch."""
@@ -41,13 +42,17 @@ class Leaderboard:
         best = self._best_of(curve)
         if not trial.best[1] or self._objective.better(best[0], trial.best[0]):
             trial.best = best
-        if trial.executions == 1 and self._objective.better(value, self.best):
+        if trial.fits == 1 and self._objective.better(value, self.best):
             self.best = value
 
-    def end(self, number: int, score: float | None, *, now: float) -> RunningTrial:
+    def end(
+        self, number: int, score: float | None, *, now: float, spread: float | None = None
+    ) -> RunningTrial:
         """Note what a trial came to; return how it ran."""
         trial = self.running.pop(number, RunningTrial())
-        self._add(number, trial.values, score, trial.curve, trial.best[1], now - trial.began)
+        seconds = now - trial.began
+        row = Row(number, math.nan, trial.values, trial.best[1], seconds, spread)
+        self._add(row, score, trial.curve)
         return trial
 
     def replay(
@@ -58,9 +63,11 @@ class Leaderboard:
         score: float | None,
         curve: Sequence[float],
         seconds: float,
+        spread: float | None = None,
     ) -> None:
         """Note what a trial came to that ran earlier."""
-        self._add(number, values, score, list(curve), self._best_of(curve)[1], seconds)
+        row = Row(number, math.nan, values, self._best_of(curve)[1], seconds, spread)
+        self._add(row, score, list(curve))
 
     def top(self, count: int) -> list[Row]:
         """Return the best trials, the best first, the earlier of equals first."""
@@ -71,21 +78,13 @@ class Leaderboard:
         rows = list(self._rows.values())
         return list(rows[0].values) if len(rows) == 1 else varying(row.values for row in rows)
 
-    def _add(
-        self,
-        number: int,
-        values: Mapping[str, object],
-        score: float | None,
-        curve: list[float],
-        epoch: int,
-        seconds: float,
-    ) -> None:
-        key = identity(values)
+    def _add(self, row: Row, score: float | None, curve: list[float]) -> None:
+        key = identity(row.values)
         self._curves[key] = curve
         if score is None or math.isnan(score):
             return
         if key not in self._rows or self._objective.better(score, self._rows[key].score):
-            self._rows[key] = Row(number, score, values, epoch, seconds)
+            self._rows[key] = replace(row, score=score)
         if self._objective.better(score, self.best):
             self.best = score
 

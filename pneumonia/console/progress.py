@@ -75,7 +75,7 @@ class Progress:
     def start(self, total_trials: int, total_epochs: int) -> None:
         """Begin to count time, with how many trials and epochs there are; 0 if unknown.
 
-        The epochs are those of all trials, every execution counted.
+        The epochs are those of all trials, every fit counted.
         """
         with self._lock:
             self._trials, self._began = total_trials, self._clock()
@@ -101,7 +101,7 @@ class Progress:
         values: Mapping[str, object],
         *,
         epochs: int = 0,
-        executions: int = 1,
+        fits: int = 1,
     ) -> None:
         """Begin a trial.
 
@@ -110,13 +110,13 @@ class Progress:
             total: How many trials are expected now.
             values: The hyperparameters to show with it.
             epochs: The epoch at which it ends if nothing stops it; 0 if unknown.
-            executions: How often it is trained; its score is the mean over them.
+            fits: How often it is trained; its score is the mean over them.
         """
         with self._lock:
             now = self._clock()
             self._number, self._trials = number, total
             self._eta.begin(now)
-            self._board.begin(number, values, of=epochs, executions=executions, now=now)
+            self._board.begin(number, values, of=epochs, fits=fits, now=now)
             self._phase, self._current = "", math.nan
         self._watch()
 
@@ -131,7 +131,7 @@ class Progress:
         """Count an epoch that ended.
 
         Args:
-            epoch: Its number, absolute, from 1; one that was there already begins an execution.
+            epoch: Its number, absolute, from 1; one that was there already begins another fit.
             of: The epoch at which the trial ends if nothing stops it.
             metrics: What was measured.
             number: The trial's number, if it is not the one that began last.
@@ -145,15 +145,21 @@ class Progress:
             self._phase, self._current = "", value
 
     def trial_end(
-        self, score: float | None = None, *, number: int | None = None, failure: str = ""
+        self,
+        score: float | None = None,
+        *,
+        spread: float | None = None,
+        number: int | None = None,
+        failure: str = "",
     ) -> None:
         """End a trial, the one that began last or that of a number.
 
-        Its score is None if it has none; why it failed is shown on a line of its own.
+        Its score is None if it has none, the spread between its fits if it has one fit; why it
+        failed is shown on a line of its own.
         """
         with self._lock:
             number, now = self._number if number is None else number, self._clock()
-            trial = self._board.end(number, score, now=now)
+            trial = self._board.end(number, score, now=now, spread=spread)
             self._eta.end(trial, now)
             label = " ".join(_pairs(trial.values))
             value = math.nan if score is None else score
@@ -173,9 +179,10 @@ class Progress:
         score: float | None,
         *,
         epochs: int,
-        executions: int = 1,
+        fits: int = 1,
         curve: Sequence[float] = (),
         seconds: float = math.nan,
+        spread: float | None = None,
     ) -> None:
         """Note a trial that had ended before this search was gone on with.
 
@@ -184,13 +191,16 @@ class Progress:
             values: Its hyperparameters.
             score: Its objective; None if it has none.
             epochs: The epoch at which it was to end.
-            executions: How often it was trained.
+            fits: How often it was trained.
             curve: The objective of each epoch, from the very beginning.
             seconds: How long it took; nan if unknown.
+            spread: The standard deviation between its fits; None of a single one.
         """
         with self._lock:
-            self._eta.skip(values, epochs, executions)
-            self._board.replay(number, values, score=score, curve=curve, seconds=seconds)
+            self._eta.skip(values, epochs, fits)
+            self._board.replay(
+                number, values, score=score, curve=curve, seconds=seconds, spread=spread
+            )
 
     def message(self, text: str) -> None:
         """Write lines that stay, above what is shown in place."""

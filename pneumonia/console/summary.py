@@ -10,8 +10,8 @@ from itertools import compress
 from pathlib import Path
 
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores, score_name
-from pneumonia.formatting import clock_time, short
-from pneumonia.storage.search_record import identity, varying
+from pneumonia.formatting import clock_time, short, with_spread
+from pneumonia.storage.trial_record import identity, varying
 from pneumonia.tables import Table
 
 _DISCLAIMER = (
@@ -31,6 +31,7 @@ class Row:
         values: Its hyperparameters, by dotted path.
         epoch: The epoch at which it had that score; 0 if unknown.
         seconds: How long it took; nan if unknown.
+        spread: The standard deviation between its trainings; None where it has only one.
     """
 
     number: int
@@ -38,12 +39,14 @@ class Row:
     values: Mapping[str, object]
     epoch: int = 0
     seconds: float = math.nan
+    spread: float | None = None
 
     def cells(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return number, score, epoch, time and the hyperparameters of those names, as text."""
         seconds = clock_time(self.seconds) if self.seconds >= 0 else ""
         values = [short(self.values[name]) if name in self.values else "-" for name in names]
-        return (str(self.number), f"{self.score:.4f}", str(self.epoch or ""), seconds, *values)
+        score = with_spread(self.score, self.spread)
+        return (str(self.number), score, str(self.epoch or ""), seconds, *values)
 
 
 def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: int = 0) -> Table:
@@ -180,7 +183,7 @@ def description(
     values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]
     parts = [
         f"**{_DISCLAIMER}**",
-        f"### Winner: trial {best.number}, {objective} {best.score:.4f}",
+        f"### Winner: trial {best.number}, {objective} {with_spread(best.score, best.spread)}",
         "\n".join(values),
         f"### {table.title}",
         table.markdown(),

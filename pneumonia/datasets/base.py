@@ -123,6 +123,7 @@ class Split:
         digest: sha256, as 64 hexadecimal digits, of images and labels in their order.
         hashes: sha256 of each image (32 bytes each), or empty where they are not known.
         blank: How many images have one value all over.
+        patients: Whom each image is of, or empty where that is not known.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Split:
     digest: str
     hashes: Sequence[bytes] = ()
     blank: int = 0
+    patients: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -174,6 +176,7 @@ def build_split(
     names: Sequence[str] | None = None,
     hashes: Sequence[bytes] | None = None,
     blank: int = 0,
+    patients: Sequence[str] = (),
 ) -> Split:
     """Check N images against labels, the integers 0 and 1 of shape (N,), and make a split of them.
 
@@ -188,7 +191,7 @@ def build_split(
         names = [f"{name}/{index}" for index in range(len(images))]
     if hashes is None:
         hashes, blank = _scan(images)
-    return Split(name, images, checked, names, _digest(hashes, checked), hashes, blank)
+    return Split(name, images, checked, names, _digest(hashes, checked), hashes, blank, patients)
 
 
 def build_data(

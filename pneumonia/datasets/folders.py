@@ -200,12 +200,19 @@ def count_shared(files: Mapping[str, Sequence[LabeledFile]], pattern: str | None
 
     Without a pattern, which is as for `divide`, they are not known and nothing is counted.
     """
+    known = {name: set(found) for name, found in find_patients(files, pattern).items()}
+    return {f"{a}/{b}": len(known[a] & known[b]) for a, b in combinations(known, 2)}
+
+
+def find_patients(
+    files: Mapping[str, Sequence[LabeledFile]], pattern: str | None
+) -> dict[str, list[str]]:
+    """Return the patient of every file, by split; nothing without a pattern."""
     if pattern is None:
         return {}
     # A file without a match is a patient of its own, whose name holds its place among all files.
     patients = iter(_find_patients([file for name in SPLITS for file in files[name]], pattern))
-    known = {name: {next(patients) for _ in files[name]} for name in SPLITS}
-    return {f"{a}/{b}": len(known[a] & known[b]) for a, b in combinations(SPLITS, 2)}
+    return {name: [next(patients) for _ in files[name]] for name in SPLITS}
 
 
 def _deal(

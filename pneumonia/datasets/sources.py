@@ -118,7 +118,7 @@ def image_folder(
         root = root.resolve()
         return build_data(
             root.name,
-            _build_splits(files, root, class_names),
+            _build_splits(files, root, class_names, folders.find_patients(files, patient_pattern)),
             class_names=class_names,
             source=str(root),
             notes=tuple(_describe(left_out)),
@@ -206,7 +206,9 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
     return headers
 
 
-def _build_splits(files: Files, root: Path, class_names: Sequence[str]) -> list[Split]:
+def _build_splits(
+    files: Files, root: Path, class_names: Sequence[str], patients: Mapping[str, Sequence[str]]
+) -> list[Split]:
     headers = _read_headers([file.path for name in SPLITS for file in files[name]])
     channels = 3 if any(header.is_colour for header in headers.values()) else 1
     splits = []
@@ -219,6 +221,7 @@ def _build_splits(files: Files, root: Path, class_names: Sequence[str]) -> list[
             names=[path.relative_to(root).as_posix() for path in paths],
             hashes=[headers[path].sha256 for path in paths],
             blank=sum(headers[path].is_blank for path in paths),
+            patients=patients.get(name, ()),
         )
         splits.append(split)
     return splits

@@ -23,6 +23,16 @@ class Fit(NamedTuple):
     fold: int = 0
     execution: int = 0
 
+    @property
+    def name(self) -> str:
+        """What one of several is called, such as `fold_2/execution_3`; empty for the first."""
+        numbers = {"fold": self.fold, "execution": self.execution}
+        return "/".join(f"{what}_{number + 1}" for what, number in numbers.items() if number)
+
+
+FIRST = Fit()
+"""The only training of a trial, where there are no folds and no repetitions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -31,10 +41,12 @@ class Objective:
     Attributes:
         name: Of the metric, such as `val_auc`.
         direction: `max` or `min`.
+        folds: Of train and val joined, by each of which a trial is measured in turn; None: by val.
     """
 
     name: str
     direction: str
+    folds: int | None = None
 
     @property
     def sign(self) -> float:
@@ -64,6 +76,6 @@ class Objective:
         values = [value if math.isfinite(value) else -math.inf for value in values]
         return values.index(max(values)) + 1 if values else 0
 
-    def aggregate(self, values: Sequence[float]) -> float:
-        """Return the score of a trial: the mean of what its fits came to."""
-        return math.fsum(values) / len(values)
+    def fits(self, executions: int) -> list[Fit]:
+        """Return the trainings of a trial in their order, fold by fold; its score is their mean."""
+        return [Fit(fold, one) for fold in range(self.folds or 1) for one in range(executions)]

@@ -63,7 +63,12 @@ class Decision:
 
 
 def choose(
-    labels: ArrayLike, probabilities: ArrayLike, section: Mapping[str, Any], *, share: float
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    section: Mapping[str, Any],
+    *,
+    share: float,
+    where: str = "on val",
 ) -> tuple[float, str]:
     """Choose the threshold by the rule of a config's section `threshold`.
 
@@ -76,28 +81,29 @@ def choose(
         section: rule, target, false_negative_cost, false_positive_cost and prevalence.
         share: The share of positives that the probabilities are for: val's, weighted as training
             weighted the classes.
+        where: What the images are, for the words.
 
     Returns:
         The threshold in [0, 1], and how it was chosen, in words.
     """
     rule, prevalence = section["rule"], section["prevalence"]
-    size = np.size(labels)
+    where = f"{where} ({np.size(labels):,} images)"
     if not isinstance(rule, str):
         return _fixed(float(rule), prevalence, share)
     sensitivity, specificity, cuts = _cuts(labels, probabilities)
     if rule == "youden":
         threshold = _nearest_half(cuts, sensitivity + specificity)
-        return threshold, f"the greatest sensitivity + specificity on val ({size:,} images)"
+        return threshold, f"the greatest sensitivity + specificity {where}"
     if rule == "sensitivity":
         target = section["target"]
         enough = np.where(sensitivity >= target, specificity, -1.0)
-        words = f"the greatest specificity on val ({size:,} images) at a sensitivity of {target:g}"
+        words = f"the greatest specificity {where} at a sensitivity of {target:g}"
         return _nearest_half(cuts, enough), words
     own = float(np.mean(np.asarray(labels) > 0)) if prevalence is None else prevalence
     missed, alarmed = section["false_negative_cost"], section["false_positive_cost"]
     cost = missed * own * (1 - sensitivity) + alarmed * (1 - own) * (1 - specificity)
     return _nearest_half(cuts, -cost), (
-        f"the least cost on val ({size:,} images) where a missed image costs {missed:g}, a false "
+        f"the least cost {where} where a missed image costs {missed:g}, a false "
         f"alarm {alarmed:g}, and {own:.1%} are positive"
     )
 
@@ -178,7 +184,8 @@ def decided(decision: Decision, chosen: Scores, *, prevalence: float | None) -> 
     lines = [f"The classifier's own threshold is {decision.threshold:.4g}: {decision.statement}."]
     if decision.temperature != 1:
         lines.append(
-            f"Its logits are divided by {decision.temperature:.4g}, the temperature that fits val."
+            f"Its logits are divided by {decision.temperature:.4g}, the temperature that fits "
+            "images which were held out."
         )
     if prevalence is not None:
         rates = chosen.sensitivity.value, chosen.specificity.value

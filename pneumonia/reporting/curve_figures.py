@@ -10,7 +10,8 @@ from typing import Any
 from pneumonia.evaluation.objective import Metrics, Objective
 from pneumonia.reporting import figures
 from pneumonia.reporting.figures import CURVES, MOST_TRIALS, Figure, Json, axis, lines
-from pneumonia.storage.search_record import SearchRecord, TrialRecord
+from pneumonia.storage.search_record import SearchRecord
+from pneumonia.storage.trial_record import TrialRecord
 
 AXES = {"epochs": "epochs trained", "seconds": "seconds"}
 
@@ -60,7 +61,7 @@ def _points(search: SearchRecord) -> list[tuple[float, float, int]]:
     Where a trial is trained several times, its score is the mean over them, known at its end: no
     epoch before that has a value that could be the best.
     """
-    is_mean = search.params.get("training.executions_per_trial", 1) != 1
+    is_mean = search.fits != 1
     name, none = search.objective.name, search.objective.worst
     found: list[tuple[float, float, int]] = []
     for trial in search.trials.values():

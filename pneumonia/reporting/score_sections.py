@@ -181,7 +181,13 @@ def _decided(search: SearchRecord, scores: Mapping[float, Scores]) -> list[str]:
     params = search.params
     chosen = list(thresholds(search).values())[-1]
     told = decided(decision, scores[chosen], prevalence=params.get("threshold.prevalence"))
-    if params.get("training.retrain"):
+    if folds := params.get("objective.folds"):
+        told.append(
+            f"The final classifier was trained on train and val. Threshold and temperature were "
+            f"found on what the trial gave for each of their {folds} folds when it was held out; "
+            "so are the probabilities shown for val."
+        )
+    elif params.get("training.retrain"):
         told.append(
             "The final classifier was trained again on train and val. Threshold and temperature "
             "are those of the trial before that, and so are the probabilities shown for val."

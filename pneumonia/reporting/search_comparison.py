@@ -13,7 +13,8 @@ from pneumonia.reporting import curve_figures, figures, page, score_sections
 from pneumonia.reporting.figures import CURVES, Figure, escape
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.storage.jobs import JobRecord
-from pneumonia.storage.search_record import SearchRecord, varying
+from pneumonia.storage.search_record import SearchRecord
+from pneumonia.storage.trial_record import varying
 from pneumonia.tables import Table
 
 Scores = Mapping[str, Mapping[str, Estimate]]  # by split and name

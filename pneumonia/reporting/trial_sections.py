@@ -10,11 +10,12 @@ import numpy as np
 from pneumonia.config.ranges import Range
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.importance import EPOCHS, LEAST, Importance, Importances, position
-from pneumonia.formatting import clock_time, short
+from pneumonia.formatting import clock_time, short, with_spread
 from pneumonia.reporting import curve_figures, figures
 from pneumonia.reporting.figures import MOST_TRIALS, Figure, Json, axis, escape, number, rounded
 from pneumonia.reporting.page import Section
-from pneumonia.storage.search_record import SearchRecord, TrialRecord
+from pneumonia.storage.search_record import SearchRecord
+from pneumonia.storage.trial_record import TrialRecord
 from pneumonia.tables import Table
 
 MOST_ROWS = 300  # of a table
@@ -61,7 +62,7 @@ def _table(search: SearchRecord, ranked: list[TrialRecord]) -> Table:
         seconds = "-" if math.isnan(trial.seconds) else f"{trial.seconds:.1f}"
         of = f"{trial.best_epoch}/{trial.epochs}"
         rows.append((
-            str(rank), str(trial.number), f"{trial.score:.4f}", of, seconds,
+            str(rank), str(trial.number), with_spread(trial.score, trial.spread), of, seconds,
             *(f"{trial.bracket}/{trial.round}" for _ in where),
             *(short(given[name]) if name in given else "-" for name in names),
         ))  # fmt: skip

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
+from pneumonia.evaluation.objective import Objective
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
 
@@ -138,7 +139,8 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
     train_val, test = _features(config, built, images)
     return _Sizes(
         classifier=4 * (int(built.backbone.count_params()) + own),
-        state=4 * trained * (2 + _slots(config)),  # the last weights, the best, the optimizer's
+        # The last weights, the best, the optimizer's, of every fit.
+        state=4 * trained * (2 + _slots(config)) * _fits(config),
         features=train_val,
         test=test,
     )
@@ -153,9 +155,17 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch
         views = config["tuner"]["max_epochs"]
-    if build(section, "augment") is None:
-        views = 1
-    return each * (views * images["train"] + images["val"]), each * images["test"]
+    is_plain = build(section, "augment") is None
+    if config["objective"].get("folds"):  # each image is trained on, and held out
+        sets = 1 if is_plain else views + 1
+        return each * sets * (images["train"] + images["val"]), each * images["test"]
+    sets = 1 if is_plain else views
+    return each * (sets * images["train"] + images["val"]), each * images["test"]
+
+
+def _fits(config: Config) -> int:
+    objective = Objective(**config["objective"])
+    return len(objective.fits(config["training"]["executions_per_trial"]))
 
 
 def _slots(config: Config) -> int:

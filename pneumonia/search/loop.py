@@ -21,12 +21,13 @@ from pneumonia.config.validate import flatten
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
-from pneumonia.evaluation.objective import Fit, Metrics, Objective
+from pneumonia.evaluation.objective import Objective
 from pneumonia.files import GoneError, StorageError
 from pneumonia.search import plan as planning
 from pneumonia.search import replay, winner
 from pneumonia.search.callbacks import Callbacks, SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.executors import Executor
+from pneumonia.search.listener import Listener
 from pneumonia.search.oracle import Oracle
 from pneumonia.search.preflight import rehearse
 from pneumonia.search.recorder import Recorder
@@ -39,7 +40,7 @@ from pneumonia.search.winner import Won
 from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
 from pneumonia.training import network
-from pneumonia.training.trial import Hooks, Outcome, Task
+from pneumonia.training.trial import Outcome, Task
 
 Config = dict[str, Any]
 
@@ -90,16 +91,15 @@ class Search:
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
         self.store = FolderStore(self.folder)
-        self.hooks = Hooks(self._on_epoch, self._on_repeat, self._report, self._between_epochs)
         self.executor: Executor = build(_plain(spec.cfg.executor), "executor")
         # Trials that run at once would share the epochs that are left: each has its turn instead.
         most = None if limits.get("epochs") is None else 1
         self.scheduler = Scheduler(self.executor, most=most, record=self._record)
         self.proposals: dict[str, Proposal] = {}
+        self.listener = Listener(self.recorder, self.bounds, self.callbacks, self.proposals)
         self.outcomes: list[Outcome] = []  # of the trials that the oracle was told of
         self.stopped: list[Outcome] = []  # by the budget, before the end: they may go on
         self.replayed: set[str] = set()  # trials that a process before this one has ended
-        self.repeated: set[str] = set()  # trials that are trained again for a state that is lost
         self.kept: set[str] = set()  # trials that have ended and whose states are there
         self.unrepeatable, self.began = "", time.monotonic()
         self.seconds: dict[str, float] = {}
@@ -131,7 +131,7 @@ class Search:
         """Build what the first trials need, so that what all would fail at stops the search."""
         self.callbacks.tell("phase", "reading the images")
         data = load_data(collapse(self.cfg, self.space.start()))
-        rehearse(self.cfg, self.space, report=self._report)
+        rehearse(self.cfg, self.space, report=self.listener.report)
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
 
@@ -148,7 +148,7 @@ class Search:
 
     def _run_trials(self) -> None:
         began = time.monotonic()
-        self.executor.open(self.store, self.hooks)
+        self.executor.open(self.store, self.listener.hooks())
         try:
             self._run_all()
         except BaseException:
@@ -281,10 +281,10 @@ class Search:
         config = collapse(self.cfg, proposal.values)
         self.callbacks.tell("phase", "evaluating the winner")
         # The budget ends trials; what is left to do of the winner only a signal ends.
-        hooks = replace(self.hooks, between_epochs=self._check_signals)
+        hooks = self.listener.hooks(is_over=True)
         best = winner.crown(self._task(proposal, config), outcome.best_epoch, self.store, hooks)
         classifier = winner.keep_classifier(config, best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(config, best, ranked, self.folder, report=self._report)
+        evaluation = winner.evaluate(config, best, ranked, self.folder, report=hooks.report)
         preset = winner.write_preset(config, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
@@ -292,7 +292,8 @@ class Search:
             self.objective.name: outcome.score or 0.0,
             "trials": len(self.outcomes),
             "failed_trials": failed,
-            "epochs": sum(past.count(0) for past in self.past.trials.values()),
+            **({} if outcome.spread is None else {f"{self.objective.name}_std": outcome.spread}),
+            "epochs": sum(past.count() for past in self.past.trials.values()),
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,
             "threshold": best.decision.threshold,
@@ -312,38 +313,6 @@ class Search:
             self.callbacks.tell("search_ending", end)
             self.recorder.tell("search_ended", extension=self.past.completions, **end.fields())
             self.callbacks.tell("search_ended", end)
-
-    # What trials tell and ask while they run, from the threads in which they do.
-
-    def _on_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
-        proposal = self.proposals[trial_id]
-        with self.lock:
-            if trial_id in self.repeated:
-                self.recorder.check_epoch(trial_id, fit, epoch, metrics)
-            if self.recorder.add_epoch(trial_id, fit, epoch, metrics):
-                self.bounds.budget.epochs += 1
-                self.callbacks.tell("epoch_ended", proposal, fit, epoch, metrics)
-            elif epoch > self.recorder.begun_at(trial_id, fit):
-                self.callbacks.tell("epoch_replayed", proposal, fit, epoch, metrics)
-
-    def _on_repeat(self, trial_id: str, reason: str) -> None:
-        with self.lock:
-            self.repeated.add(trial_id)
-            self.recorder.tell("training_repeated", trial_id=trial_id, reason=reason)
-            name = f"Trial {self.proposals[trial_id].number}"
-            self.callbacks.say(f"{reason} {name} is trained again from its beginning, to the same.")
-
-    def _check_signals(self) -> None:
-        with self.lock:
-            self.bounds.interruption.check()
-
-    def _report(self, text: str, done: int, total: int) -> None:
-        self._check_signals()
-        self.callbacks.tell("phase", f"{text} {done}/{total}")
-
-    def _between_epochs(self) -> None:
-        with self.lock:
-            self.bounds.between_epochs()
 
 
 def _plain(section: Any) -> Config:

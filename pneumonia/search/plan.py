@@ -19,6 +19,7 @@ from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
+from pneumonia.evaluation.objective import Objective
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round, capped
@@ -56,7 +57,7 @@ class Plan:
         model: The option of the group.
         is_search: Whether there is anything to search.
         rounds: The trials that are alike, in their order.
-        executions: Trainings per trial.
+        fits: Trainings per trial.
         trials: How many trials at the most; 0 if unknown.
         epochs: How many epochs of all the trials together at the most; 0 if unknown.
         pace: What earlier searches tell, or None.
@@ -70,7 +71,7 @@ class Plan:
     model: str
     is_search: bool
     rounds: tuple[Round, ...]
-    executions: int
+    fits: int
     trials: int
     epochs: int
     pace: Speed | None
@@ -101,8 +102,9 @@ def make(
     start = collapse(cfg, found.start())
     limits = cfg.get("budget") or {}
     rounds = tuple(capped(oracle.plan(), limits.get("trials")))
-    executions = int(start["training"]["executions_per_trial"])
-    planned = sum(map(epochs_of, rounds)) * executions
+    objective = Objective(**start["objective"])
+    fits = len(objective.fits(start["training"]["executions_per_trial"]))
+    planned = sum(map(epochs_of, rounds)) * fits
     epochs = min(planned, limits.get("epochs") or planned)
     costed = _without_weights(cfg) if is_dry else cfg
     return Plan(
@@ -110,7 +112,7 @@ def make(
         model=choices.get("model", ""),
         is_search=len(found) > 0,
         rounds=rounds,
-        executions=executions,
+        fits=fits,
         trials=sum(item.trials for item in rounds),
         epochs=epochs,
         pace=pace(cfg, data, OUTPUTS),

@@ -53,7 +53,7 @@ def _works(config: Config, report: inputs.Report) -> bool:
 
 
 def _try(config: Config, report: inputs.Report) -> None:
-    prepared = inputs.prepare(config, report=report)
+    prepared = inputs.prepare_folds(config, report=report)[0]
     guesses = np.random.default_rng(0).random(len(prepared.val_labels), dtype=np.float32)
     try:
         network.rehearse(config, prepared.val_labels, guesses)

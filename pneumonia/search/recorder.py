@@ -106,7 +106,7 @@ class Recorder:
     def add_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> bool:
         """Record an epoch, unless a process that was killed has; return whether it is new."""
         with self.lock:
-            if not self.past.trials[trial_id].lacks(fit.execution, epoch):
+            if not self.past.trials[trial_id].lacks(fit, epoch):
                 return False
             fields = {**fit._asdict(), "epoch": epoch, "metrics": dict(metrics)}
             self.tell("epoch_ended", trial_id=trial_id, **fields)
@@ -115,7 +115,7 @@ class Recorder:
     def begun_at(self, trial_id: str, fit: Fit) -> int:
         """Return the epoch that a trial goes on from, which is its parent's."""
         parent = self.past.trials[trial_id].parent
-        return len(self.past.curve(parent, fit.execution)) if parent else 0
+        return len(self.past.curve(parent, fit)) if parent else 0
 
     def check_epoch(self, trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
         """Compare an epoch that is trained again with the one that was recorded.
@@ -123,11 +123,12 @@ class Recorder:
         Raises:
             StateError: It is another one.
         """
-        known = self.past.curve(trial_id, fit.execution)[epoch - 1 : epoch]
+        known = self.past.curve(trial_id, fit)[epoch - 1 : epoch]
         if known and repr(known[0]) != repr(dict(metrics)):
+            of = f" of {fit.name}" if fit.name else ""
             raise StateError(
                 "A state of this trial is lost, and training again gives something else: epoch "
-                f"{epoch} of execution {fit.execution + 1} is not the one in the journal."
+                f"{epoch}{of} is not the one in the journal."
             )
 
     def end_trial(self, outcome: Outcome) -> None:
@@ -146,6 +147,7 @@ def ending(outcome: Outcome) -> Config:
         "metrics": outcome.metrics | {"best_epoch": outcome.best_epoch} if has_score else {},
         "classifier": outcome.classifier,
         "seconds": outcome.seconds,
+        **({} if outcome.spread is None else {"spread": outcome.spread}),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia.artifacts import classifier_key, state_key
+from pneumonia.artifacts import classifier_key, held_out_key, state_key
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
@@ -42,8 +42,16 @@ def answer(past: SearchRecord, proposal: Proposal, config: Config) -> Outcome | 
         )
     if known.ended is None:
         return None
-    curve = past.curve(proposal.trial_id)
+    curve = _curve(past, proposal.trial_id)
     return _outcome(known.ended, proposal.trial_id, curve, known.ended["classifier"])
+
+
+def _curve(past: SearchRecord, trial_id: str) -> tuple[Metrics, ...]:
+    """Return the metrics of the epochs of a trial's best fit, the earlier of equals."""
+    curves = [past.curve(trial_id, fit) for fit in sorted(past.trials[trial_id].reached)]
+    name, best = past.objective.name, past.objective.best_epoch
+    ranked = past.objective.rank(curves, lambda curve: curve[best(curve) - 1].get(name))
+    return ranked[0] if ranked else ()
 
 
 def _outcome(
@@ -61,6 +69,7 @@ def _outcome(
         classifier=classifier,
         reason=ended["reason"],
         traceback=ended["traceback"],
+        spread=ended.get("spread"),
     )
 
 
@@ -98,7 +107,7 @@ class Fork:
     def curves(self, trial_id: str) -> dict[Fit, tuple[Metrics, ...]]:
         """Return the metrics of all the epochs of a trial there."""
         reached = sorted(self._past.trials[trial_id].reached)
-        return {Fit(0, execution): self._past.curve(trial_id, execution) for execution in reached}
+        return {fit: self._past.curve(trial_id, fit) for fit in reached}
 
     def bring(self, found: str, trial_id: str, folder: Path) -> Outcome:
         """Share a trial's state and classifier with a search; return what came of it.
@@ -112,13 +121,16 @@ class Fork:
         state = self.origin.folder / state_key(found)
         if state.exists():
             _share(state, folder / state_key(trial_id))
+        predicted = self.origin.folder / held_out_key(found)
+        if predicted.exists():
+            _share(predicted, folder / held_out_key(trial_id))
         source = self._classifier(found)
         if source is not None:
             _share(source, folder / classifier_key(trial_id))
         key = None if source is None else classifier_key(trial_id)
         ended = self._finished[found].ended
         assert ended is not None
-        return _outcome(ended, trial_id, self._past.curve(found), key)
+        return _outcome(ended, trial_id, _curve(self._past, found), key)
 
     def opening(self) -> str:
         """Say what there is to take over, and what not and why."""

@@ -20,13 +20,14 @@ from pneumonia.evaluation.metrics import Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
+from pneumonia.search import refit
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
 from pneumonia.storage import readings
 from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
-from pneumonia.storage.search_record import identity
+from pneumonia.storage.trial_record import identity
 from pneumonia.training import inputs, network, trial
 from pneumonia.training.calibration import Decided
 from pneumonia.training.trial import Hooks, Outcome, Report, Task
@@ -38,7 +39,7 @@ Ranked = Sequence[tuple[Proposal, Outcome]]
 
 _PRESET_COMMENT = """\
 The winner of a search, without ranges: trial {number}.
-On val: {objective} {score:.4f} at epoch {epoch}.
+On {where}: {objective} {score:.4f} at epoch {epoch}.
 To train it again, to the same score:
   pneumonia {options}experiment={path}
 """
@@ -111,6 +112,8 @@ def crown(task: Task, best_epoch: int, store: ArtifactStore, hooks: Hooks) -> De
         StateError: Its state is missing or damaged, and training again would not give the same.
     """
     config, report = task.config, hooks.report
+    if config["objective"].get("folds"):
+        return refit.crown(task, best_epoch, store, hooks)
     made = network.decide(config, trial.best_weights(task, store, hooks), report=report)
     if not config["training"]["retrain"]:
         return made
@@ -220,7 +223,9 @@ def write_preset(
 ) -> Path:
     """Write the winner as a preset without ranges: `best.yaml` in the search's folder."""
     path = SearchFolder(folder).preset
+    folds = config["objective"].get("folds")
     comment = _PRESET_COMMENT.format(
+        where=f"{folds} folds of train and val" if folds else "val",
         number=won.number,
         objective=config["objective"]["name"],
         score=outcome.score,

@@ -23,7 +23,7 @@ class TrialRun:
     """What was sent of one trial.
 
     `ended` is when it ended, in milliseconds since 1970, and 0 while it has not; `is_ranked` says
-    whether the best score after it was sent. `epochs` holds the last epoch sent of each execution;
+    whether the best score after it was sent. `epochs` holds the last epoch sent of each fit;
     `classifier` is the file's name beside the journal, and `is_kept` says whether it still lies
     there.
     """

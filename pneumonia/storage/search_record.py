@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,103 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
-from pneumonia.evaluation.objective import Metrics, Objective
+from pneumonia.evaluation.objective import FIRST, Fit, Metrics, Objective
 from pneumonia.storage import journal, predictions
 from pneumonia.storage.journal import Event
 from pneumonia.storage.predictions import Predictions
 from pneumonia.storage.search_folder import SearchFolder
-
-
-def identity(values: Mapping[str, Any]) -> str:
-    """Return what hyperparameters with the same values have in common, in whatever order."""
-    return repr(sorted(values.items()))
-
-
-def varying(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names whose values differ between rows; not to be there is a value too."""
-    given = list(rows)
-    names = dict.fromkeys(name for row in given for name in row)
-    return [name for name in names if len({repr(row.get(name, ...)) for row in given}) > 1]
-
-
-@dataclass(slots=True)
-class TrialRecord:
-    """What is known of one trial; times are in seconds from the beginning of the search.
-
-    Attributes:
-        trial_id: Its name within the search.
-        values: Its arguments, as they were recorded.
-        hyperparameters: Those of them that were searched; with `from_journal` all but `epochs`.
-        number: Within the search, from 1.
-        parent: The trial that it goes on from, or None.
-        source: The trial of another search that it was taken over from, or None.
-        bracket: Hyperband's, or None.
-        round: Hyperband's within the bracket, or None.
-        curves: The metrics of its own epochs, by execution.
-        reached: The epoch that an execution has come to, counted from the very beginning; of a
-            promoted trial at first that of the trial it goes on from.
-        points: When each of its epochs ended, repeated ones too, and the metrics.
-        began: When it began.
-        score: Its objective, or None.
-        best_epoch: The epoch at which it had that score; 0 if unknown.
-        ended: The event that ended it, or None.
-    """
-
-    trial_id: str
-    values: dict[str, Any]
-    hyperparameters: dict[str, Any]
-    number: int = 0
-    parent: str | None = None
-    source: str | None = None
-    bracket: int | None = None
-    round: int | None = None
-    curves: dict[int, list[Metrics]] = field(default_factory=dict)
-    reached: dict[int, int] = field(default_factory=dict)
-    points: list[tuple[float, Metrics]] = field(default_factory=list)
-    began: float = 0.0
-    score: float | None = None
-    best_epoch: int = 0
-    ended: Event | None = None
-
-    @property
-    def key(self) -> str:
-        """What trials with the same hyperparameters have in common."""
-        return identity(self.hyperparameters)
-
-    @property
-    def epochs(self) -> int:
-        """The epoch up to which it was to be trained."""
-        return int(self.values.get("epochs", 0))
-
-    @property
-    def status(self) -> str:
-        """`completed`, `failed`, or `unfinished` where the journal does not tell its end."""
-        return str((self.ended or {}).get("status", "unfinished")).lower()
-
-    @property
-    def reason(self) -> str:
-        """Why it failed."""
-        return str((self.ended or {}).get("reason", ""))
-
-    @property
-    def seconds(self) -> float:
-        """How long it took; nan if unknown."""
-        last = self.points[-1][0] - self.began if self.points else math.nan
-        return float((self.ended or {}).get("seconds") or last)
-
-    def count(self, execution: int) -> int:
-        """Return how many epochs of an execution are recorded."""
-        return len(self.curves.get(execution, ()))
-
-    def lacks(self, execution: int, epoch: int) -> bool:
-        """Tell whether an epoch is the trial's own and not recorded yet."""
-        return epoch > self.reached.get(execution, 0)
-
-    def add(self, execution: int, epoch: int, metrics: Metrics) -> None:
-        """Add an epoch; one that a crash made the trial repeat counts once."""
-        if self.lacks(execution, epoch):
-            self.reached[execution] = epoch
-            self.curves.setdefault(execution, []).append(metrics)
+from pneumonia.storage.trial_record import TrialRecord, fit_of, varying
 
 
 @dataclass(slots=True)
@@ -170,23 +79,24 @@ class SearchRecord:
                 self.trials.setdefault(event["trial_id"], self._begun(event))
             case "epoch_ended":
                 trial, metrics = self.trials[event["trial_id"]], event["metrics"]
-                trial.add(event["execution"], event["epoch"], metrics)
+                trial.add(fit_of(event), event["epoch"], metrics)
                 trial.points.append((self.elapsed, metrics))
             case "trial_ended":
                 trial, score = self.trials[event["trial_id"]], event.get("score")
                 trial.ended = event
                 trial.score = None if score is None or not math.isfinite(score) else float(score)
+                trial.spread = event.get("spread")
                 trial.best_epoch = int((event.get("metrics") or {}).get("best_epoch", 0))
             case "search_ended":
                 self.is_completed = event["status"] == "completed"
                 self.completions += self.is_completed
                 self.ended = event
 
-    def curve(self, trial_id: str, execution: int = 0) -> tuple[Metrics, ...]:
+    def curve(self, trial_id: str, fit: Fit = FIRST) -> tuple[Metrics, ...]:
         """Return the metrics of all the epochs of a trial, those before its promotions first."""
         trial = self.trials[trial_id]
-        before = self.curve(trial.parent, execution) if trial.parent else ()
-        return (*before, *trial.curves.get(execution, ()))
+        before = self.curve(trial.parent, fit) if trial.parent else ()
+        return (*before, *trial.curves.get(fit, ()))
 
     def _begun(self, event: Event) -> TrialRecord:
         tags, values = event["tags"], event["values"]
@@ -214,6 +124,13 @@ class SearchRecord:
         """What ranks its trials."""
         name = str(self.params.get("objective.name", "val_auc"))
         return Objective(name, str(self.first.get("direction", "max")))
+
+    @property
+    def fits(self) -> int:
+        """How many trainings a trial's score is the mean of; 0 where trials differ in it."""
+        executions = self.params.get("training.executions_per_trial", 1)
+        folds = self.params.get("objective.folds") or 1
+        return executions * folds if isinstance(executions, int) else 0
 
     @property
     def score(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from pneumonia.tracking.ranking import Ranking
 from pneumonia.tracking.registry import SEARCH_ID
 from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.ui_view import NOTE, note, version_note
+from pneumonia.tracking.waiting import Waiting, points_of
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -26,23 +26,16 @@ T = TypeVar("T")
 Refuses = Callable[[Exception], bool]
 
 
-@dataclass(slots=True)
-class Waiting:
-    """What is to be sent of one trial: together it costs less than piece by piece."""
-
-    params: dict[str, Any] = field(default_factory=dict)
-    epochs: dict[tuple[int, int], list[Point]] = field(default_factory=dict)
-
-
 class Sink:
     """Owns how a search appears in MLflow: one run, with one child run per trial.
 
     Applying events that were already applied, wholly or in part, changes nothing, as long as
     `look_up` is given. It does not save the cursor.
 
-    Epochs of a trial's first execution are metrics under their own names, at the absolute epoch
-    as the step. Those of a further one are in a group of its own, such as
-    `execution_2/val_auc`: the charts compare first executions, and `score` is the trial's.
+    Epochs of a trial's first fit are metrics under their own names, at the absolute epoch as the
+    step. Those of a further one are in a group of its own, such as `execution_2/val_auc` or
+    `fold_2/val_auc`: the charts compare first fits, `score` is the trial's, and the standard
+    deviation between its fits is under the name of the objective, as `val_auc_std`.
     """
 
     def __init__(
@@ -134,14 +127,7 @@ class Sink:
 
     def _add_epoch(self, event: Event) -> None:
         row = self._trial(event)
-        execution, epoch = int(event.get("execution", 0)), int(event["epoch"])
-        if epoch <= row.epochs.get(str(execution), 0):
-            return  # a trial that went on from a checkpoint repeats what came after it
-        prefix = f"execution_{execution + 1}/" if execution else ""
-        metrics = {prefix + name: value for name, value in event["metrics"].items()}
-        points = _points(metrics, event["time"], step=epoch)
-        waiting = self._waiting.setdefault(str(event["trial_id"]), Waiting())
-        waiting.epochs.setdefault((execution, epoch), points)
+        self._waiting.setdefault(str(event["trial_id"]), Waiting()).add(event, row)
 
     def _flush(
         self, trial_id: str, scores: Sequence[Point] = (), tags: Mapping[str, Any] | None = None
@@ -151,10 +137,9 @@ class Sink:
         self._claim_search()
         self._claim(row)
         waiting = self._waiting.pop(trial_id, Waiting())
-        points = [point for epoch in waiting.epochs.values() for point in epoch]
-        self._store.log(row.run_id, points=[*points, *scores], params=waiting.params, tags=tags)
-        for execution, epoch in waiting.epochs:
-            row.epochs[str(execution)] = max(epoch, row.epochs.get(str(execution), 0))
+        points = [*waiting.points(), *scores]
+        self._store.log(row.run_id, points=points, params=waiting.params, tags=tags)
+        waiting.note(row)
 
     def _flush_all(self, *, is_over: bool = False) -> None:
         for trial_id in list(self._waiting):
@@ -184,7 +169,10 @@ class Sink:
             )
         metrics = event.get("metrics", {})
         scores = {f"best_{name.removeprefix('best_')}": metrics[name] for name in metrics}
-        points = _points({"score": row.score, **scores}, time, model_id=row.model_id)
+        if event.get("spread") is not None:
+            name = next(journal.read(self._folder))["params"]["objective.name"]
+            scores[f"{name}_std"] = event["spread"]
+        points = points_of({"score": row.score, **scores}, time, model_id=row.model_id)
         tags = _present({"reason": event.get("reason") or None})
         self._part("the scores of a trial", lambda: self._flush(trial_id, points, tags))
         if text := event.get("traceback"):
@@ -211,7 +199,7 @@ class Sink:
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
-        points = _points(event.get("metrics", {}), time, step=step, model_id=model_id)
+        points = points_of(event.get("metrics", {}), time, step=step, model_id=model_id)
         self._part(
             "the scores of this search", lambda: self._store.log(run_id, points=points, tags=tags)
         )
@@ -336,13 +324,6 @@ class Sink:
         """Leave out the params a run has already: MLflow refuses to change them."""
         known = set() if is_new else self._store.known_params(run_id)
         return {name: value for name, value in params.items() if name not in known}
-
-
-def _points(
-    metrics: Mapping[str, Any], time: int, *, step: int = 0, model_id: str | None = None
-) -> list[Point]:
-    found = [(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
-    return [Point(name, float(value), time, step, model_id) for name, value in found]
 
 
 def _present(tags: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from pneumonia.evaluation.objective import Fit
+
 
 class Logs:
     """Owns the log file of one trial, which it makes with the first epoch.
@@ -21,13 +23,13 @@ class Logs:
         self._path = folder / "tensorboard" / trial_id
         self._writer: tf.summary.SummaryWriter | None = None
 
-    def write(self, execution: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of an epoch; those of further executions in a group of their own."""
+    def write(self, fit: Fit, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of an epoch; those of further fits in a group of their own."""
         if self._writer is None:
             # A process that was killed may have left some epochs, all of which come again.
             shutil.rmtree(self._path, ignore_errors=True)
             self._writer = tf.summary.create_file_writer(str(self._path))
-        prefix = f"execution_{execution + 1}/" if execution else ""
+        prefix = f"{fit.name}/" if fit.name else ""
         with self._writer.as_default():
             for name, value in metrics.items():
                 tf.summary.scalar(prefix + name, value, step=epoch)

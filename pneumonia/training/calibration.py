@@ -60,12 +60,36 @@ def decide(
             weights = fold(model, weights, temperature)
         program.set_weights(weights)
         probabilities = program.predict(x)
+    decision = conclude(probabilities, labels, config, temperature, can_calibrate=can_calibrate)
+    return Decided(decision, weights, probabilities)
+
+
+def conclude(
+    probabilities: Array,
+    labels: Array,
+    config: Config,
+    temperature: float,
+    *,
+    can_calibrate: bool,
+    where: str = "on val",
+) -> Decision:
+    """Return how to decide by calibrated probabilities (n,) of images that were held out.
+
+    Args:
+        probabilities: Of the images.
+        labels: int64 (n,), theirs.
+        config: The whole configuration of the trial.
+        temperature: What their logits were divided by.
+        can_calibrate: Whether they can be divided in the head.
+        where: What the images are, for the words.
+    """
+    section = config["threshold"]
     share = positive_share(labels, class_rule(config))
-    threshold, statement = choose(labels, probabilities, section, share=share)
+    threshold, statement = choose(labels, probabilities, section, share=share, where=where)
     if section["calibrate"] and not can_calibrate:
         statement += "; not calibrated, as the head does not end in a dense layer with a sigmoid"
     rule = section["rule"] if isinstance(section["rule"], str) else Decision().rule
-    return Decided(Decision(threshold, rule, temperature, statement), weights, probabilities)
+    return Decision(threshold, rule, temperature, statement)
 
 
 def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,15 @@ class FitState:
         optimizer: The values of the optimizer's variables after the last epoch.
         best: The values of the model's variables after the best epoch.
         history: The metrics of the epochs, the first epoch's first.
+        predicted: The probabilities, float32 (n,), that the best epoch gave for the images that
+            were held out.
     """
 
     model: tuple[Array, ...]
     optimizer: tuple[Array, ...]
     best: tuple[Array, ...]
     history: tuple[Metrics, ...]
+    predicted: Array = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 class Checkpoints:
@@ -100,6 +103,7 @@ def save(path: Path, fits: Sequence[FitState]) -> None:
     arrays: dict[str, Array] = {}
     for number, fit in enumerate(fits):
         about.append({"history": list(fit.history)})
+        arrays[f"{number}/predicted"] = fit.predicted
         for kind in _KINDS:
             values = getattr(fit, kind)
             about[-1][kind] = len(values)
@@ -117,7 +121,8 @@ def load(path: Path) -> tuple[FitState, ...]:
             model, optimizer, best = (
                 tuple(file[f"{number}/{kind}/{i}"] for i in range(about[kind])) for kind in _KINDS
             )
-            found.append(FitState(model, optimizer, best, tuple(about["history"])))
+            history, predicted = tuple(about["history"]), file[f"{number}/predicted"]
+            found.append(FitState(model, optimizer, best, history, predicted))
         return tuple(found)
 
 

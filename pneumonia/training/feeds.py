@@ -154,10 +154,17 @@ class ComputedFeed:
 
 
 class JoinedFeed:
-    """One feed after the other, as one feed."""
+    """One feed after the other, as one feed.
 
-    def __init__(self, first: Feed, second: Feed) -> None:
-        self._first, self._second = first, second
+    Args:
+        first: The one.
+        second: The other.
+        is_kept: Whether it is trained on so often that it may be in memory twice.
+    """
+
+    def __init__(self, first: Feed, second: Feed, *, is_kept: bool = False) -> None:
+        self._first, self._second, self._is_kept = first, second, is_kept
+        self._whole: tf.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -175,5 +182,32 @@ class JoinedFeed:
         result[~early] = late
         return result
 
+    def whole(self) -> tf.Tensor | None:
+        """Return both as one tensor, if it is kept."""
+        if self._is_kept and self._whole is None:
+            parts = [self._first.whole(), self._second.whole()]
+            is_held = all(part is not None for part in parts)
+            self._whole = tf.concat(parts, axis=0) if is_held else None
+        return self._whole
+
+
+class PartFeed:
+    """Some of the inputs of a feed.
+
+    Args:
+        feed: The feed.
+        rows: Their places in it, (n,).
+    """
+
+    def __init__(self, feed: Feed, rows: Array) -> None:
+        self._feed, self._rows = feed, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, epoch: int, indices: Array) -> Array:
+        """Return the inputs of an epoch."""
+        return self._feed.read(epoch, self._rows[indices])
+
     def whole(self) -> None:
-        """Return nothing: it is trained on once, and would be in memory twice."""
+        """Return nothing: the feed has them."""

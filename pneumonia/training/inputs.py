@@ -16,10 +16,18 @@ import numpy as np
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
+from pneumonia.datasets.folds import divide
 from pneumonia.models import backbones
 from pneumonia.training import feature_cache
 from pneumonia.training.augment import View
-from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, RenderedFeed, StoredFeed
+from pneumonia.training.feeds import (
+    ComputedFeed,
+    Feed,
+    JoinedFeed,
+    PartFeed,
+    RenderedFeed,
+    StoredFeed,
+)
 from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
@@ -64,13 +72,17 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a trial trains on and is measured by; labels are int64 (n,), weights float64 (n,)."""
+    """What a trial trains on and is measured by; labels are int64 (n,), weights float64 (n,).
+
+    Of the inputs of `train`, those in `rows` are trained on, all if it is None.
+    """
 
     train: Feed
     val: Feed
     train_labels: Array
     train_weights: Array
     val_labels: Array
+    rows: Array | None = None
 
 
 _parts: Kept[Parts] = Kept(4)
@@ -101,19 +113,47 @@ def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
         report: Called with a text, how much is done and how much there is to do.
         joined: Whether val is trained on too.
     """
-    data = load_data(config)
-    section = {name: value for name, value in config["augment"].items() if name != "views"}
-    with LOCK:  # its layers draw their seeds
-        pipeline = build(section, "augment")
+    data, pipeline = load_data(config), _pipeline(config)
     train = _feed(config, data.train, pipeline, report)
     labels = data.train.labels
     if joined:
         train = JoinedFeed(train, _feed(config, data.val, pipeline, report))
         labels = np.concatenate([labels, data.val.labels])
     val = _feed(config, data.val, None, report)
-    is_drawn = config["training"].get("balanced_batches")  # then both classes come equally often
-    weights = class_weights(labels, None if is_drawn else class_rule(config))
-    return Inputs(train, val, labels, weights, data.val.labels)
+    return Inputs(train, val, labels, _sample_weights(labels, config), data.val.labels)
+
+
+def prepare_folds(config: Config, *, report: Report) -> list[Inputs]:
+    """Return the inputs of a trial for each fold; without folds the only ones.
+
+    Features are those of train and of val, as without folds: each fold has its rows of them.
+    """
+    folds, data = config["objective"].get("folds"), load_data(config)
+    if folds is None:
+        return [prepare(config, report=report)]
+    fold_of, pipeline = divide(data, folds, seed=config["seed"]), _pipeline(config)
+    labels = np.concatenate([data.train.labels, data.val.labels])
+
+    def join(pipeline: keras.Sequential | None) -> Feed:
+        first, second = (_feed(config, split, pipeline, report) for split in (data.train, data.val))
+        return JoinedFeed(first, second, is_kept=True)
+
+    plain = join(None)
+    train = plain if pipeline is None else join(pipeline)
+    found = []
+    for fold in range(folds):
+        held_out, rows = (np.flatnonzero((fold_of == fold) == is_held) for is_held in (True, False))
+        weights = np.zeros(len(labels))
+        weights[rows] = _sample_weights(labels[rows], config)
+        own = PartFeed(plain, held_out), labels, weights, labels[held_out], rows
+        found.append(Inputs(train, *own))
+    return found
+
+
+def _pipeline(config: Config) -> keras.Sequential | None:
+    section = {name: value for name, value in config["augment"].items() if name != "views"}
+    with LOCK:  # its layers draw their seeds
+        return build(section, "augment")
 
 
 def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
@@ -164,6 +204,12 @@ def class_rule(config: Config) -> Any:
     """Return how training weighs the classes, be it by weights or by how often they are drawn."""
     section = config["training"]
     return "balanced" if section.get("balanced_batches") else section["class_weight"]
+
+
+def _sample_weights(labels: Array, config: Config) -> Array:
+    """Return how much each image (n,) counts in training."""
+    is_drawn = config["training"].get("balanced_batches")  # then both classes come equally often
+    return class_weights(labels, None if is_drawn else class_rule(config))
 
 
 def positive_share(labels: Array, rule: Any) -> float:

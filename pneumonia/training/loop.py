@@ -167,7 +167,7 @@ def _train(
 ) -> FitState:
     """Train on from after the first epoch of a span, where the optimizer begins, to its last."""
     config, (begun, until) = training.config, span
-    history, best = list(state.history), state.best
+    history, best, predicted = list(state.history), state.best, state.predicted
     seed = integer(training.seed, PHASE, begun) if begun else training.seed
     with started(training.model, config, seed) as program:
         if len(history) > begun:
@@ -182,13 +182,13 @@ def _train(
                 training, recipe, program, epoch, begun=begun, metrics=metrics
             )
             with program.averaged():
-                measured = _measure_val(training, program, epoch, val=val, metrics=metrics)
+                measured, latest = _measure_val(training, program, epoch, val=val, metrics=metrics)
                 history.append({"loss": loss, **trained, **measured})
                 if keeps_last or best_epoch(history, config["objective"]) == epoch:
-                    best = program.weights()
-            offer(partial(_progress, program, best, history))
+                    best, predicted = program.weights(), latest
+            offer(partial(_progress, program, best, history, predicted))
             tell(epoch, history[-1])
-        return _progress(program, best, history)
+        return _progress(program, best, history, predicted)
 
 
 def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
@@ -269,9 +269,12 @@ def _explaining(key: str, section: Config) -> Iterator[None]:
 
 
 def _progress(
-    program: compiled_loop.Program, best: tuple[Array, ...], history: Sequence[Metrics]
+    program: compiled_loop.Program,
+    best: tuple[Array, ...],
+    history: Sequence[Metrics],
+    predicted: Array,
 ) -> FitState:
-    return FitState(*program.state(), best, tuple(history))
+    return FitState(*program.state(), best, tuple(history), predicted)
 
 
 def _run_epoch(
@@ -284,8 +287,9 @@ def _run_epoch(
     metrics: dict[str, Any],
 ) -> tuple[float, Metrics]:
     """Train for an epoch; return its mean loss, and the metrics of its outputs."""
-    labels = training.inputs.train_labels
-    order = recipe.order(labels, training.seed, epoch)
+    labels, rows = training.inputs.train_labels, training.inputs.rows
+    order = recipe.order(labels if rows is None else labels[rows], training.seed, epoch)
+    order = order if rows is None else rows[order]
     indices, weights = batches(
         order, training.inputs.train_weights, training.config["training"]["batch_size"]
     )
@@ -304,7 +308,7 @@ def _measure_val(
     *,
     val: Array | tf.Tensor,
     metrics: dict[str, Any],
-) -> Metrics:
+) -> tuple[Metrics, Array]:
     labels, predicted = training.inputs.val_labels, program.predict(val)
     measured = measure(metrics, labels, predicted)
     result = {"val_loss": program.loss(labels, predicted)}
@@ -314,7 +318,7 @@ def _measure_val(
         if not math.isfinite(result[name]):
             text = f"its {name} is {result[name]} in epoch {epoch}"
             raise DivergedError(f"The training diverged: {text}.")
-    return result
+    return result, predicted
 
 
 def _chunks(

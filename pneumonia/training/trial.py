@@ -7,6 +7,7 @@ or on another machine.
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,9 +22,9 @@ from pneumonia.artifacts import ArtifactStore, classifier_key, state_key
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics, Objective
-from pneumonia.training import calibration, checkpoint, compiled_loop, loop
+from pneumonia.training import calibration, checkpoint, compiled_loop, held_out, loop
 from pneumonia.training.checkpoint import Checkpoints, FitState, StateError
-from pneumonia.training.inputs import Inputs, prepare
+from pneumonia.training.inputs import Inputs, prepare_folds
 from pneumonia.training.loop import DivergedError, Limit, TooSlowError, Training
 from pneumonia.training.network import trainable, write_classifier
 
@@ -68,13 +69,15 @@ class Outcome:
         trial_id: Its name within the search.
         status: `STOPPED` where the search had no more time for it.
         score: The objective at the best epoch, the mean over the fits; None where there is none.
-        best_epoch: The best epoch of the best fit, from 1; 0 where there is none.
-        metrics: The metrics at that epoch.
-        history: The metrics of that fit's epochs.
+        best_epoch: The best epoch of the best fit, from 1; with folds the mean of all fits' best;
+            0 where there is none.
+        metrics: The metrics at that epoch; with folds the means at each fit's best.
+        history: The metrics of the best fit's epochs.
         seconds: How long it took.
         classifier: The key of its classifier in the store, or None.
         reason: Why it failed, in one line.
         traceback: Where; empty where the reason says it all.
+        spread: The standard deviation of the objective between the fits; None of a single one.
     """
 
     trial_id: str
@@ -87,6 +90,7 @@ class Outcome:
     classifier: str | None = None
     reason: str = ""
     traceback: str = ""
+    spread: float | None = None
 
 
 def _silent(*_: object) -> None:
@@ -142,42 +146,56 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
     try:
         fits.train()
     except StopTrial:
-        return _outcome(task, fits.stopped, "STOPPED", seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return _outcome(task, fits.stopped, "STOPPED", store=store, seconds=seconds)
     kept.finish(fits.done)
     key = None
-    if task.keeps_classifier:
+    # Each fold's has seen other images: none of them stands for the trial.
+    if task.keeps_classifier and task.config["objective"].get("folds") is None:
         key = classifier_key(task.trial_id)
         _keep_classifier(task.config, fits, store, key)
     seconds = time.monotonic() - started
-    return _outcome(task, fits.done, "COMPLETED", seconds=seconds, classifier=key)
+    return _outcome(task, fits.done, "COMPLETED", store=store, seconds=seconds, classifier=key)
 
 
-def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) -> Outcome:
-    if not fits:
+def _outcome(
+    task: Task, fits: Sequence[FitState], status: Status, *, store: ArtifactStore, **more: Any
+) -> Outcome:
+    config = task.config
+    objective = Objective(**config["objective"])
+    planned = objective.fits(config["training"]["executions_per_trial"])
+    # Of some folds alone, the mean is no measure of the trial: they are not equally hard.
+    if not fits or (objective.folds and len(fits) < len(planned)):
         return Outcome(task.trial_id, status, **more)
-    objective = Objective(**task.config["objective"])
-    best, values = _best(fits, objective)
+    held_out.keep(config, fits, store, task.trial_id)
+    best, measured = _best(fits, objective)
     number = objective.best_epoch(best.history)
+    metrics, values = best.history[number - 1], [one[objective.name] for one in measured]
+    if objective.folds:
+        number = round(statistics.fmean(objective.best_epoch(fit.history) for fit in fits))
+        metrics = {name: statistics.fmean(one[name] for one in measured) for name in metrics}
     return Outcome(
         task.trial_id,
         status,
-        score=objective.aggregate(values),
+        score=statistics.fmean(values),
         best_epoch=number,
-        metrics=best.history[number - 1],
+        metrics=metrics,
         history=best.history,
+        spread=statistics.stdev(values) if len(values) > 1 else None,
         **more,
     )
 
 
-def _best(fits: Sequence[FitState], objective: Objective) -> tuple[FitState, list[float]]:
-    """Return the best fit, the earlier of equals, and the objective of each at its best epoch."""
-    values = [fit.history[objective.best_epoch(fit.history) - 1][objective.name] for fit in fits]
-    return objective.rank(zip(fits, values, strict=True), lambda one: one[1])[0][0], values
+def _best(fits: Sequence[FitState], objective: Objective) -> tuple[FitState, list[Metrics]]:
+    """Return the best fit, the earlier of equals, and the metrics of each at its best epoch."""
+    measured = [fit.history[objective.best_epoch(fit.history) - 1] for fit in fits]
+    pairs = zip(fits, measured, strict=True)
+    return objective.rank(pairs, lambda one: one[1][objective.name])[0][0], measured
 
 
 def _keep_classifier(config: Config, fits: _Fits, store: ArtifactStore, key: str) -> None:
     best, _ = _best(fits.done, Objective(**config["objective"]))
-    inputs, model = fits.inputs, fits.model
+    inputs, model = fits.inputs[0], fits.model
     made = calibration.decide(
         model, best.best, val=inputs.val, labels=inputs.val_labels, config=config
     )
@@ -190,17 +208,31 @@ def _keep_classifier(config: Config, fits: _Fits, store: ArtifactStore, key: str
 def best_weights(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[Array, ...]:
     """Return the weights of a trial's best fit after its best epoch.
 
+    Raises:
+        StateError: As `all_fits` does.
+    """
+    done = all_fits(task, store, hooks)
+    return _best(done, Objective(**task.config["objective"]))[0].best
+
+
+def all_fits(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[FitState, ...]:
+    """Return all the fits of a trial, in the order of `Objective.fits`.
+
     Where its state is missing or damaged, the trial is trained again if that gives the same.
 
     Raises:
         StateError: It gives not the same.
     """
-    done = _state(task, task.trial_id, store, hooks)
+    try:
+        done = _state(task, task.trial_id, store, hooks)
+    except StateError as error:
+        hint = "Put a copy in its place, or go on where the search began."
+        raise StateError(f"{error} {hint}") from error
     if not done:
         fits = _Fits(replace(task, parent=None), store, hooks, None)
         fits.train()
         done = tuple(fits.done)
-    return _best(done, Objective(**task.config["objective"]))[0].best
+    return done
 
 
 class _Fits:
@@ -210,7 +242,7 @@ class _Fits:
         done: Those at their end.
         stopped: Where the training was stopped: how far all of them have come.
         model: What the last one trained.
-        inputs: What they are trained on.
+        inputs: What they are trained on, by fold.
     """
 
     model: keras.Model
@@ -223,7 +255,7 @@ class _Fits:
         self.stopped: tuple[FitState, ...] = ()
         self._latest: Callable[[], FitState] | None = None  # of the fit that is trained
         self._left: tuple[FitState, ...] = ()
-        self.inputs: Inputs = prepare(task.config, report=hooks.report)
+        self.inputs: list[Inputs] = prepare_folds(task.config, report=hooks.report)
 
     def train(self) -> None:
         """Train all of them, each from where it stopped, or where the parent did."""
@@ -232,15 +264,17 @@ class _Fits:
             self._left = _left(task, self._store, self._hooks)
         parent = functools.cache(lambda: _state(task, task.parent, self._store, self._hooks))
         limit = Limit(config["training"].get("max_seconds") if self._kept else None, self._pause)
-        for execution in range(config["training"]["executions_per_trial"]):
-            tell = functools.partial(self._hooks.on_epoch, task.trial_id, Fit(0, execution))
-            own = self._left[execution : execution + 1]
+        planned = Objective(**config["objective"]).fits(config["training"]["executions_per_trial"])
+        for place, fit in enumerate(planned):
+            tell = functools.partial(self._hooks.on_epoch, task.trial_id, fit)
+            own = self._left[place : place + 1]
             # What the process that was killed had no time to tell.
             for epoch, metrics in enumerate(own[0].history if own else (), start=1):
                 tell(epoch, metrics)
-            begin = next(iter(own or parent()[execution : execution + 1]), None)
-            self.model = trainable(config, execution)
-            one = Training(self.model, self.inputs, config, config["seed"] + execution, limit)
+            begin = next(iter(own or parent()[place : place + 1]), None)
+            self.model = trainable(config, fit.execution)
+            inputs, seed = self.inputs[fit.fold], config["seed"] + fit.execution
+            one = Training(self.model, inputs, config, seed, limit)
             self.done.append(
                 loop.train(one, task.epochs, begin=begin, tell=tell, offer=self._offer)
             )
@@ -258,10 +292,15 @@ class _Fits:
     def _pause(self) -> None:
         try:
             self._hooks.between_epochs()
-        except BaseException:
+        except BaseException as reason:
             self.stopped = tuple(self._states())
             if self._kept is not None and (self.done or self._latest):
-                self._kept.write(self.stopped)
+                try:
+                    self._kept.write(self.stopped)
+                except OSError as error:
+                    if isinstance(reason, StopTrial):  # what it has come to may win: it is needed
+                        raise
+                    reason.add_note(f"How far it has come could not be kept: {error}")
             raise
 
 
@@ -288,8 +327,7 @@ def _state(task: Task, of: str | None, store: ArtifactStore, hooks: Hooks) -> tu
     except StateError as error:
         if task.unrepeatable:
             raise StateError(
-                f"{error} Trained again it would not be the same, as {task.unrepeatable}. Put a "
-                "copy in its place, or go on where the search began."
+                f"{error} Trained again it would not be the same, as {task.unrepeatable}."
             ) from error
         hooks.on_repeat(task.trial_id, str(error))
         return ()

@@ -51,7 +51,7 @@ def _journals(found: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Itera
     for kind, keys in (
         ("search_started", ("name", "choices", "params", "datasets")),
         ("trial_started", ("trial_id", "number", "values", "tags")),
-        ("epoch_ended", ("trial_id", "execution", "epoch", "metrics")),
+        ("epoch_ended", ("trial_id", "fold", "execution", "epoch", "metrics")),
         ("trial_ended", ("trial_id", "status", "score", "metrics", "reason", "classifier")),
     ):
         one, other = ([_kept(e, keys) for e in events if e["kind"] == kind]

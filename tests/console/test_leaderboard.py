@@ -11,7 +11,7 @@ from pneumonia.evaluation.objective import Objective
 
 
 def ran(board: Leaderboard, number: int, score: float | None, **values: object) -> None:
-    board.begin(number, values, of=0, executions=1, now=0.0)
+    board.begin(number, values, of=0, fits=1, now=0.0)
     board.end(number, score, now=2.0)
 
 
@@ -43,7 +43,7 @@ def test_columns_are_what_differs() -> None:
 
 def test_the_epoch_of_the_best_value_of_the_best_execution() -> None:
     board = Leaderboard(Objective("val_auc", "max"))
-    board.begin(1, {}, of=4, executions=2, now=0.0)
+    board.begin(1, {}, of=4, fits=2, now=0.0)
     for epoch, value in ((1, 0.5), (2, math.nan), (3, 0.7), (4, 0.7), (1, 0.8), (2, 0.6)):
         board.epoch(board.running[1], epoch, value)
     assert board.best == -math.inf

@@ -153,13 +153,13 @@ def test_false_is_silence_but_for_warnings_and_failures() -> None:
 
 def test_the_best_is_never_that_of_one_execution_of_several() -> None:
     progress = Progress(stream=io.StringIO())
-    progress.trial(1, 2, {"a": 1}, epochs=2, executions=2)
+    progress.trial(1, 2, {"a": 1}, epochs=2, fits=2)
     for epoch, value in ((1, 0.99), (2, 0.5), (1, 0.6), (2, 0.7)):
         progress.epoch(epoch, 2, {"val_auc": value})
         assert not any("best" in part for part in progress.scene().state)
     progress.trial_end(0.845)
     assert progress.scene().state == ("val_auc 0.8450", "best 0.8450")
-    progress.trial(2, 2, {"a": 2}, epochs=1, executions=1)
+    progress.trial(2, 2, {"a": 2}, epochs=1, fits=1)
     progress.epoch(1, 1, {"val_auc": 0.9})
     assert progress.scene().state == ("epoch 1/1", "val_auc 0.9000", "best 0.9000")
 

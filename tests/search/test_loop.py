@@ -225,7 +225,7 @@ def test_a_parent_that_is_lost_fails_a_trial_where_it_would_not_be_the_same(
         lose_parents_for_a_time(folder, proposal)
         if proposal and proposal.parent and where == "here":
             # As if the machine were the same by all that is known of it, and is not.
-            search.past.trials[proposal.parent].curves[0][0]["loss"] += 1e-9
+            search.past.trials[proposal.parent].curves[Fit()][0]["loss"] += 1e-9
 
     if where == "elsewhere":
         monkeypatch.setattr(provenance, "other_machine", lambda tags: "this machine is another one")
@@ -245,7 +245,7 @@ def test_a_parent_that_is_lost_fails_a_trial_where_it_would_not_be_the_same(
             parent = started[name]["promoted_from"]
             assert reason.startswith(f"trials/{parent}.zip is missing. Trained again it would not")
         else:
-            assert "training again gives something else: epoch 1 of execution 1" in reason
+            assert "training again gives something else: epoch 1 is not" in reason
     assert bool(of(events, "training_repeated")) == (where == "here")
     assert of(events, "search_ended")[0]["status"] == "completed"
 

@@ -11,11 +11,13 @@ from made import NAMES, RANGES, Made, finished
 
 from pneumonia.datasets.base import ArraySource, Split
 from pneumonia.errors import UserError
+from pneumonia.evaluation.objective import Fit
 from pneumonia.reporting import report
 from pneumonia.search import winner
 from pneumonia.storage import jobs, journal, predictions, search_record
 from pneumonia.storage.journal import Journal
-from pneumonia.storage.search_record import from_journal, identity, varying
+from pneumonia.storage.search_record import from_journal
+from pneumonia.storage.trial_record import identity, varying
 
 
 def test_a_search_that_has_completed(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_reads_what_happened(tmp_path: Path) -> None:
     assert list(found.trials) == ["0000", "0001"]
     first, second = found.trials.values()
     assert first.values == {"dense.units": 8}
-    assert (first.count(0), first.count(1), first.count(2)) == (2, 1, 0)
+    assert tuple(first.count(Fit(0, execution)) for execution in range(3)) == (2, 1, 0)
     assert first.ended is not None
     assert first.ended["score"] == 0.5
     assert second.ended is None
@@ -221,8 +223,8 @@ def test_epochs_of_a_promoted_trial_follow_those_before_and_count_once(tmp_path:
         train(one, "0002", 7)
     found = from_journal(tmp_path)
     past = found.trials["0001"]
-    assert (past.count(0), past.reached[0]) == (4, 6)
-    assert [metrics["val_auc"] for metrics in past.curves[0]] == [0.3, 0.4, 0.5, 0.6]
+    assert (past.count(), past.reached[Fit()]) == (4, 6)
+    assert [metrics["val_auc"] for metrics in past.curves[Fit()]] == [0.3, 0.4, 0.5, 0.6]
     curve = [metrics["val_auc"] for metrics in found.curve("0002")]
     assert curve == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
