@@ -39,10 +39,8 @@ class Readings:
         if self.times == 1:
             return ""
         by = f"{self.searches:,} searches" if self.searches > 1 else "this search"
-        return (
-            f"The test split has been read by {by} ({self.times:,} times): its scores flatter what "
-            "is chosen by them."
-        )
+        by += f" ({self.times:,} times)" if self.times > self.searches else ""
+        return f"The test split has been read by {by}: its scores flatter what is chosen by them."
 
 
 def note(dataset: str, digest: str, search_id: str, *, outputs: Path = OUTPUTS) -> Readings:

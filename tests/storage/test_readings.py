@@ -54,4 +54,5 @@ def test_one_line_where_there_is_more_than_one_reading() -> None:
         "The test split has been read by 3 searches (5 times): its scores flatter what is chosen "
         "by them."
     )
+    assert "by 2 searches: its" in str(Readings(2, 2))
     assert "by this search (2 times)" in str(Readings(1, 2))
