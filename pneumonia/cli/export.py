@@ -78,7 +78,8 @@ def _run(arguments: list[str]) -> None:
     facts = _export(model, paths, output)
     beside = output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
-    beside.write_text(text, encoding="utf-8")
+    with files.atomic(beside) as part:
+        part.write_text(text, encoding="utf-8")
     terminal.write(_summary(facts, output, beside) + _report(model, text), sys.stdout)
 
 

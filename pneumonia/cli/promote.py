@@ -65,7 +65,7 @@ def _search_id(name: str) -> str:
     from pneumonia.storage import journal
 
     folder = Path(name)
-    if not folder.is_dir():
+    if name == "last" or not folder.is_dir():
         return name
     first = next(journal.read(folder), None) if (folder / journal.NAME).exists() else None
     if first is None:

@@ -38,6 +38,7 @@ Groups and their options, * the default:
 
 Keys (all of them with their values: pneumonia --cfg job):
   dataset.path, dataset.manual_dir        where data lies
+  dataset.drop_duplicates                 true: what val or test has too is left out of train
   model.image_size, model.weights, model.layer, model.pooling, model.trainable
   augment.views                           renderings of every training image, or online
   dense.units, dense.dropout, dense.activation

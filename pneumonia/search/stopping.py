@@ -115,7 +115,7 @@ class StopRule:
         if isinstance(error, KeyboardInterrupt):
             return Interrupted(f"Interrupted. To go on: {self._command()}")
         fault = files.explain(error)
-        if fault is None or isinstance(fault, files.GoneError):
+        if fault is None or isinstance(fault, files.GoneError) or self._past.started is None:
             return fault or error
         text = "What has finished is kept. When that is mended, the search goes on"
         return files.StorageError(f"{fault} {text}: {self._command()}")

@@ -36,13 +36,11 @@ class Readings:
     def __str__(self) -> str:
         if not self.times:
             return f"That the test split was read could not be counted in {OUTPUTS / NAME}."
-        if self.times == 1:
+        if self.searches == 1:
             return ""
-        by = f"{self.searches:,} searches" if self.searches > 1 else "this search"
-        return (
-            f"The test split has been read by {by} ({self.times:,} times): its scores flatter what "
-            "is chosen by them."
-        )
+        by = f"{self.searches:,} searches"
+        by += f" ({self.times:,} times)" if self.times > self.searches else ""
+        return f"The test split has been read by {by}: its scores flatter what is chosen by them."
 
 
 def note(dataset: str, digest: str, search_id: str, *, outputs: Path = OUTPUTS) -> Readings:

@@ -22,6 +22,7 @@ from pneumonia.tracking.mlflow_store import MODEL_NAME
 from pneumonia.tracking.registry import (
     SEARCH_ID,
     champions,
+    every,
     find_version,
     is_generated,
     origin_tags,
@@ -233,9 +234,9 @@ def _tags_beside(file: Path) -> dict[str, str]:
 def _advice(client: MlflowClient, model: str) -> str:
     """Return what to do about a model that is not there."""
     known = []
-    for registered in client.search_registered_models():
+    for registered in every(client.search_registered_models):
         known += [f"models:/{registered.name}@{alias}" for alias in registered.aliases]
-        versions = client.search_model_versions(f"name = '{registered.name}'")
+        versions = every(client.search_model_versions, filter_string=f"name = '{registered.name}'")
         known += [f"models:/{registered.name}/{row.version}" for row in versions]
     store = redact(client.tracking_uri)
     if not known:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pneumonia.errors import ConfigError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SEARCH_ID, GENERATED, DECISION = "pneumonia.search_id", "pneumonia.generated", "pneumonia.decision"
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))")
+PAGE = 1000  # the most models that a store answers with at once
 _NAME, _NAME_LENGTH = "pneumonia", 256
 _GENERATED = "generated chest phantoms"  # so begins the source of such images
 
@@ -84,14 +86,23 @@ def find_version(client: MlflowClient, model: str) -> ModelVersion | None:
     if number is None:
         return client.get_model_version_by_alias(name, match["alias"])
     if number == "latest":
-        every = client.search_model_versions(f"name = '{name}'")
-        number = str(max((int(row.version) for row in every), default=1))
+        found = every(client.search_model_versions, filter_string=f"name = '{name}'")
+        number = str(max((int(row.version) for row in found), default=1))
     return client.get_model_version(name, number)
+
+
+def every(search: Callable[..., Any], **given: Any) -> Iterator[Any]:
+    """Yield all that a search of the registry finds, in however many answers."""
+    token: str | None = None
+    while token != "":
+        page = search(max_results=PAGE, page_token=token, **given)
+        yield from page
+        token = page.token or ""
 
 
 def champions(client: MlflowClient) -> list[ModelVersion]:
     """Return the champions of all registered models that are of this program."""
-    models = client.search_registered_models(max_results=1000)
+    models = every(client.search_registered_models)
     names = [one.name for one in models if CHAMPION in one.aliases]
     found = [client.get_model_version_by_alias(name, CHAMPION) for name in names]
     return [version for version in found if SEARCH_ID in version.tags]
@@ -100,8 +111,8 @@ def champions(client: MlflowClient) -> list[ModelVersion]:
 def versions_of(client: MlflowClient, search: str) -> list[ModelVersion]:
     """Return the versions of a search, by its id or its run's, or `last`; the newest first."""
     if search == "last":
-        newest = client.search_model_versions(order_by=["creation_timestamp DESC"])
-        return [one for one in newest if SEARCH_ID in one.tags][:1]
+        newest = every(client.search_model_versions, order_by=["creation_timestamp DESC"])
+        return list(islice((one for one in newest if SEARCH_ID in one.tags), 1))
     if not re.fullmatch(r"[\w.-]+", search):
         return []
     found = client.search_model_versions(f"tags.`{SEARCH_ID}` = '{search}'")

@@ -143,6 +143,9 @@ def test_searches_are_listed(searched: Searched, told: Callable[..., str]) -> No
     text = told()
     assert text.splitlines()[1] == "1 search, the latest first"
     assert searched.run_id[:8] in text
+    assert "spends" not in text
+    assert "To choose by the test split spends it" in told("sort=-test_auc")
+    assert "To choose by the test split spends it" in told("filter=test_auc>0.1")
     (row,) = json.loads(told("format=json", "columns=run_id,tuner,dense.units,score"))
     score = searched.trial(searched.winner)["score"]
     assert row == {"run_id": searched.run_id, "tuner": "hyperband", "dense.units": 8,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,6 +70,23 @@ def test_a_pretrained_backbone_on_phantoms(
     assert export.main(["model=c.keras"]) == 0
     assert "On 16 images" in capsys.readouterr().out
     assert json.loads(Path("classifier.json").read_text())["largest_difference"] <= 1e-4
+
+
+@pytest.mark.usefixtures("runs")
+def test_figures_are_written_whole_or_not_at_all(
+    here: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = tmp_path / "c.json"
+    beside.write_text("of an earlier one")
+    write_text = Path.write_text
+
+    def fail(path: Path, text: str, **options: Any) -> int:
+        write_text(path, text[:9], **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    assert export.main([f"output={tmp_path / 'c.tflite'}"]) == 2
+    assert beside.read_text() == "of an earlier one"
 
 
 @pytest.mark.usefixtures("runs")

@@ -32,7 +32,9 @@ def told(here: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable
 
 
 def test_the_alias_goes_from_one_search_to_another(told: Callable[..., str], here: Project) -> None:
+    (here.folder / "last").mkdir()  # it is ./last that means the folder
     assert told("last") == f"{SECOND} has the alias champion already."
+    (here.folder / "last").rmdir()
     assert told("a") == f"{FIRST} has the alias champion, taken from {SECOND}."
     assert told("outputs/b") == f"{SECOND} has the alias champion, taken from {FIRST}."
     assert told(here.run_ids[0]) == f"{FIRST} has the alias champion, taken from {SECOND}."

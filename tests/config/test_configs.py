@@ -68,6 +68,18 @@ def test_tuners_are_oracles_of_keras_tuner(tuner: str) -> None:
     assert cfg.tuner.seed == 7
 
 
+@pytest.mark.parametrize(("own", "is_dropping"), [("", False), ("drop_duplicates: true", True)])
+def test_a_users_dataset_has_what_all_have_and_may_say_otherwise(
+    own: str, is_dropping: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset").mkdir()
+    target = "pneumonia.datasets.chest_phantom.phantom"
+    (tmp_path / "dataset" / "mine.yaml").write_text(f"_target_: {target}\n{own}\n")
+    cfg = compose.compose(["dataset=mine"], folder=str(tmp_path))
+    assert cfg.dataset.drop_duplicates is is_dropping
+    validate.validate(cfg)
+
+
 def test_experiments_yield_to_the_command_line() -> None:
     cfg = compose.compose(["experiment=blog", "dense.units=64", "model=cnn", "seed=5"])
     assert (cfg.dense.units, cfg.seed) == (64, 5)

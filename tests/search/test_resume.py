@@ -208,6 +208,16 @@ def test_more_budget_is_a_legal_change(begin: Callable[..., Path]) -> None:
         plan("resume=last", "tuner.max_trials=4")
 
 
+def test_a_search_from_before_there_was_a_key_goes_on(begin: Callable[..., Path]) -> None:
+    folder = begin()
+    edit(folder, lambda event: event["params"].pop("dataset.drop_duplicates"))
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  drop_duplicates: false\n", ""))
+    assert "drop_duplicates" not in plan("resume=last", "executor.workers=3").cfg.dataset
+    fork = plan("resume=last", "resume.fork=true", "dense.dropout=0.2")
+    assert fork.cfg.dataset.drop_duplicates is False
+
+
 def test_a_completed_search_is_not_read_again(
     begin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pneumonia.search.stopping import Budget
+from pneumonia.search.stopping import Budget, StopRule
+from pneumonia.storage.journal import Journal
+from pneumonia.storage.search_record import SearchRecord
 
 NONE: dict[str, Any] = {"seconds": None, "trials": None, "epochs": None}
 
@@ -37,3 +42,16 @@ def test_a_search_has_an_epoch_before_its_time_is_up() -> None:
     assert budget.spent() == ""
     budget.epochs += 1
     assert budget.spent() == "`budget.seconds=0.1`"
+
+
+def test_a_full_disk_says_how_to_go_on_where_there_is_something_to_go_on_with(
+    tmp_path: Path,
+) -> None:
+    with closing(Journal(tmp_path)) as log:
+        past = SearchRecord(tmp_path)
+        rule = StopRule(NONE, most_failures=3, journal=log, past=past)
+        full = OSError(errno.ENOSPC, "full", "journal.jsonl")
+        # The folder of a search that has not begun is removed.
+        assert str(rule.explain(full)) == "journal.jsonl: No space left on device."
+        past.started = {"search_id": "s1"}
+        assert "When that is mended, the search goes on: " in str(rule.explain(full))

@@ -48,10 +48,11 @@ def test_what_cannot_be_counted_is_told_and_stops_nothing(tmp_path: Path) -> Non
     assert str(told).endswith("could not be counted in outputs/test_readings.jsonl.")
 
 
-def test_one_line_where_there_is_more_than_one_reading() -> None:
-    assert not str(Readings(1, 1))
+def test_one_line_where_there_is_more_than_one_search() -> None:
+    # One that was killed while it read, and reads again to the same scores, has learned no more.
+    assert [str(Readings(1, times)) for times in (1, 2)] == ["", ""]
     assert str(Readings(3, 5)) == (
         "The test split has been read by 3 searches (5 times): its scores flatter what is chosen "
         "by them."
     )
-    assert "by this search (2 times)" in str(Readings(1, 2))
+    assert "by 2 searches: its" in str(Readings(2, 2))

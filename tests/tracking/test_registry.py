@@ -82,8 +82,9 @@ def champions(settings: TrackingSettings) -> dict[str, str]:
 
 
 def test_every_dataset_has_a_champion_of_its_own(
-    settings: TrackingSettings, tmp_path: Path
+    settings: TrackingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(registry, "PAGE", 1)  # however many answers a list comes in
     make_ready(settings)
     send(write(tmp_path / "a", 0.7, dataset="clinic/one"), settings)
     told = send(write(tmp_path / "b", 0.9, dataset="phantom", source=PHANTOM), settings)
@@ -100,6 +101,8 @@ def test_every_dataset_has_a_champion_of_its_own(
     for name in ("clinic-one", "other"):
         assert f"`model=models:/pneumonia-{name}@champion`" in str(caught.value)
     assert find_model("models:/pneumonia-other@champion", settings).origin.score == 0.8
+    with pytest.raises(ConfigError, match="There is models:/pneumonia-other@champion"):
+        find_model("models:/pneumonia-other@champoin", settings)
 
 
 def test_a_champion_of_phantoms_is_taken_only_where_it_is_named(
