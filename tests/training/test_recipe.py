@@ -252,6 +252,8 @@ def test_goes_on_bit_for_bit_with_everything(
 ) -> None:
     cfg = config(tmp_path, model)
     cfg["training"] |= EVERYTHING | more
+    if model == "fine":
+        cfg["model"] |= {"layer": "block1a_project_bn+block2b_add", "batch_norm": "trained"}
     run(cfg, tmp_path, 4, "straight")
     parent = None
     for epochs in (1, 2, 3, 4):  # within the head's epochs, at their end, and after
