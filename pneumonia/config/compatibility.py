@@ -152,8 +152,10 @@ def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     names = layers(target, int(min(max(blocks, default=0), 32)))
     for key, others in (("layer", ("null",)), ("trainable", ("pooling", "true", "false"))):
         known = (*names, *others)
-        for value in _values(f"model.{key}", model.get(key)) if names else ():
-            if isinstance(value, str) and "${" not in value and value not in known:
+        values = _values(f"model.{key}", model.get(key)) if names else ()
+        texts = [value for value in values if isinstance(value, str) and "${" not in value]
+        for value in [cut for text in texts for cut in text.split("+")]:
+            if value not in known:
                 expected = f"the name of a layer of {target.rpartition('.')[2]}"
                 expected = f"false, true or {expected}" if key == "trainable" else expected
                 hint = _hint_at_layer(value, known, checks[f"model.{key}"])

@@ -206,8 +206,11 @@ SECTIONS = {
 }
 """Mappings that hold a `_target_` and its arguments, with the keys beside those arguments."""
 
-MOVED = {"training.tensorboard": "Write callbacks=[default,tensorboard]"}
-"""Keys that there were; what there is instead."""
+MOVED = {
+    "training.tensorboard": "Write callbacks=[default,tensorboard]",
+    "training.epochs": "Write tuner.max_epochs=<number>",
+}
+"""Keys that there were, or that are looked for; what there is instead."""
 
 _RANGES = "The hyperparameters are the ranges of the config, all known beforehand"
 GIVEN = {

@@ -12,12 +12,16 @@ frozen, and its features can be computed once. The arguments they share:
     `save_weights` wrote for the network without its top (`.weights.h5`, `.h5` or `.keras`).
 `layer`
     Where the network is cut: the name of the layer whose output becomes the features. None is
-    the last one.
+    the last one. Names joined by `+` are several: each is pooled, their features come one after
+    the other.
 `pooling`
     What turns a feature map into a row of features: `avg`, `max` or `flatten`.
 `trainable`
     False, True, or the name of the layer from which it trains: that layer and all after it, in
     the order of `model.summary()`.
+`batch_norm`
+    Of pretrained weights, in what trains: `frozen` keeps the statistics and the scales of batch
+    normalization, `trained` trains them as all else.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ Weights: TypeAlias = Literal["imagenet", None] | Annotated[str, WEIGHTS]
 Layer: TypeAlias = Annotated[str, TEXT] | None
 Pooling: TypeAlias = Literal["avg", "max", "flatten"]
 Trainable: TypeAlias = bool | Annotated[str, LAYER]
+BatchNorm: TypeAlias = Literal["frozen", "trained"]
 Scaling: TypeAlias = Literal["imagenet", "unit"]
 Count: TypeAlias = Annotated[int, Bounds(1)]
 
@@ -50,6 +55,7 @@ def efficientnet_lite0(
     layer: Layer = None,
     pooling: Pooling = "avg",
     trainable: Trainable = False,
+    batch_norm: BatchNorm = "frozen",
 ) -> keras.Model:
     """Build EfficientNet-Lite0, whose ImageNet weights are installed with the program.
 
@@ -58,7 +64,7 @@ def efficientnet_lite0(
     network = lite0.network(image_size)
     if weights == "imagenet":
         lite0.load_imagenet(network)
-    return _finish(network, layer, pooling, trainable, weights)
+    return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
 def inception_v3(
@@ -68,6 +74,7 @@ def inception_v3(
     layer: Layer = "mixed7",
     pooling: Pooling = "avg",
     trainable: Trainable = False,
+    batch_norm: BatchNorm = "frozen",
     scaling: Scaling = "imagenet",
 ) -> keras.Model:
     """Build InceptionV3 (https://arxiv.org/abs/1512.00567), cut at `mixed7` as in the study.
@@ -77,7 +84,7 @@ def inception_v3(
     """
     network = keras_applications.network("InceptionV3", image_size, weights, scaling)
     network.name = "inception_v3"
-    return _finish(network, layer, pooling, trainable, weights)
+    return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
 def keras_application(
@@ -88,6 +95,7 @@ def keras_application(
     layer: Layer = None,
     pooling: Pooling = "avg",
     trainable: Trainable = False,
+    batch_norm: BatchNorm = "frozen",
     scaling: Scaling = "imagenet",
 ) -> keras.Model:
     """Build any network of `keras.applications`.
@@ -97,7 +105,7 @@ def keras_application(
         scaling: `imagenet` (what the network's weights expect) or `unit` (0..1).
     """
     network = keras_applications.network(name, image_size, weights, scaling)
-    return _finish(network, layer, pooling, trainable, weights)
+    return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
 def cnn(
@@ -190,22 +198,30 @@ def _finish(
     pooling: str,
     trainable: bool | str,
     weights: str | None,
+    batch_norm: str = "frozen",
 ) -> keras.Model:
-    """Load a file of weights if there is one, cut at a layer, pool, and set what trains."""
+    """Load a file of weights if there is one, cut at layers, pool, and set what trains."""
     if weights not in (None, "imagenet"):
         _load_weights(network, weights)
     names = [operation.name for operation in network.operations]
-    if layer is not None and layer not in names:
-        raise ConfigError(
-            "model.layer", f"the name of a layer of {network.name}", layer, _nearest(layer, names)
-        )
-    x = network.output if layer is None else network.operations[names.index(layer)].output
-    model = keras.Model(network.inputs[0], _pool(x, pooling), name=network.name)
-    _set_trainable(model, trainable, pretrained=weights is not None)
+    cuts = [] if layer is None else layer.split("+")
+    for number, cut in enumerate(cuts):
+        if cut not in names or cut in cuts[:number]:
+            expected = f"the name of a layer of {network.name}"
+            expected += ", or different ones joined by +" if cuts[1:] else ""
+            raise ConfigError("model.layer", expected, layer, _nearest(cut, names))
+    outputs = [network.operations[names.index(cut)].output for cut in cuts] or [network.output]
+    if cuts[1:]:
+        rows = [_pool(x, pooling, f"{cut}_pooling") for x, cut in zip(outputs, cuts, strict=True)]
+        x = keras.layers.Concatenate(name="pooling")(rows)
+    else:
+        x = _pool(outputs[0], pooling)
+    model = keras.Model(network.inputs[0], x, name=network.name)
+    _set_trainable(model, trainable, keeps_norms=weights is not None and batch_norm == "frozen")
     return model
 
 
-def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+def _pool(x: keras.KerasTensor, pooling: str, name: str = "pooling") -> keras.KerasTensor:
     layers = {
         "avg": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,
@@ -213,10 +229,10 @@ def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     }
     if len(x.shape) == 2:
         return x
-    return layers[pooling if len(x.shape) == 4 else "flatten"](name="pooling")(x)
+    return layers[pooling if len(x.shape) == 4 else "flatten"](name=name)(x)
 
 
-def _set_trainable(model: keras.Model, trainable: bool | str, *, pretrained: bool) -> None:
+def _set_trainable(model: keras.Model, trainable: bool | str, *, keeps_norms: bool) -> None:
     layers = model.layers
     start = 0 if trainable is True else len(layers)
     if isinstance(trainable, str):
@@ -229,7 +245,7 @@ def _set_trainable(model: keras.Model, trainable: bool | str, *, pretrained: boo
         # Batch normalization keeps the statistics of ImageNet, and with them stays in inference
         # mode: those of a few small batches of radiographs would change every feature at once.
         # https://keras.io/guides/transfer_learning/
-        is_kept = pretrained and isinstance(layer, keras.layers.BatchNormalization)
+        is_kept = keeps_norms and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = index >= start and not is_kept
 
 

@@ -10,6 +10,7 @@ A heat map is as coarse as that layer, and it tells what moved the score, not wh
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections import defaultdict
@@ -176,12 +177,22 @@ def _halves(model: keras.Model) -> tuple[Step, Step]:
             inner = [one.output for one in operation.operations[1:] if _has_extent(one.output)]
             if inner:
                 before = keras.Model(model.input, operations[index - 1].output)
-                inside = keras.Model(operation.input, inner[-1])
-                after = keras.Model(inner[-1], operation.output)
+                maps, after = _last_cut(inner, operation.output)
+                inside = keras.Model(operation.input, maps)
                 return _chain([before, inside]), _chain([after, *end])
         elif isinstance(operation, keras.layers.Layer) and _has_extent(operation.output):
             return keras.Model(model.input, operation.output), _chain(end)
     raise UserError("A heat map needs a classifier with a layer that has height and width.")
+
+
+def _last_cut(tensors: Sequence[Any], output: Any) -> tuple[Any, Step]:
+    """Return the last tensor that an output depends on alone, and the model between the two."""
+    import keras
+
+    for tensor in reversed(tensors):
+        with contextlib.suppress(ValueError):  # others lead past it, where layers are joined
+            return tensor, keras.Model(tensor, output)
+    raise UserError("A heat map needs a layer with height and width that nothing leads past.")
 
 
 def _has_extent(tensor: Any) -> bool:

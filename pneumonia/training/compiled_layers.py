@@ -150,7 +150,7 @@ def clone(
 
 
 def leaves(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers of a model that hold no others, in a fixed order."""
+    """Return the layers of a model and of those among them that hold others, these first."""
     return list(model._flatten_layers(include_self=False, recursive=True))
 
 

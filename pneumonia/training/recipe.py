@@ -158,13 +158,14 @@ def has_rest(model: keras.Model) -> bool:
 @contextmanager
 def head_only(model: keras.Model) -> Iterator[None]:
     """Let only the head of a model train, in the meantime."""
-    head = set(map(id, leaves(model.get_layer("head"))))
-    rest = [layer for layer in leaves(model) if id(layer) not in head]
+    head = model.get_layer("head")
+    kept = {id(layer) for layer in (head, *leaves(head))}
+    rest = [layer for layer in leaves(model) if id(layer) not in kept]
     flags = [layer.trainable for layer in rest]
     try:
         for layer in rest:
             layer.trainable = False
         yield
     finally:
-        for layer, flag in zip(rest, flags, strict=True):
+        for layer, flag in zip(rest, flags, strict=True):  # what holds others comes before them
             layer.trainable = flag

@@ -150,7 +150,7 @@ TYPED: list[Case] = [
     (["experiment=misspelt.yaml"], "`dense.unts`"),
     (["lr=0.1"], "The nearest is `optimizer.learning_rate`"),
     (["max_epoch=5"], "The nearest is `tuner.max_epochs`"),
-    (["training.epochs=5"], "The nearest is `budget.epochs`"),
+    (["training.epochs=5"], "Write tuner.max_epochs=<number>"),
     (["batch_size=8"], "The nearest is `training.batch_size`"),
     (["Dense.Units=8"], "The nearest is `dense.units`"),
     (["+model=cnn"], "expected no + before a config group"),

@@ -65,6 +65,17 @@ def test_pooling_options_differ() -> None:
         np.testing.assert_allclose(np.asarray(model(raw(32))), function(values, (1, 2)), atol=1e-6)
 
 
+def test_joined_layers_give_the_features_of_each() -> None:
+    layers = ("block2b_add", "block3b_add")
+    one, other, joined = (
+        backbones.efficientnet_lite0(image_size=32, layer=layer)
+        for layer in (*layers, "+".join(layers))
+    )
+    image = raw(32)
+    expected = np.concatenate([np.asarray(model(image)) for model in (one, other)], axis=1)
+    np.testing.assert_allclose(np.asarray(joined(image)), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_random_weights_follow_the_global_seed() -> None:
     def weights() -> list[NDArray[np.float32]]:
         keras.utils.set_random_seed(3)
@@ -112,6 +123,13 @@ def test_batch_normalization_stays_in_inference_mode() -> None:
     np.testing.assert_allclose(
         np.asarray(model(image, training=True)), np.asarray(model(image)), atol=1e-5
     )
+    options = {"image_size": 32, "trainable": "block7a_project_conv"}
+    trained = backbones.efficientnet_lite0(batch_norm="trained", **options)
+    assert [name for name in trainable_layers(trained) if "bn" in name] == [
+        "block7a_project_bn",
+        "top_bn",
+    ]
+    assert (np.asarray(trained(image, training=True)) != np.asarray(trained(image))).any()
     fresh = backbones.efficientnet_lite0(image_size=32, weights=None, trainable=True)
     assert "stem_bn" in trainable_layers(fresh)
 
@@ -126,6 +144,12 @@ SPLITS = {
             image_size=64, trainable="block6a_expand_conv", layer="block6b_add"
         ),
         "block5c_add",
+    ),
+    "lite0 at joined cuts": (
+        lambda: backbones.efficientnet_lite0(
+            image_size=32, trainable="block3a_expand_conv", layer="block2b_add+block3b_add"
+        ),
+        "block2b_add",
     ),
     "mobilenet": (lambda: mobilenet(trainable="block_15_depthwise"), "block_14_add"),
     "mobilenet before an addition": (
@@ -203,6 +227,9 @@ def test_cnn_looks_at_one_channel_scaled_to_1() -> None:
     ("build", "arguments", "key", "hint"),
     [
         ("efficientnet_lite0", {"layer": "block5c_ad"}, "model.layer", "block5c_add"),
+        ("efficientnet_lite0", {"layer": "block3b_add+block5c_ad"}, "model.layer", "block5c_add"),
+        ("efficientnet_lite0", {"layer": "stem_bn+stem_bn"}, "model.layer", "different ones"),
+        ("efficientnet_lite0", {"batch_norm": "off"}, "model.batch_norm", "frozen or trained"),
         ("efficientnet_lite0", {"pooling": "mean"}, "model.pooling", "avg, max or flatten"),
         ("efficientnet_lite0", {"trainable": "block7_expand_conv"}, "model.trainable", "block7a"),
         (

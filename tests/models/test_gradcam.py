@@ -28,6 +28,10 @@ def cnn(pooling: str) -> keras.Model:
     return backbones.cnn(image_size=SIZE, blocks=2, filters=4, pooling=pooling)
 
 
+def lite0(layer: str) -> keras.Model:
+    return backbones.efficientnet_lite0(image_size=32, layer=layer, weights=None)
+
+
 def inception(layer: str) -> keras.Model:
     return backbones.inception_v3(image_size=75, layer=layer, weights=None)
 
@@ -101,6 +105,7 @@ def test_the_same_again_whatever_the_batch(
         (cnn, "max", 16),
         (cnn, "flatten", 16),
         (inception, "mixed0", 7),
+        (lite0, "block1a_project_bn+block2b_add", 16),  # the last that nothing leads past
     ],
 )
 def test_the_halves_make_the_whole(
