@@ -154,8 +154,8 @@ class Progress:
     ) -> None:
         """End a trial, the one that began last or that of a number.
 
-        Its score is None if it has none, the spread between its fits if it has one fit; why it
-        failed is shown on a line of its own.
+        Its score is None if it has none, and so is the standard deviation between its fits; why
+        it failed is shown on a line of its own.
         """
         with self._lock:
             number, now = self._number if number is None else number, self._clock()

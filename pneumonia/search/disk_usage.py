@@ -95,7 +95,8 @@ def estimate(
     features += max(size.test for size in sizes)
     most = section["max_gb"] * 1e9 if section["cache"] else math.inf
     largest = max(size.classifier for size in sizes)
-    log_models = str(cfg.tracking.log_models)
+    # With folds, no trial has a classifier of its own.
+    log_models = "none" if cfg.objective.get("folds") else str(cfg.tracking.log_models)
     return Cost(
         classifiers=_classifiers(trials, largest, log_models=log_models),
         features=int(min(features, most)),

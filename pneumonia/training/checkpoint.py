@@ -45,7 +45,7 @@ class FitState:
     optimizer: tuple[Array, ...]
     best: tuple[Array, ...]
     history: tuple[Metrics, ...]
-    predicted: Array = field(default_factory=lambda: np.empty(0, np.float32))
+    predicted: Array = field(default_factory=lambda: np.empty(0, np.float32), compare=False)
 
 
 class Checkpoints:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from pneumonia.config.instantiate import LOCK, build
-from pneumonia.datasets.base import Split
+from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.datasets.folds import divide
 from pneumonia.models import backbones
@@ -134,12 +134,8 @@ def prepare_folds(config: Config, *, report: Report) -> list[Inputs]:
     fold_of, pipeline = divide(data, folds, seed=config["seed"]), _pipeline(config)
     labels = np.concatenate([data.train.labels, data.val.labels])
 
-    def join(pipeline: keras.Sequential | None) -> Feed:
-        first, second = (_feed(config, split, pipeline, report) for split in (data.train, data.val))
-        return JoinedFeed(first, second, is_kept=True)
-
-    plain = join(None)
-    train = plain if pipeline is None else join(pipeline)
+    plain = _joined(config, data, None, report)
+    train = plain if pipeline is None else _joined(config, data, pipeline, report)
     found = []
     for fold in range(folds):
         held_out, rows = (np.flatnonzero((fold_of == fold) == is_held) for is_held in (True, False))
@@ -159,6 +155,24 @@ def _pipeline(config: Config) -> keras.Sequential | None:
 def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     """Return the inputs of a split without augmentation."""
     return _feed(config, split, None, report)
+
+
+def _joined(
+    config: Config, data: ImageData, pipeline: keras.Sequential | None, report: Report
+) -> Feed:
+    """Return the inputs of train, then of val, kept for the trials that share them."""
+
+    def make() -> Feed:
+        first, second = (_feed(config, split, pipeline, report) for split in (data.train, data.val))
+        return JoinedFeed(first, second, is_kept=True)
+
+    key = [_key(config, split, pipeline) for split in (data.train, data.val)]
+    return _feeds.get(key, make) if config["features"]["cache"] else make()
+
+
+def _key(config: Config, split: Split, pipeline: keras.Sequential | None) -> list[Any]:
+    own = None if pipeline is None else [config["augment"], config["seed"]]
+    return [split.digest, parts(config).frozen.digest, config["features"], own]
 
 
 def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, report: Report) -> Feed:
@@ -183,9 +197,7 @@ def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, repor
     def compute(view: View | None) -> Array:
         return feature_cache.compute(split, frozen, view=view, section=features, report=report)
 
-    own = None if pipeline is None else [augment, seed]
-    key = [split.digest, frozen.digest, features, own]
-    return _feeds.get(key, make) if features["cache"] else make()
+    return _feeds.get(_key(config, split, pipeline), make) if features["cache"] else make()
 
 
 def is_shared(config: Config) -> bool:

@@ -36,7 +36,14 @@ FROZEN = [*SMALL, "model.layer=block2b_add"]
 SEARCHES = {
     "hyperband": [*FROZEN, "tuner=hyperband", "training.executions_per_trial=2"],
     "bayesian": [*FROZEN, "tuner=bayesian", "tuner.max_trials=6", "tracking.log_models=best"],
-    "random": [*FROZEN, "tuner=random", "tuner.max_trials=6", "augment=blog", "augment.views=2"],
+    "random": [
+        *FROZEN,
+        "tuner=random",
+        "tuner.max_trials=6",
+        "augment=blog",
+        "augment.views=2",
+        "objective.folds=2",
+    ],
     "grid": [
         *FROZEN,
         "tuner=grid",

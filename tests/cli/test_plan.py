@@ -25,7 +25,7 @@ def plan(**changes: Any) -> Plan:
         "model": "cnn",
         "is_search": True,
         "rounds": BRACKETS,
-        "executions": 1,
+        "fits": 1,
         "trials": 23,
         "epochs": 75,
         "pace": None,
@@ -59,7 +59,7 @@ def test_the_first_line_says_how_much_there_is_to_do(
 
 
 def test_the_table_shows_the_brackets_and_their_sum() -> None:
-    shown = table(plan(executions=2))
+    shown = table(plan(fits=2))
     assert shown.rows[0] == ("2", "0", "9", "0", "1", "18")
     assert shown.rows[-1] == ("", "sum", "23", "", "", "150")
     assert "every trial is trained 2 times" in str(shown)

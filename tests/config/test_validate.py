@@ -178,6 +178,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["features.dtype=int8"], "expected float32 or float16"),
     (["objective.name=val_auk"], "The nearest is `val_auc`"),
     (["objective.name=test_auc"], "expected val_loss or a metric of `training.metrics`"),
+    (["objective.folds=1"], "`objective.folds`: expected an integer of at least 2 or null."),
     (["objective.direction=up"], "expected max or min. Received: 'up'"),
     (["objective.direction=min"], "expected max, for val_auc. Received: 'min'"),
     (["objective.name=val_loss"], "expected min, for val_loss. Received: 'max'"),

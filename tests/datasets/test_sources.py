@@ -228,6 +228,7 @@ def test_patients_in_two_given_splits_are_counted(tmp_path: Path) -> None:
     pattern = r"person(\d+)_"
     data = image_folder(path=str(tmp_path), patient_pattern=pattern)
     assert data.shared_patients == {"train/val": 1, "train/test": 2, "val/test": 1}
+    assert len(data.train.patients) == len(data.train)
     assert image_folder(path=str(tmp_path)).shared_patients == {}
     with pytest.raises(ConfigError, match="No file name matches"):
         image_folder(path=str(tmp_path), patient_pattern=r"patient(\d+)")

@@ -18,6 +18,7 @@ from pneumonia.config.search_space import plain
 from pneumonia.errors import UserError
 from pneumonia.evaluation import plots
 from pneumonia.evaluation.objective import Fit, Metrics
+from pneumonia.models import classifier_file
 from pneumonia.search import loop, resume
 from pneumonia.search.callbacks import SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.resume import SearchSpec
@@ -313,6 +314,38 @@ def test_a_checkpoint_that_is_lost_is_not_passed_over_in_silence(
         assert told.events.count("epoch_replayed") == 1
         whole = run(here / "whole", *GRID)
         assert results([e for e in events if e.get("status") != "interrupted"]) == results(whole)
+
+
+def test_folds_choose_and_what_wins_is_trained_on_all(here: Path) -> None:
+    class Breaking(SearchCallback):
+        def epoch_ended(self, proposal: Proposal, fit: Fit, epoch: int, metrics: Metrics) -> None:
+            if (proposal.number, fit, epoch) == (2, Fit(1), 1):
+                raise KeyboardInterrupt
+
+    options = (*GRID, "objective.folds=2", "threshold.rule=youden", "threshold.calibrate=true")
+    whole = run(here / "whole", *options)
+    with pytest.raises(KeyboardInterrupt):
+        run(here / "a", *options, callbacks=[Breaking()])
+    events = run(here / "a", *options)
+    assert results([e for e in events if e.get("status") != "interrupted"]) == results(whole)
+    epochs = [[(e["trial_id"], e["fold"], e["epoch"], e["metrics"]) for e in of(one, "epoch_ended")]
+              for one in (events, whole)]  # fmt: skip
+    assert epochs[0] == epochs[1]
+    assert [fold for trial_id, fold, *_ in epochs[0] if trial_id == "1"] == [0, 0, 1, 1]
+    (end,) = of(whole, "search_ended")
+    (won,) = [e for e in of(whole, "trial_ended") if e["trial_id"] == end["winner"]]
+    assert (end["metrics"]["val_auc"], end["metrics"]["val_auc_std"]) == (
+        won["score"],
+        won["spread"],
+    )
+    assert {e["classifier"] for e in of(whole, "trial_ended")} == {None}
+    facts = classifier_file.read_facts(here / "whole" / end["classifier"])
+    assert "out of fold (60 images)" in facts["statement"]
+    assert facts["temperature"] != 1
+    for name in ("predictions.csv", "best.yaml"):
+        one, other = ((here / folder / name).read_text() for folder in ("a", "whole"))
+        assert one.replace("/a/", "/whole/") == other
+    assert "folds: 2" in other
 
 
 # As completed.

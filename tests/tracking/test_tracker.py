@@ -113,20 +113,23 @@ def start_trial(journal: Journal, number: int) -> str:
     return trial_id
 
 
-def add_epochs(journal: Journal, trial_id: str, epochs: range, *, execution: int = 0) -> None:
+def add_epochs(journal: Journal, trial_id: str, epochs: range, **fit: int) -> None:
     for epoch in epochs:
         metrics = {"loss": 1 / epoch, "val_auc": 0.5 + epoch / 100}
-        fields = {"trial_id": trial_id, "execution": execution, "epoch": epoch}
+        fields = {"trial_id": trial_id, "execution": 0, "epoch": epoch} | fit
         journal.append("epoch_ended", metrics=metrics, **fields)
 
 
-def end_trial(journal: Journal, trial_id: str, score: float, file: Path | None = None) -> str:
+def end_trial(
+    journal: Journal, trial_id: str, score: float, file: Path | None = None, **more: Any
+) -> str:
     name = f"trial-{trial_id}.keras"
     path = journal.path.parent / name
     path.write_bytes(CLASSIFIER + trial_id.encode() if file is None else file.read_bytes())
     fields = {"trial_id": trial_id, "status": "COMPLETED", "score": score, "reason": None}
     metrics = {"val_auc": score, "epoch": 2}
-    journal.append("trial_ended", **fields, metrics=metrics, traceback=None, classifier=name)
+    fields |= {"traceback": None, "classifier": name}
+    journal.append("trial_ended", **fields, metrics=metrics, **more)
     return name
 
 
@@ -296,15 +299,18 @@ def test_executions_and_repeated_epochs(
     time.sleep(0.01)
     add_epochs(journal, trial_id, range(2, 6))  # went on from the checkpoint of epoch 1
     add_epochs(journal, trial_id, range(1, 3), execution=1)
-    end_trial(journal, trial_id, 0.8)
+    add_epochs(journal, trial_id, range(1, 4), fold=1)
+    add_epochs(journal, trial_id, range(1, 2), fold=1, execution=1)
+    end_trial(journal, trial_id, 0.8, spread=0.25)
     end_search(journal, trial_id)
     track(folder, settings)
     (trial,) = runs(settings, "trial")
     steps = [m.step for m in client(settings).get_metric_history(trial.info.run_id, "loss")]
     assert steps == [1, 2, 3, 4, 5]
-    name = "execution_2/loss"
-    again = [m.step for m in client(settings).get_metric_history(trial.info.run_id, name)]
-    assert again == [1, 2]
+    for name, count in (("execution_2", 2), ("fold_2", 3), ("fold_2/execution_2", 1)):
+        again = client(settings).get_metric_history(trial.info.run_id, f"{name}/loss")
+        assert [m.step for m in again] == [*range(1, count + 1)]
+    assert (trial.data.metrics["score"], trial.data.metrics["val_auc_std"]) == (0.8, 0.25)
     assert trial.info.status == "FINISHED"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import random
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,20 @@ import pytest
 import tensorflow as tf
 
 from pneumonia.artifacts import FolderStore, state_key
-from pneumonia.datasets import cache
+from pneumonia.datasets import cache, folds
 from pneumonia.evaluation import metrics
 from pneumonia.evaluation.objective import Fit, Metrics
+from pneumonia.files import StorageError
 from pneumonia.models import classifier
-from pneumonia.training import checkpoint, compiled_loop, inputs, loop, network, trial
+from pneumonia.training import (
+    checkpoint,
+    compiled_loop,
+    held_out,
+    inputs,
+    loop,
+    network,
+    trial,
+)
 from pneumonia.training.checkpoint import FitState, StateError
 from pneumonia.training.loop import Training
 from pneumonia.training.trial import Hooks, Outcome, StopTrial, Task
@@ -180,7 +191,7 @@ class Spy:
         def on_epoch(trial_id: str, fit: Fit, epoch: int, metrics: Metrics) -> None:
             if self.trained - before == until:
                 raise KeyboardInterrupt
-            told.append((fit.execution, epoch))
+            told.append((fit.fold or fit.execution, epoch))
 
         with contextlib.suppress(KeyboardInterrupt):
             self.outcome = trial.run(task, self.store, self.hooks(on_epoch))
@@ -190,12 +201,19 @@ class Spy:
         return Hooks(on_epoch, on_repeat=lambda *told: self.repeated.append(told))
 
 
-@pytest.mark.parametrize("model", ["features", "fine"])
+@pytest.mark.parametrize(
+    ("model", "several"),
+    [
+        ("features", "training__executions_per_trial"),
+        ("features", "objective__folds"),
+        ("fine", "training__executions_per_trial"),
+    ],
+)
 def test_a_trial_broken_off_goes_on_from_its_last_epoch(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "_SHARE", math.inf)  # after every epoch, however fast
-    cfg = config(tmp_path, model, training__executions_per_trial=2)
+    cfg = config(tmp_path, model, **{several: 2})
     run(cfg, tmp_path, 2, "parent")
     run(cfg, tmp_path, 5, "whole", parent="parent")
     broken = Task("broken", cfg, 5, "parent", keeps_classifier=False)
@@ -210,6 +228,8 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     assert spy.repeated == []
     for one, other in zip(*(states(tmp_path, name) for name in ("broken", "whole")), strict=True):
         assert_same(one, other)
+    predicted = [held_out.read(spy.store, name) for name in ("broken", "whole")]
+    np.testing.assert_array_equal(*predicted)
 
 
 def damage(folder: Path, name: str, how: str) -> None:
@@ -459,6 +479,77 @@ def test_executions_are_averaged_and_differ(tmp_path: Path) -> None:
     assert [(k, e) for k, e, _ in seen] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
     assert result.score == pytest.approx(np.mean(best))
     assert seen[0] != seen[3]
+
+
+def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path) -> None:
+    cfg = config(tmp_path, objective__folds=2, training__executions_per_trial=2)
+    seen: dict[Fit, list[float]] = {}
+    hooks = Hooks(lambda _, fit, epoch, m: seen.setdefault(fit, []).append(m["val_auc"]))
+    store = FolderStore(tmp_path)
+    result = trial.run(Task("0", cfg, 2), store, hooks)
+    assert list(seen) == [Fit(0, 0), Fit(0, 1), Fit(1, 0), Fit(1, 1)]
+    best = [max(values) for values in seen.values()]
+    assert (result.score, result.spread) == (statistics.fmean(best), statistics.stdev(best))
+    assert (result.metrics["val_auc"], result.classifier) == (result.score, None)
+    predicted, labels = held_out.read(store, "0"), held_out.labels(cfg)
+    assert (predicted.shape, predicted.dtype) == ((2, 180), np.float32)
+    fold_of = folds.divide(cache.load_data(cfg), 2, seed=1)
+    for fit, value in zip(seen, best, strict=True):
+        rows = fold_of == fit.fold
+        assert metrics.roc_auc(labels[rows], predicted[fit.execution, rows]) == value
+    # Train and val went through the backbone once each.
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 2
+
+
+def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    result = run(cfg, tmp_path, 3)
+    predicted = held_out.read(FolderStore(tmp_path), "0")
+    assert metrics.roc_auc(held_out.labels(cfg), predicted[0]) == result.score
+    assert (len(predicted), result.spread) == (1, None)
+
+
+def test_a_trial_that_is_stopped_before_its_last_fold_has_no_score(tmp_path: Path) -> None:
+    def stop() -> None:
+        if len(told) == enough:
+            raise StopTrial
+
+    told: list[Fit] = []
+    cfg = config(tmp_path, objective__folds=2)
+    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(fit), between_epochs=stop)
+    enough = 3
+    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
+    assert (outcome.status, outcome.score, told) == ("STOPPED", None, [Fit(0)] * 3)
+    enough = 4
+    told.clear()
+    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
+    assert (outcome.status, told) == ("STOPPED", [*[Fit(0)] * 3, Fit(1)])
+    assert outcome.score is not None
+
+
+def test_what_stops_a_trial_is_told_where_a_disk_refuses_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def stop() -> None:
+        if told:
+            monkeypatch.setattr(checkpoint, "save", refuse)
+            raise reason
+
+    told: list[int] = []
+    hooks = Hooks(on_epoch=lambda *_: told.append(1), between_epochs=stop)
+    task = Task("0", config(tmp_path), 3)
+    reason: BaseException = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trial.run(task, FolderStore(tmp_path), hooks)
+    assert "No space left" in caught.value.__notes__[0]
+    reason = StopTrial()
+    told.clear()
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="No space left"):
+        trial.run(replace(task, trial_id="1"), FolderStore(tmp_path), hooks)
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
