@@ -34,7 +34,7 @@ from pneumonia.search.replay import Fetch, Fork
 from pneumonia.search.resume import SearchSpec
 from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import StopRule
-from pneumonia.search.trials import Proposal
+from pneumonia.search.trials import Proposal, cuts
 from pneumonia.search.winner import Won
 from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
@@ -220,6 +220,7 @@ class Search:
             has_begun=known is not None and bool(known.curves),
             keeps_classifier=self.cfg.tracking.log_models != "none",
             unrepeatable=self.unrepeatable,
+            together=cuts(self.cfg, self.space, proposal.values),
         )
 
     def _take_over(self, proposal: Proposal, config: Config) -> Outcome | None:

@@ -5,8 +5,9 @@ Loading and building is kept, within bounds, from trial to trial of one process.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,34 +94,45 @@ def parts(config: Config) -> Parts:
     return _parts.get([section, seed], make)
 
 
-def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
+def prepare(
+    config: Config, *, report: Report, joined: bool = False, together: Sequence[Config] = ()
+) -> Inputs:
     """Return the inputs of a trial, computing features that are not there yet.
 
     Args:
         config: The whole configuration.
         report: Called with a text, how much is done and how much there is to do.
         joined: Whether val is trained on too.
+        together: Other sections `model`, with which features may be asked for later.
     """
     data = load_data(config)
     section = {name: value for name, value in config["augment"].items() if name != "views"}
     with LOCK:  # its layers draw their seeds
         pipeline = build(section, "augment")
-    train = _feed(config, data.train, pipeline, report)
+    feed = functools.partial(_feed, config, report=report, together=together)
+    train = feed(data.train, pipeline)
     labels = data.train.labels
     if joined:
-        train = JoinedFeed(train, _feed(config, data.val, pipeline, report))
+        train = JoinedFeed(train, feed(data.val, pipeline))
         labels = np.concatenate([labels, data.val.labels])
-    val = _feed(config, data.val, None, report)
+    val = feed(data.val, None)
     weights = class_weights(labels, config["training"]["class_weight"])
     return Inputs(train, val, labels, weights, data.val.labels)
 
 
 def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     """Return the inputs of a split without augmentation."""
-    return _feed(config, split, None, report)
+    return _feed(config, split, None, report=report)
 
 
-def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, report: Report) -> Feed:
+def _feed(
+    config: Config,
+    split: Split,
+    pipeline: keras.Sequential | None,
+    *,
+    report: Report,
+    together: Sequence[Config] = (),
+) -> Feed:
     """Return the inputs of a split, kept for the trials that share them."""
     frozen, seed = parts(config).frozen, config["seed"]
     features, augment = config["features"], config["augment"]
@@ -129,22 +141,37 @@ def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, repor
         if frozen.model is None:
             return ComputedFeed(split, frozen, pipeline=pipeline, seed=seed)
         if pipeline is None:
-            return StoredFeed([compute(None)], seed)
+            return StoredFeed(compute([None]), seed)
         about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
-
-        def view(index: int) -> Array:
-            return compute(View(pipeline, about, index, seed))
-
+        view = functools.partial(View, pipeline, about, seed=seed)
         if augment["views"] == ONLINE:
-            return RenderedFeed(len(split), view)
-        return StoredFeed([view(index) for index in range(augment["views"])], seed)
+            return RenderedFeed(len(split), lambda index: compute([view(index)])[0])
+        return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 
-    def compute(view: View | None) -> Array:
-        return feature_cache.compute(split, frozen, view=view, section=features, report=report)
+    def compute(views: Sequence[View | None]) -> list[Array]:
+        return feature_cache.compute(
+            split,
+            frozen,
+            views=views,
+            section=features,
+            report=report,
+            others=lambda: list(_others(config, together)),
+        )
 
     own = None if pipeline is None else [augment, seed]
     key = [split.digest, frozen.digest, features, own]
     return _feeds.get(key, make) if features["cache"] else make()
+
+
+def _others(config: Config, together: Sequence[Config]) -> Iterator[Frozen]:
+    """Yield the frozen parts of other sections `model`, of those that can be built."""
+    for section in together:
+        try:
+            frozen = parts({**config, "model": section}).frozen
+        except Exception:  # the trials with it fail at it, and tell why
+            continue
+        if frozen.model is not None:
+            yield frozen
 
 
 def is_shared(config: Config) -> bool:
