@@ -47,7 +47,8 @@ def rehearse(cfg: DictConfig, space: Space, *, report: inputs.Report) -> Config:
 
 def _try(cfg: DictConfig, space: Space, values: Mapping[str, Any], report: inputs.Report) -> Config:
     config = collapse(cfg, values)
-    prepared = inputs.prepare(config, report=report, together=cuts(cfg, space, values))
+    together = cuts(cfg, space, values, config["model"])
+    prepared = inputs.prepare(config, report=report, together=together)
     guesses = np.random.default_rng(0).random(len(prepared.val_labels), dtype=np.float32)
     # The trial fails where memory does not do, others may be smaller.
     with contextlib.suppress(MemoryError, tf.errors.ResourceExhaustedError):

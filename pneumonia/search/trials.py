@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pneumonia.config.search_space import GROUPS, Space, collapse
 from pneumonia.config.validate import flatten
+from pneumonia.datasets.cache import Kept
 
 Config = dict[str, Any]
 
 # Where a network is cut: the arguments of every backbone that leave the rest of it as it is.
-_CUTS = ("layer", "pooling")
-# So many sections at once: each is a network in memory.
-_MOST = 5
+_CUTS = ("model.layer", "model.pooling")
+_LOOKED_AT = 50
+_found: Kept[tuple[Config, ...]] = Kept(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +50,38 @@ def arguments(config: Config, proposal: Proposal) -> Config:
     return flatten({group: config[group] for group in GROUPS}) | {"epochs": proposal.epochs}
 
 
-def cuts(cfg: DictConfig, space: Space, values: Mapping[str, Any]) -> tuple[Config, ...]:
+def cuts(
+    cfg: DictConfig, space: Space, values: Mapping[str, Any], own: Config
+) -> tuple[Config, ...]:
     """Return the sections `model` of trials whose networks are that of a trial, cut elsewhere.
 
     Args:
         cfg: The configuration with its ranges.
         space: The ranges.
         values: The hyperparameters of the trial.
+        own: Its section `model`.
     """
-    varying = [item for item in space if item.path in [f"model.{name}" for name in _CUTS]]
+    varying = {item.path: item for item in space if item.path in _CUTS}
     if not varying:
         return ()
-    # A layer may be what another hyperparameter exists with.
-    known = {item.path: item.start for item in space} | dict(values)
-    choices = [item.values or (known[item.path],) for item in varying]
-    found = [
-        collapse(cfg, {**known, **dict(zip([item.path for item in varying], chosen, strict=True))})
-        for chosen in itertools.product(*choices)
-    ]
-    own = collapse(cfg, values)["model"]
-    sections = [config["model"] for config in found if _rest(config["model"]) == _rest(own)]
-    different = [one for number, one in enumerate(sections) if one not in sections[:number]]
-    # Those after it first: where there are many, another trial begins elsewhere.
-    place = different.index(own) if own in different else 0
-    return tuple([*different[place + 1 :], *different[:place]][:_MOST])
+
+    def find() -> tuple[Config, ...]:
+        # Another hyperparameter may exist with another layer only.
+        known = {item.path: item.start for item in space} | dict(values)
+        choices = [item.values or (known[path],) for path, item in varying.items()]
+        found: list[Config] = []
+        for chosen in itertools.islice(itertools.product(*choices), _LOOKED_AT):
+            changed = dict(zip(varying, chosen, strict=True))
+            section = collapse(cfg, {**known, **changed})["model"]
+            if _rest(section) == _rest(own) and section not in found:
+                found.append(section)
+        # Where they are too many, those after its own come first, so that all have their turn.
+        place = found.index(own) if own in found else 0
+        return (*found[place + 1 :], *found[:place])
+
+    section = OmegaConf.to_container(cfg.model, resolve=False)
+    return _found.get([own, section, str(cfg.get("when"))], find)
 
 
 def _rest(section: Config) -> Config:
-    return {name: value for name, value in section.items() if name not in _CUTS}
+    return {name: value for name, value in section.items() if f"model.{name}" not in _CUTS}

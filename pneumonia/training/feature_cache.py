@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ _CODE = 2
 _BATCH = 128
 # Images on which it is tried whether models that run together give the same bits as alone.
 _TRIED = 16
+# Other models that run with one at the most, as each is in memory.
+_MOST = 5
 _BLOCK = 2**24
 _ONCE = "once-"
 # What reading an entry may raise, by where it is damaged.
@@ -67,7 +69,7 @@ def compute(
     views: Sequence[View | None],
     section: Section,
     report: Report,
-    others: Callable[[], Sequence[Frozen]] = tuple,
+    others: Callable[[], Iterable[Frozen]] = tuple,
 ) -> list[Array]:
     """Return the features of a split, from the cache where they are there.
 
@@ -96,22 +98,29 @@ def compute(
     if not section["cache"]:
         return _compute_once(folder, split, frozen, views, section, report)
 
-    def entries(part: Frozen) -> list[_Entry]:
-        names = [_key(split, part, view, section) for view in views]
-        paths = [folder / f"{name}.npy" for name in names]
-        return [_Entry(part, view, path) for view, path in zip(views, paths, strict=True)]
-
-    own = entries(frozen)
+    own = _entries(split, frozen, views, section)
     found = [_open(entry.path) for entry in own]
     if any(array is None for array in found):
         _check_size(split, frozen, section)
-        more = [entries(part) for part in _joined(split, frozen, others(), len(views), section)]
+        joined = _joined(split, frozen, others(), len(views), section)
+        more = [_entries(split, part, views, section) for part in joined]
         wanted = [*own, *itertools.chain(*more)]
         found = _settle(split, wanted, section, report)[: len(own)]
         _evict(folder, section["max_gb"], keep={entry.path for entry in wanted})
     if any(array is None for array in found):
         raise OSError(f"The features just written to {folder} cannot be read back.")
     return found  # type: ignore[return-value]
+
+
+def _entries(
+    split: Split, frozen: Frozen, views: Sequence[View | None], section: Section
+) -> list[_Entry]:
+    folder = Path(section["folder"])
+    names = [_key(split, frozen, view, section) for view in views]
+    return [
+        _Entry(frozen, view, folder / f"{name}.npy")
+        for view, name in zip(views, names, strict=True)
+    ]
 
 
 def _settle(
@@ -127,13 +136,13 @@ def _settle(
 
 
 def _joined(
-    split: Split, frozen: Frozen, others: Sequence[Frozen], views: int, section: Section
+    split: Split, frozen: Frozen, others: Iterable[Frozen], views: int, section: Section
 ) -> list[Frozen]:
     """Return what is worth computing with `frozen`: it costs little more, and need not go soon."""
-    # Half of the cache stays for other splits.
+    # Half of the cache stays for other splits, and for other cuts of them.
     room = section["max_gb"] * 1e9 / 2 - views * _size(split, frozen, section)
     joined: list[Frozen] = []
-    for other in others:
+    for other in itertools.islice(others, _MOST):
         room -= views * _size(split, other, section)
         if room < 0:
             break

@@ -86,6 +86,7 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+@functools.lru_cache(maxsize=8)
 def is_nested(one: keras.Model, other: keras.Model) -> bool:
     """Tell whether one of two models is the other one cut earlier: both cost what the longer does.
 

@@ -155,7 +155,7 @@ def _feed(
             views=views,
             section=features,
             report=report,
-            others=lambda: list(_others(config, together)),
+            others=lambda: _others(config, together),
         )
 
     own = None if pipeline is None else [augment, seed]

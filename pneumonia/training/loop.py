@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from pneumonia.evaluation.objective import Metrics, Objective
 from pneumonia.seeding import SHUFFLE, generator
 from pneumonia.training import compiled_loop
 from pneumonia.training.checkpoint import FitState
-from pneumonia.training.feeds import read_all
+from pneumonia.training.feeds import ahead, is_computed, read_all
 from pneumonia.training.inputs import Inputs
 
 Array = np.ndarray[Any, Any]
@@ -142,15 +142,16 @@ def train(
             program.resume(begin.model, begin.optimizer)
             history, best = list(begin.history), begin.best
         metrics, begun = build_metrics(config), len(history)
-        val = read_all(training.inputs.val)
-        while len(history) < epochs and not is_stopped(history, config):
-            training.limit.check(len(history), epochs, has_trained=len(history) > begun)
-            epoch = len(history) + 1
-            history.append(_run_epoch(training, program, epoch, val=val, metrics=metrics))
-            if best_epoch(history, config["objective"]) == epoch:
-                best = program.weights()
-            offer(partial(_progress, program, best, history))
-            tell(epoch, history[-1])
+        val, run = read_all(training.inputs.val), partial(_run_epoch, training, program)
+        with closing(_all_chunks(training, range(begun + 1, epochs + 1))) as chunks:
+            while len(history) < epochs and not is_stopped(history, config):
+                training.limit.check(len(history), epochs, has_trained=len(history) > begun)
+                epoch = len(history) + 1
+                history.append(run(epoch, chunks, val=val, metrics=metrics))
+                if best_epoch(history, config["objective"]) == epoch:
+                    best = program.weights()
+                offer(partial(_progress, program, best, history))
+                tell(epoch, history[-1])
         return _progress(program, best, history)
 
 
@@ -236,13 +237,14 @@ def _run_epoch(
     training: Training,
     program: compiled_loop.Program,
     epoch: int,
+    chunks: Iterator[compiled_loop.Chunk],
     *,
     val: Array | tf.Tensor,
     metrics: dict[str, Any],
 ) -> Metrics:
     inputs = training.inputs
-    order = generator(training.seed, SHUFFLE, epoch).permutation(len(inputs.train))
-    loss, outputs = program.train(_chunks(training, order, epoch))
+    order = _order(training, epoch)
+    loss, outputs = program.train(_of_epoch(chunks, training))
     if not math.isfinite(loss):
         raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
     trained = measure(metrics, inputs.train_labels[order], outputs.reshape(-1)[: len(order)])
@@ -259,11 +261,35 @@ def _run_epoch(
     return result
 
 
-def _chunks(training: Training, order: Array, epoch: int) -> Iterator[compiled_loop.Chunk]:
+def _order(training: Training, epoch: int) -> Array:
+    return generator(training.seed, SHUFFLE, epoch).permutation(len(training.inputs.train))
+
+
+def _steps(training: Training) -> int:
+    return math.ceil(len(training.inputs.train) / training.config["training"]["batch_size"])
+
+
+def _all_chunks(training: Training, epochs: range) -> Generator[compiled_loop.Chunk]:
+    """Yield the chunks of all epochs; where images are rendered, the next one is made meanwhile."""
+    every = (chunk for epoch in epochs for chunk in _chunks(training, epoch))
+    return ahead(every) if is_computed(training.inputs.train) else every
+
+
+def _of_epoch(
+    chunks: Iterator[compiled_loop.Chunk], training: Training
+) -> Iterator[compiled_loop.Chunk]:
+    """Yield the chunks of one epoch, without asking for the next epoch's first."""
+    left = _steps(training)
+    while left > 0:
+        chunk = next(chunks)
+        left -= chunk.steps
+        yield chunk
+
+
+def _chunks(training: Training, epoch: int) -> Iterator[compiled_loop.Chunk]:
     """Yield the epoch in chunks of equal shape; the last batch is padded with weight 0."""
     inputs, batch = training.inputs, training.config["training"]["batch_size"]
-    shape = training.model.input.shape[1:]
-    steps = -(-len(order) // batch)
+    shape, order, steps = training.model.input.shape[1:], _order(training, epoch), _steps(training)
     real = len(order) - (steps - 1) * batch
     indices = np.resize(order, steps * batch).reshape(steps, batch)
     weights = inputs.train_weights[indices].astype(np.float32)
