@@ -266,7 +266,8 @@ def _order(training: Training, epoch: int) -> Array:
 
 
 def _steps(training: Training) -> int:
-    return math.ceil(len(training.inputs.train) / training.config["training"]["batch_size"])
+    batch: int = training.config["training"]["batch_size"]
+    return -(-len(training.inputs.train) // batch)
 
 
 def _all_chunks(training: Training, epochs: range) -> Generator[compiled_loop.Chunk]:
