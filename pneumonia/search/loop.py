@@ -35,7 +35,7 @@ from pneumonia.search.replay import Fetch, Fork
 from pneumonia.search.resume import SearchSpec
 from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import StopRule
-from pneumonia.search.trials import Proposal
+from pneumonia.search.trials import Proposal, cuts
 from pneumonia.search.winner import Won
 from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
@@ -211,15 +211,15 @@ class Search:
         return True
 
     def _task(self, proposal: Proposal, config: Config) -> Task:
-        known = self.past.trials.get(proposal.trial_id)
         return Task(
             trial_id=proposal.trial_id,
             config=config,
             epochs=proposal.epochs,
             parent=proposal.parent,
-            has_begun=known is not None and bool(known.curves),
+            has_begun=bool((known := self.past.trials.get(proposal.trial_id)) and known.curves),
             keeps_classifier=self.cfg.tracking.log_models != "none",
             unrepeatable=self.unrepeatable,
+            together=cuts(self.cfg, self.space, proposal.values, config["model"]),
         )
 
     def _take_over(self, proposal: Proposal, config: Config) -> Outcome | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
+from pneumonia.search.trials import cuts
 from pneumonia.training import inputs, network
 
 Config = dict[str, Any]
@@ -33,42 +35,32 @@ def rehearse(cfg: DictConfig, space: Space, *, report: inputs.Report) -> Config:
     Raises:
         UserError: For a mistake that every trial would hit.
     """
-    config = collapse(cfg, space.start())
     try:
-        _try(config, report)
+        return _try(cfg, space, space.start(), report)
     except ConfigError as error:
-        for other in _alternatives(cfg, space, error.key):
-            if _works(other, report):
-                return other
+        for values in _alternatives(space, error.key):
+            # Other hyperparameters may exist with a value, or it may be wrong as well.
+            with contextlib.suppress(ConfigError):
+                return _try(cfg, space, values, report)
         raise
+
+
+def _try(cfg: DictConfig, space: Space, values: Mapping[str, Any], report: inputs.Report) -> Config:
+    config = collapse(cfg, values)
+    together = cuts(cfg, space, values, config["model"])
+    prepared = inputs.prepare_folds(config, report=report, together=together)[0]
+    guesses = np.random.default_rng(0).random(len(prepared.val_labels), dtype=np.float32)
+    # The trial fails where memory does not do, others may be smaller.
+    with contextlib.suppress(MemoryError, tf.errors.ResourceExhaustedError):
+        network.rehearse(config, prepared.val_labels, guesses)
     return config
 
 
-def _works(config: Config, report: inputs.Report) -> bool:
-    try:
-        _try(config, report)
-    except ConfigError:
-        return False
-    return True
-
-
-def _try(config: Config, report: inputs.Report) -> None:
-    prepared = inputs.prepare_folds(config, report=report)[0]
-    guesses = np.random.default_rng(0).random(len(prepared.val_labels), dtype=np.float32)
-    try:
-        network.rehearse(config, prepared.val_labels, guesses)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        return  # the trial fails at it, others may be smaller
-
-
-def _alternatives(cfg: DictConfig, space: Space, key: str) -> Iterator[Config]:
+def _alternatives(space: Space, key: str) -> Iterator[dict[str, Any]]:
     """Yield the start with other values, of one range at a time, that an error may be about."""
     start, section = space.start(), key.split(".")[0]
     for item in space:
         if item.path.split(".")[0] != section or item.path not in start:
             continue
         for value in item.values or (item.low, item.high):
-            try:
-                yield collapse(cfg, {**start, item.path: value})
-            except ConfigError:
-                continue  # other hyperparameters exist with this value
+            yield {**start, item.path: value}

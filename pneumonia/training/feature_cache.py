@@ -4,18 +4,22 @@ A frozen backbone is a pure function, so its outputs are stored under a digest o
 depend on: images, image size, backbone, weights, view and code. An entry is one `.npy` file, which
 trials read memory-mapped, and one `.json` file with its shape and checksum, written last: an entry
 without it does not exist. Processes that share the folder compute each entry once; the others
-wait.
+wait. All that one reading of the images can give is computed in it: every view, and what other
+cuts of the same network make of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from pneumonia import files
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.process import process_start
+from pneumonia.training import frozen_graph
 from pneumonia.training.augment import View
 from pneumonia.training.frozen_graph import Frozen
 
@@ -38,26 +43,47 @@ Section = Mapping[str, Any]
 # Part of every key: raise it when the same key would come to other features.
 _CODE = 2
 _BATCH = 128
+# Images on which it is tried whether models that run together give the same bits as alone.
+_TRIED = 16
+# Other models that run with one at the most, as each is in memory.
+_MOST = 5
 _BLOCK = 2**24
 _ONCE = "once-"
 # What reading an entry may raise, by where it is damaged.
 _DAMAGES = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is to be computed: a frozen part's features of a view, and their file."""
+
+    frozen: Frozen
+    view: View | None
+    path: Path
+
+
 def compute(
-    split: Split, frozen: Frozen, *, view: View | None, section: Section, report: Report
-) -> Array:
+    split: Split,
+    frozen: Frozen,
+    *,
+    views: Sequence[View | None],
+    section: Section,
+    report: Report,
+    others: Callable[[], Iterable[Frozen]] = tuple,
+) -> list[Array]:
     """Return the features of a split, from the cache where they are there.
 
     Args:
         split: The N images.
         frozen: What makes the features.
-        view: How the images are augmented first, if at all.
+        views: How the images are augmented first, if at all.
         section: The configuration's section `features`: folder, max_gb, dtype, precision, cache.
         report: Called with a text, the images done and N.
+        others: Returns what else may be asked for later. Where features are missing, those of
+            others that are cuts of the same network are computed with them.
 
     Returns:
-        A read-only memory-mapped array (N, ...).
+        Read-only memory-mapped arrays (N, ...), one for each view.
 
     Raises:
         ConfigError: Where the features alone are larger than the cache may be, or the folder can
@@ -69,30 +95,83 @@ def compute(
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         expected = "a folder that is there or can be made"
         raise ConfigError("features.folder", expected, str(folder)) from error
-    batches = _batches(split, frozen, view, section, report)
     if not section["cache"]:
-        return _compute_once(folder, split, batches)
-    path = folder / f"{_key(split, frozen, view, section)}.npy"
-    with FileLock(path.with_suffix(".lock")):
-        found = _open(path)
-        if found is None:
-            _check_size(split, frozen, section)
-            _write(path, split, batches)
-            found = _open(path, trusted=True)
-            _evict(folder, section["max_gb"], keep=path)
-    if found is None:
-        raise OSError(f"The features just written to {path} cannot be read back.")
-    return found
+        return _compute_once(folder, split, frozen, views, section, report)
+
+    own = _entries(split, frozen, views, section)
+    found = [_open(entry.path) for entry in own]
+    if any(array is None for array in found):
+        _check_size(split, frozen, section)
+        joined = _joined(split, frozen, others(), len(views), section)
+        more = [_entries(split, part, views, section) for part in joined]
+        wanted = [*own, *itertools.chain(*more)]
+        found = _settle(split, wanted, section, report)[: len(own)]
+        _evict(folder, section["max_gb"], keep={entry.path for entry in wanted})
+    if any(array is None for array in found):
+        raise OSError(f"The features just written to {folder} cannot be read back.")
+    return found  # type: ignore[return-value]
 
 
-def _compute_once(folder: Path, split: Split, batches: Iterator[Array]) -> Array:
-    """Return features in a file without a name, which goes when the array goes."""
+def _entries(
+    split: Split, frozen: Frozen, views: Sequence[View | None], section: Section
+) -> list[_Entry]:
+    folder = Path(section["folder"])
+    names = [_key(split, frozen, view, section) for view in views]
+    return [
+        _Entry(frozen, view, folder / f"{name}.npy")
+        for view, name in zip(views, names, strict=True)
+    ]
+
+
+def _settle(
+    split: Split, wanted: Sequence[_Entry], section: Section, report: Report
+) -> list[Array | None]:
+    """Return entries; what is missing of them is computed, while no other process does."""
+    with ExitStack() as locks:
+        for path in sorted(entry.path for entry in wanted):  # in one order: nobody waits for ever
+            locks.enter_context(FileLock(path.with_suffix(".lock")))
+        missing = [entry for entry in wanted if _open(entry.path) is None]
+        _write(split, missing, section, report)
+        return [_open(entry.path, trusted=True) for entry in wanted]
+
+
+def _joined(
+    split: Split, frozen: Frozen, others: Iterable[Frozen], views: int, section: Section
+) -> list[Frozen]:
+    """Return what is worth computing with `frozen`: it costs little more, and need not go soon."""
+    # Half of the cache stays for other splits, and for other cuts of them.
+    room = section["max_gb"] * 1e9 / 2 - views * _size(split, frozen, section)
+    joined: list[Frozen] = []
+    for other in itertools.islice(others, _MOST):
+        room -= views * _size(split, other, section)
+        if room < 0:
+            break
+        if other.image_size == frozen.image_size and frozen_graph.is_nested(
+            frozen.model, other.model
+        ):
+            joined.append(other)
+    if not joined:
+        return []
+    models = tuple(part.model for part in (frozen, *joined))
+    images = frozen.images(split, np.arange(min(_TRIED, len(split))))
+    return joined if frozen_graph.agree(models, images, section["precision"]) else []
+
+
+def _compute_once(
+    folder: Path,
+    split: Split,
+    frozen: Frozen,
+    views: Sequence[View | None],
+    section: Section,
+    report: Report,
+) -> list[Array]:
+    """Return features in files without a name, which go when the arrays go."""
     _drop_abandoned(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_ONCE}{os.getpid()}-") as own:
-        path = Path(own) / "features.npy"
-        _write(path, split, batches)
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
+        paths = [Path(own) / f"features{number}.npy" for number in range(len(views))]
+        entries = [_Entry(frozen, view, path) for view, path in zip(views, paths, strict=True)]
+        _write(split, entries, section, report)
+        return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
 
 
 def _drop_abandoned(folder: Path) -> None:
@@ -125,20 +204,45 @@ def _key(split: Split, frozen: Frozen, view: View | None, section: Section) -> s
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _batches(
-    split: Split, frozen: Frozen, view: View | None, section: Section, report: Report
-) -> Iterator[Array]:
-    text = f"features of {split.name}" + (f", view {view.index + 1}" if view else "")
-    for start in range(0, len(split), _BATCH):
-        indices = np.arange(start, min(start + _BATCH, len(split)))
-        yield frozen.read(split, indices, view, section["precision"]).astype(section["dtype"])
-        report(text, int(indices[-1]) + 1, len(split))
+def _write(split: Split, entries: Sequence[_Entry], section: Section, report: Report) -> None:
+    """Compute entries in one reading of the images; all of them appear at its end."""
+    by_view: dict[int | None, list[_Entry]] = {}
+    for entry in entries:
+        by_view.setdefault(entry.view.index if entry.view else None, []).append(entry)
+    text = _text(split, list(by_view.values()))
+    with ExitStack() as written:
+        add = {entry.path: written.enter_context(_writing(entry.path, split)) for entry in entries}
+        for start in range(0, len(split), _BATCH) if entries else ():
+            indices = np.arange(start, min(start + _BATCH, len(split)))
+            images = entries[0].frozen.images(split, indices)
+            for same in by_view.values():
+                view = same[0].view
+                shown = images if view is None else view.render(images, start)
+                models = tuple(entry.frozen.model for entry in same)
+                outputs = frozen_graph.call(models, shown, section["precision"])
+                for entry, output in zip(same, outputs, strict=True):
+                    add[entry.path](np.asarray(output).astype(section["dtype"]))
+            report(text, int(indices[-1]) + 1, len(split))
 
 
-def _write(path: Path, split: Split, batches: Iterator[Array]) -> None:
+def _text(split: Split, by_view: Sequence[Sequence[_Entry]]) -> str:
+    """Say what is computed."""
+    cuts = max((len(same) for same in by_view), default=1)
+    views = [same[0].view.index + 1 for same in by_view if same[0].view is not None]
+    text = f"features of {split.name}" + (f" at {cuts} layers" if cuts > 1 else "")
+    if len(views) > 1:
+        return f"{text}, views {', '.join(map(str, views))}"
+    return f"{text}, view {views[0]}" if views else text
+
+
+@contextmanager
+def _writing(path: Path, split: Split) -> Iterator[Callable[[Array], None]]:
+    """Give a function that takes one batch of an entry after the other."""
     checksum, shape, dtype = 0, (), ""
     with files.atomic(path) as part, part.open("wb") as file:
-        for batch in batches:
+
+        def add(batch: Array) -> None:
+            nonlocal checksum, shape, dtype
             if not shape:
                 shape, dtype = (len(split), *batch.shape[1:]), batch.dtype.str
                 header = {"descr": dtype, "fortran_order": False, "shape": shape}
@@ -146,6 +250,8 @@ def _write(path: Path, split: Split, batches: Iterator[Array]) -> None:
             data = np.ascontiguousarray(batch).tobytes()
             checksum = zlib.crc32(data, checksum)
             file.write(data)
+
+        yield add
         file.flush()
         os.fsync(file.fileno())
     about = {"shape": shape, "dtype": dtype, "crc32": checksum, "split": split.name}
@@ -183,11 +289,15 @@ def _crc32(path: Path, offset: int) -> int:
     return checksum
 
 
-def _check_size(split: Split, frozen: Frozen, section: Section) -> None:
-    if frozen.model is None:
-        return
+def _size(split: Split, frozen: Frozen, section: Section) -> int:
+    """Return the bytes of the features of one view."""
+    assert frozen.model is not None
     width = int(np.prod(frozen.model.output.shape[1:]))
-    needed = len(split) * width * np.dtype(section["dtype"]).itemsize / 1e9
+    return len(split) * width * np.dtype(section["dtype"]).itemsize
+
+
+def _check_size(split: Split, frozen: Frozen, section: Section) -> None:
+    needed = _size(split, frozen, section) / 1e9
     if needed > section["max_gb"]:
         raise ConfigError(
             "features.max_gb",
@@ -198,7 +308,7 @@ def _check_size(split: Split, frozen: Frozen, section: Section) -> None:
         )
 
 
-def _evict(folder: Path, max_gb: float, *, keep: Path) -> None:
+def _evict(folder: Path, max_gb: float, *, keep: Set[Path]) -> None:
     entries = []
     for note in folder.glob("*.json"):
         path = note.with_suffix(".npy")
@@ -208,7 +318,7 @@ def _evict(folder: Path, max_gb: float, *, keep: Path) -> None:
     for _, size, path in sorted(entries):
         if total <= max_gb * 1e9:
             return
-        if path != keep:
+        if path not in keep:
             # The description goes first: what is left of an interrupted removal is no entry.
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from pneumonia.training.augment import View
 from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
+Item = TypeVar("Item")
 
 # Views of an epoch that no cached view has: online renderings count their epochs from here.
 _ONLINE = 2**20
@@ -44,6 +47,29 @@ def read_all(feed: Feed) -> Array | tf.Tensor:
     """Return all the inputs of a feed as one array or tensor."""
     whole = feed.whole()
     return feed.read(1, np.arange(len(feed))) if whole is None else whole
+
+
+def ahead(items: Iterator[Item]) -> Generator[Item]:
+    """Yield the items of an iterator, the next of which is made in a thread meanwhile.
+
+    What making one raises is raised where it is taken. To be closed: the thread ends with it.
+    """
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        coming = thread.submit(list[Item], itertools.islice(items, 1))
+        while item := coming.result():
+            coming = thread.submit(list[Item], itertools.islice(items, 1))
+            yield item[0]
+
+
+def is_computed(feed: Feed) -> bool:
+    """Tell whether a feed reads or renders images in every epoch, and so is worth a thread.
+
+    Features are not: they leave no processor idle, and TensorFlow is told to compute them in
+    bfloat16 for all threads.
+    """
+    if isinstance(feed, JoinedFeed):
+        return all(map(is_computed, feed.feeds))
+    return isinstance(feed, ComputedFeed) and feed.whole() is None
 
 
 class StoredFeed:
@@ -163,7 +189,8 @@ class JoinedFeed:
     """
 
     def __init__(self, first: Feed, second: Feed, *, is_kept: bool = False) -> None:
-        self._first, self._second, self._is_kept = first, second, is_kept
+        self.feeds = self._first, self._second = first, second
+        self._is_kept = is_kept
         self._whole: tf.Tensor | None = None
 
     def __len__(self) -> int:

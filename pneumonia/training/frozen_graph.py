@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -20,11 +22,9 @@ from pneumonia.models.classifier import resize
 from pneumonia.training.augment import View
 
 Array = np.ndarray[Any, Any]
-Graph = Callable[[tf.Tensor], tf.Tensor]
+Graph = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 BFLOAT16 = "bfloat16"
-
-_graphs: WeakKeyDictionary[keras.Model, dict[str, Graph]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +41,40 @@ class Frozen:
     image_size: int
     digest: str
 
-    def read(
-        self, split: Split, indices: Array, view: View | None = None, precision: str = "float32"
-    ) -> Array:
+    def images(self, split: Split, indices: Array) -> Array:
+        """Return the images at `indices`, resized."""
+        return resize(split.images.read(indices), self.image_size)
+
+    def read(self, split: Split, indices: Array, view: View | None = None) -> Array:
         """Return what is made of the images at `indices`: resized, augmented, through the model.
 
         Which augmentation an image gets depends on the first index and on their number.
         """
-        images = resize(split.images.read(indices), self.image_size)
+        images = self.images(split, indices)
         if view is not None:
             images = view.render(images, int(indices[0]))
-        if self.model is None:
-            return images
-        return np.asarray(call(self.model, images, precision))
+        return images if self.model is None else np.asarray(call((self.model,), images)[0])
 
 
-def call(model: keras.Model, images: Array, precision: str) -> tf.Tensor:
-    """Return the outputs of a model whose weights do not change any more, in inference mode.
+def call(
+    models: tuple[keras.Model, ...], images: Array, precision: str = "float32"
+) -> Sequence[tf.Tensor]:
+    """Return the outputs of models whose weights do not change any more, in inference mode.
+
+    What several of them have in common is computed once.
 
     Args:
-        model: The model.
-        images: float32 (n, ...), as the model takes them.
+        models: The models.
+        images: float32 (n, ...), as each of them takes them.
         precision: `float32`, or `bfloat16` for the convolutions and products.
 
     Raises:
         ConfigError: Where the processor does not compute in bfloat16.
     """
-    graphs = _graphs.setdefault(model, {})
-    if precision not in graphs:
-        graphs[precision] = _build(model, precision)
+    graph = _build(models, precision)
     # TensorFlow takes up the option at every call, not when a graph is built.
     with _reduced_precision() if precision == BFLOAT16 else nullcontext():
-        return graphs[precision](tf.constant(images))
+        return graph(tf.constant(images))
 
 
 def has_bfloat16() -> bool:
@@ -84,21 +86,101 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _build(model: keras.Model, precision: str) -> Graph:
+@functools.lru_cache(maxsize=8)
+def is_nested(one: keras.Model, other: keras.Model) -> bool:
+    """Tell whether one of two models is the other one cut earlier: both cost what the longer does.
+
+    That is known where both are graphs of Keras' own layers.
+    """
+    if not all(hasattr(model, "_run_through_graph") for model in (one, other)):
+        return False
+    first, second = (
+        {_identity(operation) for operation in model.operations if getattr(operation, "weights", 0)}
+        for model in (one, other)
+    )
+    return first <= second or second <= first
+
+
+def agree(models: tuple[keras.Model, ...], images: Array, precision: str) -> bool:
+    """Tell whether models give the same bits together as each of them does alone.
+
+    TensorFlow makes one operation, which rounds otherwise, of neighbours, but not where another
+    model is cut between them.
+    """
+    return all(
+        np.array_equal(outputs, call((model,), images, precision)[0])
+        for model, outputs in zip(models, call(models, images, precision), strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _build(models: tuple[keras.Model, ...], precision: str) -> Graph:
     if precision == BFLOAT16 and not has_bfloat16():
         raise ConfigError(
             "features.precision", "float32, as this processor has no bfloat16", precision
         )
-    signature = [tf.TensorSpec([None, *model.input.shape[1:]], tf.float32)]
-    function = tf.function(lambda x: model(x, training=False), input_signature=signature)
+    signature = [tf.TensorSpec([None, *models[0].input.shape[1:]], tf.float32)]
+    function = tf.function(
+        lambda x: _outputs(models, x), input_signature=signature, autograph=False
+    )
     depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    layers = model._flatten_layers(include_self=False, recursive=True)
+    layers = [
+        layer
+        for model in models
+        for layer in model._flatten_layers(include_self=False, recursive=True)
+    ]
     if precision != BFLOAT16 and any(isinstance(layer, depthwise) for layer in layers):
         # With constants, TensorFlow 2.21 takes half as long again for depthwise convolutions.
         return function  # type: ignore[no-any-return]
     # Constants let batch normalization be folded into the convolutions.
-    constant = convert_variables_to_constants_v2(function.get_concrete_function())
-    return lambda x: constant(x)[0]
+    return convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[no-any-return]
+
+
+def _outputs(models: Sequence[keras.Model], x: tf.Tensor) -> list[tf.Tensor]:
+    """Return what each model gives; an operation that several apply to the same is applied once."""
+    if len(models) == 1:
+        return [models[0](x, training=False)]
+    made: dict[Hashable, Any] = {}
+
+    def shared(operation: keras.Operation) -> Callable[..., Any]:
+        mode = {"training": False} if isinstance(operation, keras.layers.Layer) else {}
+
+        def apply(*args: Any, **kwargs: Any) -> Any:
+            place = repr(keras.tree.map_structure(_leaf, (args, kwargs)))
+            key = _identity(operation), place
+            if key not in made:
+                made[key] = operation(*args, **kwargs, **mode)
+            return made[key]
+
+        return apply
+
+    return [keras.tree.flatten(model._run_through_graph(x, shared))[0] for model in models]
+
+
+def _leaf(value: Any) -> str:
+    """Name an argument: a constant by its value, anything else as the object that it is."""
+    is_constant = isinstance(value, str | int | float | slice | type(None))
+    return repr(value) if is_constant else f"object {id(value)}"
+
+
+def _identity(operation: keras.Operation) -> Hashable:
+    """Return what operations of models that were built apart are the same by.
+
+    Of Keras' own, it is what they are configured by and their weights. Others may keep more to
+    themselves than they tell: each is the same as itself alone.
+    """
+    kind = type(operation)
+    if not kind.__module__.startswith("keras.") or kind is keras.layers.Lambda:
+        return id(operation)
+    try:
+        config = {name: value for name, value in operation.get_config().items() if name != "name"}
+        result = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    except (NotImplementedError, TypeError):
+        return id(operation)
+    with tf.init_scope():  # not as a part of the graph that is being built
+        for weight in getattr(operation, "weights", ()):
+            result.update(np.ascontiguousarray(weight).tobytes())
+    return kind, result.hexdigest()
 
 
 @contextmanager

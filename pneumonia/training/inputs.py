@@ -5,8 +5,9 @@ Loading and building is kept, within bounds, from trial to trial of one process.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,37 +106,44 @@ def parts(config: Config) -> Parts:
     return _parts.get([section, seed], make)
 
 
-def prepare(config: Config, *, report: Report, joined: bool = False) -> Inputs:
+def prepare(
+    config: Config, *, report: Report, joined: bool = False, together: Sequence[Config] = ()
+) -> Inputs:
     """Return the inputs of a trial, computing features that are not there yet.
 
     Args:
         config: The whole configuration.
         report: Called with a text, how much is done and how much there is to do.
         joined: Whether val is trained on too.
+        together: Other sections `model`, with which features may be asked for later.
     """
     data, pipeline = load_data(config), _pipeline(config)
-    train = _feed(config, data.train, pipeline, report)
+    feed = functools.partial(_feed, config, report=report, together=together)
+    train = feed(data.train, pipeline)
     labels = data.train.labels
     if joined:
-        train = JoinedFeed(train, _feed(config, data.val, pipeline, report))
+        train = JoinedFeed(train, feed(data.val, pipeline))
         labels = np.concatenate([labels, data.val.labels])
-    val = _feed(config, data.val, None, report)
+    val = feed(data.val, None)
     return Inputs(train, val, labels, _sample_weights(labels, config), data.val.labels)
 
 
-def prepare_folds(config: Config, *, report: Report) -> list[Inputs]:
+def prepare_folds(
+    config: Config, *, report: Report, together: Sequence[Config] = ()
+) -> list[Inputs]:
     """Return the inputs of a trial for each fold; without folds the only ones.
 
     Features are those of train and of val, as without folds: each fold has its rows of them.
+    Arguments are those of `prepare`.
     """
     folds, data = config["objective"].get("folds"), load_data(config)
     if folds is None:
-        return [prepare(config, report=report)]
+        return [prepare(config, report=report, together=together)]
     fold_of, pipeline = divide(data, folds, seed=config["seed"]), _pipeline(config)
     labels = np.concatenate([data.train.labels, data.val.labels])
-
-    plain = _joined(config, data, None, report)
-    train = plain if pipeline is None else _joined(config, data, pipeline, report)
+    joined = functools.partial(_joined, config, data, report=report, together=together)
+    plain = joined(None)
+    train = plain if pipeline is None else joined(pipeline)
     found = []
     for fold in range(folds):
         held_out, rows = (np.flatnonzero((fold_of == fold) == is_held) for is_held in (True, False))
@@ -154,16 +162,22 @@ def _pipeline(config: Config) -> keras.Sequential | None:
 
 def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
     """Return the inputs of a split without augmentation."""
-    return _feed(config, split, None, report)
+    return _feed(config, split, None, report=report)
 
 
 def _joined(
-    config: Config, data: ImageData, pipeline: keras.Sequential | None, report: Report
+    config: Config,
+    data: ImageData,
+    pipeline: keras.Sequential | None,
+    *,
+    report: Report,
+    together: Sequence[Config],
 ) -> Feed:
     """Return the inputs of train, then of val, kept for the trials that share them."""
 
     def make() -> Feed:
-        first, second = (_feed(config, split, pipeline, report) for split in (data.train, data.val))
+        feed = functools.partial(_feed, config, report=report, together=together)
+        first, second = (feed(split, pipeline) for split in (data.train, data.val))
         return JoinedFeed(first, second, is_kept=True)
 
     key = [_key(config, split, pipeline) for split in (data.train, data.val)]
@@ -175,7 +189,14 @@ def _key(config: Config, split: Split, pipeline: keras.Sequential | None) -> lis
     return [split.digest, parts(config).frozen.digest, config["features"], own]
 
 
-def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, report: Report) -> Feed:
+def _feed(
+    config: Config,
+    split: Split,
+    pipeline: keras.Sequential | None,
+    *,
+    report: Report,
+    together: Sequence[Config] = (),
+) -> Feed:
     """Return the inputs of a split, kept for the trials that share them."""
     frozen, seed = parts(config).frozen, config["seed"]
     features, augment = config["features"], config["augment"]
@@ -184,20 +205,35 @@ def _feed(config: Config, split: Split, pipeline: keras.Sequential | None, repor
         if frozen.model is None:
             return ComputedFeed(split, frozen, pipeline=pipeline, seed=seed)
         if pipeline is None:
-            return StoredFeed([compute(None)], seed)
+            return StoredFeed(compute([None]), seed)
         about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
-
-        def view(index: int) -> Array:
-            return compute(View(pipeline, about, index, seed))
-
+        view = functools.partial(View, pipeline, about, seed=seed)
         if augment["views"] == ONLINE:
-            return RenderedFeed(len(split), view)
-        return StoredFeed([view(index) for index in range(augment["views"])], seed)
+            return RenderedFeed(len(split), lambda index: compute([view(index)])[0])
+        return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 
-    def compute(view: View | None) -> Array:
-        return feature_cache.compute(split, frozen, view=view, section=features, report=report)
+    def compute(views: Sequence[View | None]) -> list[Array]:
+        return feature_cache.compute(
+            split,
+            frozen,
+            views=views,
+            section=features,
+            report=report,
+            others=lambda: _others(config, together),
+        )
 
     return _feeds.get(_key(config, split, pipeline), make) if features["cache"] else make()
+
+
+def _others(config: Config, together: Sequence[Config]) -> Iterator[Frozen]:
+    """Yield the frozen parts of other sections `model`, of those that can be built."""
+    for section in together:
+        try:
+            frozen = parts({**config, "model": section}).frozen
+        except Exception:  # the trials with it fail at it, and tell why
+            continue
+        if frozen.model is not None:
+            yield frozen
 
 
 def is_shared(config: Config) -> bool:

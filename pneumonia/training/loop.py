@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,14 +22,13 @@ from pneumonia.training import compiled_loop
 from pneumonia.training.checkpoint import FitState
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
-from pneumonia.training.recipe import Recipe, batches, has_rest, head_only
+from pneumonia.training.recipe import Recipe, has_rest, head_only
+from pneumonia.training.steps import Steps
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Tell = Callable[[int, Metrics], None]
 Offer = Callable[[Callable[[], FitState]], object]
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 class DivergedError(Exception):
@@ -175,19 +174,21 @@ def _train(
         elif begun:
             program.set_weights(state.model)
         metrics, val = build_metrics(config), read_all(training.inputs.val)
-        while len(history) < until and not is_stopped(history, config):
-            training.limit.check(len(history), until, has_trained=len(history) > known)
-            epoch = len(history) + 1
-            loss, trained = _run_epoch(
-                training, recipe, program, epoch, begun=begun, metrics=metrics
-            )
-            with program.averaged():
-                measured, latest = _measure_val(training, program, epoch, val=val, metrics=metrics)
-                history.append({"loss": loss, **trained, **measured})
-                if keeps_last or best_epoch(history, config["objective"]) == epoch:
-                    best, predicted = program.weights(), latest
-            offer(partial(_progress, program, best, history, predicted))
-            tell(epoch, history[-1])
+        sizes = config["training"]["batch_size"], math.prod(training.model.input.shape[1:])
+        own = training.seed, begun, program.learning_rate
+        steps = Steps(training.inputs, recipe, *sizes, *own)
+        with closing(steps.chunks(range(len(history) + 1, until + 1))) as chunks:
+            while len(history) < until and not is_stopped(history, config):
+                training.limit.check(len(history), until, has_trained=len(history) > known)
+                epoch = len(history) + 1
+                loss, trained = _run_epoch(steps, program, chunks, epoch, metrics)
+                with program.averaged():
+                    measured, latest = _measure_val(training, program, epoch, val, metrics)
+                    history.append({"loss": loss, **trained, **measured})
+                    if keeps_last or best_epoch(history, config["objective"]) == epoch:
+                        best, predicted = program.weights(), latest
+                offer(partial(_progress, program, best, history, predicted))
+                tell(epoch, history[-1])
         return _progress(program, best, history, predicted)
 
 
@@ -278,34 +279,25 @@ def _progress(
 
 
 def _run_epoch(
-    training: Training,
-    recipe: Recipe,
+    steps: Steps,
     program: compiled_loop.Program,
+    chunks: Iterator[compiled_loop.Chunk],
     epoch: int,
-    *,
-    begun: int,
     metrics: dict[str, Any],
 ) -> tuple[float, Metrics]:
     """Train for an epoch; return its mean loss, and the metrics of its outputs."""
-    labels, rows = training.inputs.train_labels, training.inputs.rows
-    order = recipe.order(labels if rows is None else labels[rows], training.seed, epoch)
-    order = order if rows is None else rows[order]
-    indices, weights = batches(
-        order, training.inputs.train_weights, training.config["training"]["batch_size"]
-    )
-    rate = program.learning_rate
-    plan = recipe.plan(weights, rate=rate, begun=begun, epoch=epoch, seed=training.seed)
-    loss, outputs = program.train(_chunks(training, epoch, indices, weights, plan))
+    order = steps.order(epoch)
+    loss, outputs = program.train(steps.take(chunks, order))
     if not math.isfinite(loss):
         raise DivergedError(f"The training diverged: its loss is {loss} in epoch {epoch}.")
-    return loss, measure(metrics, labels[order], outputs.reshape(-1)[: len(order)])
+    labels = steps.inputs.train_labels[order]
+    return loss, measure(metrics, labels, outputs.reshape(-1)[: len(order)])
 
 
 def _measure_val(
     training: Training,
     program: compiled_loop.Program,
     epoch: int,
-    *,
     val: Array | tf.Tensor,
     metrics: dict[str, Any],
 ) -> tuple[Metrics, Array]:
@@ -319,23 +311,3 @@ def _measure_val(
             text = f"its {name} is {result[name]} in epoch {epoch}"
             raise DivergedError(f"The training diverged: {text}.")
     return result, predicted
-
-
-def _chunks(
-    training: Training, epoch: int, indices: Array, weights: Array, plan: dict[str, Array]
-) -> Iterator[compiled_loop.Chunk]:
-    """Yield the steps of an epoch in chunks of equal shape."""
-    inputs, (steps, batch) = training.inputs, indices.shape
-    labels, whole = inputs.train_labels[indices].astype(np.float32), inputs.train.whole()
-    if whole is not None:
-        yield compiled_loop.Chunk(whole, indices.astype(np.int32), labels, weights, steps, plan)
-        return
-    most = max(1, _CHUNK_BYTES // (4 * batch * math.prod(training.model.input.shape[1:])))
-    per_chunk = -(-steps // -(-steps // most))
-    places = np.arange(per_chunk * batch, dtype=np.int32).reshape(per_chunk, batch)
-    for start in range(0, steps, per_chunk):
-        count = min(per_chunk, steps - start)
-        rows = np.resize(np.arange(start, start + count), per_chunk)
-        x = inputs.train.read(epoch, indices[rows].reshape(-1))
-        now = {name: values[rows] for name, values in plan.items()}
-        yield compiled_loop.Chunk(x, places, labels[rows], weights[rows], count, now)

@@ -124,21 +124,6 @@ class Recipe:
         return kept.astype(np.float32)
 
 
-def batches(order: Array, weights: Array, batch: int) -> tuple[Array, Array]:
-    """Return the rows of the steps of an epoch and their weights, (steps, batch) both.
-
-    The last batch is padded with weight 0.
-    """
-    steps = -(-len(order) // batch)
-    real = len(order) - (steps - 1) * batch
-    indices = np.resize(order, steps * batch).reshape(steps, batch)
-    found = weights[indices].astype(np.float32)
-    # Keras divides by the size of the batch, so the samples of a short one count for more here.
-    found[-1] *= batch / real
-    found[-1, real:] = 0.0
-    return indices, found
-
-
 @functools.lru_cache(maxsize=32)
 def _cosine(warmup: int, decay: int) -> Array:
     """Return Keras' schedule with a highest rate of 1, by step."""

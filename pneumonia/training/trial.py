@@ -50,6 +50,7 @@ class Task:
         has_begun: Whether epochs of it are known already, so that it has left a state.
         keeps_classifier: Whether its classifier is kept.
         unrepeatable: Why training again would give other bits; empty where it gives the same.
+        together: Sections `model` of other trials, as of `inputs.prepare`.
     """
 
     trial_id: str
@@ -59,6 +60,7 @@ class Task:
     has_begun: bool = False
     keeps_classifier: bool = True
     unrepeatable: str = ""
+    together: tuple[Config, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,9 @@ class _Fits:
         self.stopped: tuple[FitState, ...] = ()
         self._latest: Callable[[], FitState] | None = None  # of the fit that is trained
         self._left: tuple[FitState, ...] = ()
-        self.inputs: list[Inputs] = prepare_folds(task.config, report=hooks.report)
+        self.inputs: list[Inputs] = prepare_folds(
+            task.config, report=hooks.report, together=task.together
+        )
 
     def train(self) -> None:
         """Train all of them, each from where it stopped, or where the parent did."""

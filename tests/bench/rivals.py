@@ -246,8 +246,8 @@ def extraction(path: str, images: int = 512) -> dict[str, Any]:
     plain = tf.function(lambda x: model(x, training=False))
     ways = {
         "plain float32": lambda: plain(batch),
-        "float32": lambda: frozen_graph.call(model, batch, "float32"),
-        "bfloat16": lambda: frozen_graph.call(model, batch, "bfloat16"),
+        "float32": lambda: frozen_graph.call((model,), batch, "float32")[0],
+        "bfloat16": lambda: frozen_graph.call((model,), batch, "bfloat16")[0],
     }
     for name, way in ways.items():
         if name == "bfloat16" and not frozen_graph.has_bfloat16():

@@ -9,9 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
-from pneumonia.config.search_space import find
+from pneumonia.config.search_space import collapse, find
 from pneumonia.errors import ConfigError
 from pneumonia.search.preflight import rehearse
+from pneumonia.search.trials import cuts
+from pneumonia.training import inputs
 
 
 def try_out(folder: Path, model: str = "cnn", **changes: Any) -> dict[str, Any]:
@@ -85,3 +87,47 @@ def test_a_wrong_value_of_a_range_is_left_to_its_trials(tmp_path: Path) -> None:
     found = try_out(tmp_path, model__layer="choice(nothing, block1_pool)")
     assert found["model"]["layer"] == "block1_pool"
     assert try_out(tmp_path, model__blocks="choice(9, 2)")["model"]["blocks"] == 2
+
+
+def sections(space: dict[str, Any], values: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    cfg = OmegaConf.create({"model": {"image_size": 8, **space}, "dense": {}, "when": {}, **more})
+    own = collapse(cfg, values)["model"]
+    found = cuts(cfg, find(cfg), values, own)
+    assert all(one["image_size"] == own["image_size"] for one in found)
+    return [{name: one[name] for name in one if name != "image_size"} for one in found]
+
+
+def test_cuts_of_one_network_are_found() -> None:
+    layers = {"layer": "choice(a, b, c)", "image_size": "choice(8, 9)"}
+    values = {"model.layer": "b", "model.image_size": 9}
+    assert sections(layers, values) == [{"layer": "c"}, {"layer": "a"}]
+    assert sections({"layer": "a", "image_size": "choice(8, 9)"}, {"model.image_size": 9}) == []
+    both = {"layer": "choice(a, b)", "pooling": "choice(avg, max)"}
+    assert len(sections(both, {"model.layer": "a", "model.pooling": "max"})) == 3
+
+
+def test_conditional_cuts_are_those_of_real_trials() -> None:
+    both = {"layer": "choice(a, b)", "pooling": "choice(avg, max)"}
+    when = {"model.pooling": {"model.layer": ["a"]}}
+    most = [{"layer": "a", "pooling": pooling} for pooling in ("avg", "max")]
+    assert sections(both, {"model.layer": "b"}, when=when) == most
+    values = {"model.layer": "a", "model.pooling": "avg"}
+    assert sections(both, values, when=when) == [most[1], {"layer": "b"}]
+    named = {"name": "choice(one, two)", "layer": "choice(a, b)"}
+    when = {"model.layer": {"model.name": ["one"]}}
+    assert sections(named, {"model.name": "two"}, when=when) == []
+    assert sections(named, {"model.name": "one", "model.layer": "a"}, when=when) == [
+        {"name": "one", "layer": "b"}
+    ]
+
+
+def test_the_features_of_all_cuts_are_there_before_the_first_trial(tmp_path: Path) -> None:
+    layers = "choice(block1_pool, nothing, block2_pool)"
+    # A network without training is the same from seed to seed, whatever it is cut at.
+    changes = {"model__layer": layers, "model__trainable": False, "model__pooling": "avg"}
+    started = try_out(tmp_path, **changes)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2 * 2  # two cuts, of train and val
+    texts: list[str] = []
+    other = {**started, "model": {**started["model"], "layer": "block2_pool"}}
+    inputs.prepare(other, report=lambda text, *_: texts.append(text))
+    assert not texts

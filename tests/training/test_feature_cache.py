@@ -37,6 +37,10 @@ def frozen(seed: int = 1) -> Frozen:
     return Frozen(model, SIZE, feature_cache.digest(model, {"name": "test"}))
 
 
+def compute(split: Any, part: Frozen, *, view: View | None = None, **options: Any) -> Any:
+    return feature_cache.compute(split, part, views=[view], **options)[0]
+
+
 class Counter:
     """Counts the images that are computed."""
 
@@ -55,8 +59,8 @@ def section(folder: Path, **changes: Any) -> dict[str, Any]:
 def test_computes_once_and_what_the_backbone_gives(tmp_path: Path) -> None:
     count, part = Counter(), frozen()
     options = {"view": None, "section": section(tmp_path), "report": count}
-    first = feature_cache.compute(DATA.train, part, **options)
-    second = feature_cache.compute(DATA.train, frozen(), **options)
+    first = compute(DATA.train, part, **options)
+    second = compute(DATA.train, frozen(), **options)
     assert count.images == 1
     assert isinstance(second, np.memmap)
     assert first.shape == (100, 8)
@@ -77,7 +81,7 @@ def test_every_difference_has_its_own_entry(tmp_path: Path) -> None:
         (DATA.train, frozen(), View(pipeline, "a", 0, 2), section(tmp_path)),
     ]
     for split, part, view, where in cases:
-        feature_cache.compute(split, part, view=view, section=where, report=count)
+        compute(split, part, view=view, section=where, report=count)
     assert count.images == len(cases)
     assert len(list(tmp_path.glob("*.npy"))) == len(cases)
 
@@ -86,9 +90,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
     def render(folder: str, index: int) -> Any:
         view = View(geometric(flip=True, rotation=10, zoom=0.1), "a", index, 1)
         where = section(tmp_path / folder)
-        return feature_cache.compute(
-            DATA.train, frozen(), view=view, section=where, report=Counter()
-        )
+        return compute(DATA.train, frozen(), view=view, section=where, report=Counter())
 
     np.testing.assert_array_equal(render("one", 0), render("two", 0))
     assert not np.allclose(render("one", 0), render("one", 1))
@@ -98,7 +100,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
 def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
     count = Counter()
     options = {"view": None, "section": section(tmp_path), "report": count}
-    expected = np.array(feature_cache.compute(DATA.val, frozen(), **options))
+    expected = np.array(compute(DATA.val, frozen(), **options))
     path = next(tmp_path.glob("*.npy"))
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -112,7 +114,7 @@ def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
         path.unlink()
     else:
         path.with_suffix(".json").write_text("{")
-    again = feature_cache.compute(DATA.val, frozen(), **options)
+    again = compute(DATA.val, frozen(), **options)
     assert count.images == 2
     np.testing.assert_array_equal(again, expected)
 
@@ -123,7 +125,7 @@ def test_an_interrupted_computation_leaves_no_entry(tmp_path: Path) -> None:
 
     where = section(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        feature_cache.compute(DATA.train, frozen(), view=None, section=where, report=stop)
+        compute(DATA.train, frozen(), view=None, section=where, report=stop)
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob(".*.part"))
 
@@ -133,23 +135,23 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     where = section(tmp_path, max_gb=2.5 * size / 1e9)
     count = Counter()
 
-    def compute(seed: int) -> None:
-        feature_cache.compute(DATA.train, frozen(seed), view=None, section=where, report=count)
+    def compute_with(seed: int) -> None:
+        compute(DATA.train, frozen(seed), view=None, section=where, report=count)
 
     for seed in (1, 2, 1, 3):
-        compute(seed)
+        compute_with(seed)
     assert count.images == 3
     assert len(list(tmp_path.glob("*.npy"))) == 2
-    compute(1)
+    compute_with(1)
     assert count.images == 3
-    compute(2)
+    compute_with(2)
     assert count.images == 4
 
 
 def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
     where = section(tmp_path, max_gb=1e-6)
     with pytest.raises(ConfigError, match=r"features\.max_gb"):
-        feature_cache.compute(DATA.train, frozen(), view=None, section=where, report=Counter())
+        compute(DATA.train, frozen(), view=None, section=where, report=Counter())
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
@@ -157,7 +159,7 @@ def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) 
     (tmp_path / "file").touch()
     options = {"view": None, "section": section(tmp_path / place), "report": Counter()}
     with pytest.raises(ConfigError, match=r"`features\.folder`: expected a folder"):
-        feature_cache.compute(DATA.train, frozen(), **options)
+        compute(DATA.train, frozen(), **options)
 
 
 def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ from test_feature_cache import *
 count = Counter()
 where = section(Path({str(tmp_path)!r}))
 for split in (DATA.train, DATA.val):
-    feature_cache.compute(split, frozen(), view=None, section=where, report=count)
+    compute(split, frozen(), view=None, section=where, report=count)
 print(json.dumps(count.images))
 """
     processes = [
@@ -186,14 +188,14 @@ def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:
     (left / "features.npy").write_bytes(b"half")
     count, part = Counter(), frozen()
     once = section(tmp_path, cache=False)
-    feature_cache.compute(DATA.val, part, view=None, section=once, report=count)
+    compute(DATA.val, part, view=None, section=once, report=count)
     assert list(tmp_path.iterdir()) == []
-    feature_cache.compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
+    compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
     entry = next(tmp_path.glob("*.npy"))
     files = sorted(tmp_path.iterdir())
     entry.with_suffix(".json").unlink()
     entry.with_name(f".{entry.name}.part").write_bytes(b"half")
-    feature_cache.compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
+    compute(DATA.val, part, view=None, section=section(tmp_path), report=count)
     assert sorted(tmp_path.iterdir()) == files
 
 
@@ -235,10 +237,10 @@ def turned(array: Path, note: Path) -> None:
 )
 def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_path: Path) -> None:
     count, options = Counter(), {"view": None, "section": section(tmp_path)}
-    first = np.array(feature_cache.compute(DATA.train, frozen(), report=count, **options))
+    first = np.array(compute(DATA.train, frozen(), report=count, **options))
     [array], [note] = tmp_path.glob("*.npy"), tmp_path.glob("*.json")
     damage(array, note)
-    again = feature_cache.compute(DATA.train, frozen(), report=count, **options)
+    again = compute(DATA.train, frozen(), report=count, **options)
     np.testing.assert_array_equal(again, first)
     assert count.images == 2
 
@@ -246,7 +248,7 @@ def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_p
 @pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".npy.part"])
 def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
     options = {"view": None, "section": section(tmp_path), "report": Counter()}
-    feature_cache.compute(DATA.val, frozen(), **options)
+    compute(DATA.val, frozen(), **options)
     [array] = tmp_path.glob("*.npy")
     place = (
         array.with_name(f".{array.name}.part") if "part" in suffix else array.with_suffix(suffix)
@@ -255,7 +257,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -
         path.unlink(missing_ok=True)
     (place / "in it").mkdir(parents=True)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says is looked at
-        feature_cache.compute(DATA.val, frozen(), **options)
+        compute(DATA.val, frozen(), **options)
     fault = storage.explain(caught.value)
     assert fault is not None
     assert place.stem in str(fault)
@@ -267,5 +269,5 @@ def test_a_name_like_that_of_features_used_once_is_left_alone(tmp_path: Path) ->
         (tmp_path / name).touch()
     (tmp_path / "once-0999999999-a").mkdir()
     where = section(tmp_path, cache=False)
-    feature_cache.compute(DATA.val, frozen(), view=None, section=where, report=Counter())
+    compute(DATA.val, frozen(), view=None, section=where, report=Counter())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -12,7 +13,15 @@ import pytest
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.training import feeds
 from pneumonia.training.augment import geometric
-from pneumonia.training.feeds import ComputedFeed, Feed, JoinedFeed, StoredFeed, read_all
+from pneumonia.training.feeds import (
+    ComputedFeed,
+    Feed,
+    JoinedFeed,
+    StoredFeed,
+    ahead,
+    is_computed,
+    read_all,
+)
 from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
@@ -129,3 +138,44 @@ def test_joined_feeds_follow_each_other() -> None:
     np.testing.assert_array_equal(
         joined.read(1, np.array([99, 0, 50, 49]))[:, 0], [149, 0, 100, 49]
     )
+
+
+def test_the_next_item_is_made_in_a_thread_and_no_more() -> None:
+    made: list[int] = []
+    second, third = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            if number:
+                [second, third, threading.Event()][number - 1].set()
+            yield number
+
+    coming = ahead(items())
+    assert next(coming) == 0
+    assert second.wait(10)
+    assert made == [0, 1]
+    assert next(coming) == 1
+    assert third.wait(10)
+    coming.close()
+    assert made == [0, 1, 2]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert list(ahead(items())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_making_an_item_raises_reaches_who_takes_it(error: type[BaseException]) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise error("an image is gone")
+
+    coming = ahead(items())
+    assert next(coming) == 1
+    with pytest.raises(error, match="an image is gone"):
+        next(coming)
+
+
+def test_a_thread_is_for_images_only() -> None:
+    worth = {name for name in FEEDS if is_computed(FEEDS[name]())}
+    assert worth == {"online", "online computed"}
+    assert is_computed(JoinedFeed(online(), online()))

@@ -28,7 +28,7 @@ def test_gives_what_the_model_gives(kind: str) -> None:
     expected = model.predict(images, verbose=0)
     scale = np.abs(expected).max()
     for part in (images, images[:2]):
-        found = frozen_graph.call(model, part, "float32").numpy()
+        found = frozen_graph.call((model,), part, "float32")[0].numpy()
         np.testing.assert_allclose(found, expected[: len(part)], atol=1e-4 * scale)
 
 
@@ -37,16 +37,16 @@ def test_bfloat16_is_near_and_does_not_stay_on() -> None:
     model = network("inception")
     expected = model.predict(IMAGES, verbose=0)
     scale = np.abs(expected).max()
-    reduced = frozen_graph.call(model, IMAGES, "bfloat16").numpy()
-    again = frozen_graph.call(model, IMAGES, "bfloat16").numpy()
+    reduced = frozen_graph.call((model,), IMAGES, "bfloat16")[0].numpy()
+    again = frozen_graph.call((model,), IMAGES, "bfloat16")[0].numpy()
     np.testing.assert_array_equal(reduced, again)
     assert 1e-5 * scale < np.abs(reduced - expected).max() < 2e-2 * scale
     other = network("inception")
-    found = frozen_graph.call(other, IMAGES, "float32").numpy()
+    found = frozen_graph.call((other,), IMAGES, "float32")[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4 * scale)
 
 
 def test_says_where_the_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_graph, "has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match=r"features\.precision"):
-        frozen_graph.call(network("inception"), IMAGES, "bfloat16")
+        frozen_graph.call((network("inception"),), IMAGES, "bfloat16")

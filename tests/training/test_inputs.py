@@ -91,18 +91,17 @@ def test_features_are_computed_once_per_folder(tmp_path: Path) -> None:
     assert isinstance(first.train, StoredFeed)
     assert (len(first.train), len(first.val)) == (120, 60)
     assert reports.texts == [
-        "features of train, view 1",
-        "features of train, view 2",
+        "features of train, views 1, 2",
         "features of val",
     ]
     other = {**cfg, "dense": {**cfg["dense"], "units": 4}}
     again = inputs.prepare(other, report=reports)
-    assert len(reports.texts) == 3
+    assert len(reports.texts) == 2
     assert again.train is first.train
     # Another process, here one that has kept nothing, finds them on the disk.
     inputs._feeds._values.clear()
     third = inputs.prepare(cfg, report=reports)
-    assert len(reports.texts) == 3
+    assert len(reports.texts) == 2
     np.testing.assert_array_equal(read_all(third.train), read_all(first.train))
 
 
