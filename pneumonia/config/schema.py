@@ -110,6 +110,8 @@ KEYS: dict[str, Check] = {
     "threshold.false_positive_cost": POSITIVE,
     "threshold.prevalence": Bounds(above=0, below=1).number() | NULL,
     "threshold.calibrate": BOOLEAN,
+    "winner.members": COUNT,
+    "winner.selection": one_of("best", "greedy"),
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,
@@ -178,6 +180,7 @@ TEXTS = {
 CLOSED = (
     *("objective", "budget", "features", "training", "training.early_stopping", "tracking"),
     "threshold",
+    "winner",
     "resume",
 )
 """Mappings that hold nothing but the keys above and mappings named in `SECTIONS`."""

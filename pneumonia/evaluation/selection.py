@@ -16,13 +16,11 @@ from numpy.typing import ArrayLike
 _EPSILON = 1e-7
 
 
-def log_loss(
-    labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
-) -> float:
+def log_loss(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike) -> float:
     """Return the mean log loss; all arguments are (n,), the weights are those of the images."""
-    p = np.asarray(probabilities, np.float64)
+    p, w = (np.asarray(values, np.float64) for values in (probabilities, weights))
     right = np.where(np.asarray(labels) > 0, p, 1 - p)
-    return float(-np.average(np.log(np.clip(right, _EPSILON, 1)), weights=weights))
+    return float(-np.average(np.log(np.clip(right, _EPSILON, 1)), weights=w))
 
 
 def select(
@@ -30,7 +28,7 @@ def select(
     probabilities: Sequence[ArrayLike],
     *,
     most: int,
-    weights: ArrayLike | None = None,
+    weights: ArrayLike,
 ) -> list[int]:
     """Select classifiers greedily, each as often as it helps.
 

@@ -5,6 +5,8 @@ classifier's score, and the heat is the positive part of the channels' weighted 
 al. 2017, https://arxiv.org/abs/1610.02391). The score is the logit of the probability: its gradient
 has the same direction, and does not vanish where the probability is near 0 or 1.
 
+Of the mean of several classifiers it is the mean of their heat maps.
+
 A heat map is as coarse as that layer, and it tells what moved the score, not where the disease is.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +54,24 @@ def explainer(classifier: keras.Model) -> Explain:
     Raises:
         UserError: Where no layer of the classifier has height and width.
     """
+    import keras
+
+    last = classifier.operations[-1]
+    if not isinstance(last, keras.layers.Average):
+        return _explainer(classifier)
+    outputs = Counter(last.input)
+    members = [_explainer(keras.Model(classifier.input, output)) for output in outputs]
+
+    def explain(images: Sequence[Pixels]) -> list[Heat]:
+        heats = zip(*(member(images) for member in members), strict=True)
+        means = (np.average(some, axis=0, weights=[*outputs.values()]) for some in heats)
+        return [_finish(one, one.shape) for one in means]
+
+    return explain
+
+
+def _explainer(classifier: keras.Model) -> Explain:
+    """Return what makes heat maps of a classifier that is not the mean of several."""
     import tensorflow as tf
 
     look, judge = _halves(classifier)

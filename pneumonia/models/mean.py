@@ -1,8 +1,8 @@
-"""Several classifiers as one: the mean of their probabilities, in one graph of stock Keras layers.
+"""Several classifiers as one: the mean of their probabilities, in a graph of stock Keras layers.
 
-What they have in common is there once: a layer that has the same arguments and weights as one before
-it, and the same input, is that one. So classifiers on one frozen backbone share it, also where they
-are cut at different layers of it, or are fine-tuned from one on.
+What they have in common is there once: a layer that has the same arguments, weights and input as
+one before it is that one. So classifiers on one frozen backbone share it, also where they are cut
+at different layers of it, or are fine-tuned from one on.
 """
 
 from __future__ import annotations

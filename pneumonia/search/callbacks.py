@@ -72,7 +72,9 @@ class SearchEnd:
     def fields(self) -> Config:
         """Return what the journal says of it."""
         names = ("status", "reason", "winner", "metrics", "artifacts", "classifier", "description")
-        return {name: getattr(self, name) for name in names}
+        draws = self.won.best.draws if self.won else ()
+        members = {"members": [draw.fields() for draw in draws]} if draws else {}
+        return {name: getattr(self, name) for name in names} | members
 
 
 class SearchCallback:

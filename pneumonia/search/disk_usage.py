@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
+from pneumonia.search import winner
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
 
@@ -95,10 +96,13 @@ def estimate(
     most = section["max_gb"] * 1e9 if section["cache"] else math.inf
     largest = max(size.classifier for size in sizes)
     log_models = str(cfg.tracking.log_models)
+    # The final classifier of several shares what it can, which may be nothing.
+    more = min(trials, int(cfg.winner.members)) - 1
+    candidates = min(trials, winner.most_candidates(cfg.winner))
     return Cost(
-        classifiers=_classifiers(trials, largest, log_models=log_models),
+        classifiers=_classifiers(trials, largest, log_models=log_models) + more * largest,
         features=int(min(features, most)),
-        states=_states(rounds) * max(size.state for size in sizes),
+        states=(_states(rounds) + candidates - 1) * max(size.state for size in sizes),
         logs=_SEARCH + trials * _TRIAL + epochs * _EPOCH,
     )
 

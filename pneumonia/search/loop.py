@@ -35,10 +35,8 @@ from pneumonia.search.resume import SearchSpec
 from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import StopRule
 from pneumonia.search.trials import Proposal
-from pneumonia.search.winner import Won
 from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
-from pneumonia.training import network
 from pneumonia.training.trial import Hooks, Outcome, Task
 
 Config = dict[str, Any]
@@ -210,11 +208,11 @@ class Search:
         self.scheduler.submit(task)
         return True
 
-    def _task(self, proposal: Proposal, config: Config) -> Task:
+    def _task(self, proposal: Proposal, config: Config | None = None) -> Task:
         known = self.past.trials.get(proposal.trial_id)
         return Task(
             trial_id=proposal.trial_id,
-            config=config,
+            config=config or collapse(self.cfg, proposal.values),
             epochs=proposal.epochs,
             parent=proposal.parent,
             has_begun=known is not None and bool(known.curves),
@@ -262,7 +260,8 @@ class Search:
 
     def _drop_states(self) -> None:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
-        needed = self.oracle.promotable() | {one.trial_id for _, one in self._ranked()[:1]}
+        found = winner.candidates(self._ranked(), self.cfg.winner)
+        needed = self.oracle.promotable() | {one.trial_id for _, one in found}
         for trial_id in self.kept - needed:
             self.store.drop(state_key(trial_id))
         self.kept &= needed
@@ -278,18 +277,20 @@ class Search:
         if not ranked:
             raise UserError("No trial came to a score, so there is no winner.")
         (proposal, outcome), began = ranked[0], time.monotonic()
-        config = collapse(self.cfg, proposal.values)
         self.callbacks.tell("phase", "evaluating the winner")
         # The budget ends trials; what is left to do of the winner only a signal ends.
         hooks = replace(self.hooks, between_epochs=self._check_signals)
-        best = winner.crown(self._task(proposal, config), outcome.best_epoch, self.store, hooks)
-        classifier = winner.keep_classifier(config, best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(config, best, ranked, self.folder, report=self._report)
-        preset = winner.write_preset(config, proposal, outcome, self.choices, self.folder)
+        found = winner.candidates(ranked, self.cfg.winner)
+        if missing := winner.shortfall(found, self.cfg.winner):
+            self.callbacks.say(missing)
+        best = winner.crown(found, self.cfg.winner, self._task, self.store, hooks)
+        classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
+        evaluation = winner.evaluate(best, ranked, self.folder, report=self._report)
+        preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
         measured = {
-            self.objective.name: outcome.score or 0.0,
+            **winner.score(outcome, best),
             "trials": len(self.outcomes),
             "failed_trials": failed,
             "epochs": sum(past.count(0) for past in self.past.trials.values()),
@@ -299,10 +300,9 @@ class Search:
             "temperature": best.decision.temperature,
             **evaluation.metrics(),
         }
-        load = functools.partial(network.assemble, config, best.weights)
-        won = Won(data, ranked, failed, config, best.decision, evaluation, preset, load)
         files = [preset.name, search_folder.CONFIG, *evaluation.files]
-        told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
+        told = (self.bounds.note, proposal.trial_id, measured, files, classifier)
+        won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The best trial of a search: trained again if asked, scored on test once, kept as a preset."""
+"""The best trial of a search, or several: trained again if asked, scored on test once, kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pneumonia.artifacts import ArtifactStore
 from pneumonia.config import presets
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import load_data
-from pneumonia.evaluation import metrics, plots
+from pneumonia.evaluation import metrics, plots, selection
 from pneumonia.evaluation.metrics import Scores
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
@@ -23,10 +23,12 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
+from pneumonia.storage import members
+from pneumonia.storage.members import Draw
 from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
 from pneumonia.storage.search_record import identity
-from pneumonia.training import inputs, network, trial
-from pneumonia.training.calibration import Decided
+from pneumonia.training import ensemble, inputs, network, trial
+from pneumonia.training.ensemble import Member
 from pneumonia.training.trial import Hooks, Outcome, Report, Task
 
 Array = np.ndarray[Any, Any]
@@ -34,9 +36,11 @@ Config = dict[str, Any]
 Ranked = Sequence[tuple[Proposal, Outcome]]
 
 
+# Of how many candidates for each member the greedy selection draws.
+_CANDIDATES = 3
 _PRESET_COMMENT = """\
 The winner of a search, without ranges: trial {number}.
-On val: {objective} {score:.4f} at epoch {epoch}.
+{note}On val: {objective} {score:.4f} at epoch {epoch}.
 To train it again, to the same score:
   pneumonia {options}experiment={path}
 """
@@ -74,65 +78,169 @@ class Won:
         data: The images.
         ranked: The trials that came to a score, the best first.
         failed: How many came to none.
-        config: The whole configuration of the winner, without ranges.
-        decision: How the winner decides.
+        best: The winner.
         evaluation: How it did on test.
-        preset: The file that trains it again.
-        load: Returns the final classifier.
+        preset: The file that trains the best trial again.
     """
 
     data: ImageData
     ranked: Ranked
     failed: int
-    config: Config
-    decision: Decision
+    best: Crowned
     evaluation: Evaluation
     preset: Path
-    load: Callable[[], Predictor]
+
+    def load(self) -> Predictor:
+        """Return the final classifier."""
+        return ensemble.assemble(self.best.members)
 
 
-def crown(task: Task, best_epoch: int, store: ArtifactStore, hooks: Hooks) -> Decided:
-    """Return the best trial with its weights, trained again on train and val if asked.
+@dataclass(frozen=True, slots=True)
+class Crowned:
+    """The winner, ready to decide.
 
-    Temperature and threshold are found with the trial's own weights, as is what it gives for val: a
-    classifier that was trained on val too is surer of val than of other images.
+    Attributes:
+        config: The whole configuration of the best trial, without ranges.
+        members: What it is the mean of, or the best trial alone.
+        decision: How it does.
+        probabilities: What it gives for val, float32 (n,).
+        draws: What each member adds; empty where it is the best trial alone.
+    """
+
+    config: Config
+    members: tuple[Member, ...]
+    decision: Decision
+    probabilities: Array
+    draws: tuple[Draw, ...] = ()
+
+
+def candidates(ranked: Ranked, section: Mapping[str, Any]) -> Ranked:
+    """Return the trials that may become members, the best first; the first is the best of all.
+
+    They differ in their hyperparameters, of which Hyperband's trials share what they are promoted
+    with, and have the images of the best.
 
     Args:
-        task: The trial that won.
-        best_epoch: The epoch at which it was best, from 1.
-        store: Where its state is.
+        ranked: The trials that came to a score, the best first.
+        section: The config's section `winner`.
+    """
+    if section["members"] == 1:
+        return ranked[:1]
+    found: dict[str, tuple[Proposal, Outcome]] = {}
+    for one in ranked:
+        if _images(one[0]) == _images(ranked[0][0]):
+            found.setdefault(identity(one[0].values), one)
+    most = most_candidates(section)
+    return list(found.values())[:most]
+
+
+def most_candidates(section: Mapping[str, Any]) -> int:
+    """Return how many candidates there are at the most, whose states are kept until the end."""
+    members = int(section["members"])
+    return members * (_CANDIDATES if section["selection"] == "greedy" and members > 1 else 1)
+
+
+def shortfall(found: Ranked, section: Mapping[str, Any]) -> str:
+    """Return what to tell where there are fewer candidates than members, or nothing."""
+    if len(found) >= section["members"]:
+        return ""
+    return (
+        f"winner.members is {section['members']}, but only {len(found)} of the trials that came to "
+        "a score differ in their hyperparameters: the final classifier is of no more"
+    )
+
+
+def _images(proposal: Proposal) -> Config:
+    return {key: value for key, value in proposal.values.items() if key.startswith("dataset.")}
+
+
+def crown(
+    found: Ranked, section: Mapping[str, Any], task: Callable[[Proposal], Task],
+    store: ArtifactStore, hooks: Hooks,
+) -> Crowned:  # fmt: skip
+    """Return the winner with its weights, trained again on train and val if asked.
+
+    Members, temperature and threshold are found with the trials' own weights, as is what it gives
+    for val: a classifier that was trained on val too is surer of val than of other images.
+
+    Args:
+        found: The candidates.
+        section: The config's section `winner`.
+        task: Returns the task of a trial.
+        store: Where the trials' states are.
         hooks: What is told meanwhile.
 
     Raises:
-        StateError: Its state is missing or damaged, and training again would not give the same.
+        StateError: A state is missing or damaged, and training again would not give the same.
     """
-    config, report = task.config, hooks.report
-    made = network.decide(config, trial.best_weights(task, store, hooks), report=report)
-    if not config["training"]["retrain"]:
-        return made
-    temperature = made.decision.temperature
-    weights = network.retrain(config, best_epoch, temperature=temperature, report=report)
-    return replace(made, weights=weights)
+    report, trained = hooks.report, []
+    for proposal, outcome in found:
+        one = task(proposal)
+        weights = trial.best_weights(one, store, hooks)
+        trained.append(Member(one.config, weights, outcome.best_epoch))
+    first = trained[0]
+    if len(found) == 1:
+        made = network.decide(first.config, first.weights, report=report)
+        alone = replace(first, weights=made.weights)
+        best = Crowned(first.config, (alone,), made.decision, made.probabilities)
+    else:
+        best = _join(found, trained, section, report=report)
+    if not best.config["training"]["retrain"]:
+        return best
+    again = ensemble.retrain(best.members, best.decision.temperature, report=report)
+    return replace(best, members=tuple(again))
 
 
-def evaluate(
-    config: Config, best: Decided, ranked: Ranked, folder: Path, *, report: Report
-) -> Evaluation:
+def _join(
+    found: Ranked, trained: Sequence[Member], section: Mapping[str, Any], *, report: Report
+) -> Crowned:
+    """Select the members, decide how their mean decides, and note what each adds to it."""
+    config = trained[0].config
+    labels = load_data(config).val.labels
+    weights = inputs.class_weights(labels, config["training"]["class_weight"])
+    drawn = list(range(len(trained)))
+    if section["selection"] == "greedy":
+        given = ensemble.predict(trained, "val", report=report)
+        drawn = selection.select(labels, given, most=section["members"], weights=weights)
+    places = list(dict.fromkeys(drawn))
+    chosen = [replace(trained[place], count=drawn.count(place)) for place in places]
+    decision, chosen, own = ensemble.decide(chosen, report=report)
+    of = dict(zip(places, own, strict=True))
+
+    def measure(some: Sequence[int]) -> tuple[float, float]:
+        p = np.mean([of[place] for place in some], axis=0)
+        return ensemble.score(config, labels, p), selection.log_loss(labels, p, weights)
+
+    draws = []
+    for count, place in enumerate(drawn, start=1):
+        proposal, both = found[place][0], (*measure([place]), *measure(drawn[:count]))
+        draws.append(Draw(proposal.trial_id, proposal.number, *both))
+    return Crowned(config, tuple(chosen), decision, ensemble.mean(chosen, own), tuple(draws))
+
+
+def score(outcome: Outcome, best: Crowned) -> dict[str, float]:
+    """Return the objective that the winner comes to on val; that of the best trial beside it."""
+    name, alone = best.config["objective"]["name"], outcome.score or 0.0
+    if not best.draws:
+        return {name: alone}
+    return {name: best.draws[-1].joined_score, members.BEST_TRIAL: alone}
+
+
+def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> Evaluation:
     """Score the winner on the test split, draw how it did, and write what it predicts.
 
     `predictions.csv` has the columns split, name, label and probability, for val and test. Those
     of val come from the trial itself, which val was held out from, even if it was trained again.
 
     Args:
-        config: The winner's whole configuration.
         best: The winner.
         ranked: The trials, the best first, whose learning curves to draw.
         folder: The folder of the search; pictures go to `plots` within it.
         report: Called with a text, how much is done and how much there is to do.
     """
-    data = load_data(config)
-    probabilities = network.predict(
-        config, best.weights, inputs.plain_feed(config, data.test, report=report)
+    config, data = best.config, load_data(best.config)
+    probabilities = ensemble.mean(
+        best.members, ensemble.predict(best.members, "test", report=report)
     )
     predicted = [(data.val, best.probabilities), (data.test, probabilities)]
     _write_predictions(folder / PREDICTIONS, predicted)
@@ -191,31 +299,36 @@ def _write_predictions(path: Path, predicted: Sequence[tuple[Split, Array]]) -> 
         part.write_bytes(told)
 
 
-def keep_classifier(config: Config, best: Decided, folder: Path, *, own: str | None) -> str:
+def keep_classifier(best: Crowned, folder: Path, *, own: str | None) -> str:
     """Return the file of the final classifier: the trial's own where that is the same.
 
     Args:
-        config: The winner's whole configuration.
         best: The winner.
         folder: The folder of the search.
-        own: The file of the trial's classifier within it, if it was kept.
+        own: The file of the best trial's classifier within it, if it was kept.
     """
-    facts = best.decision.facts(load_data(config).class_names)
+    config, facts = best.config, best.decision.facts(load_data(best.config).class_names)
+    path = SearchFolder(folder).classifier
+    if best.draws:
+        told = facts | {"members": members.shares(best.draws)}
+        ensemble.write(best.members, path, facts=told)
+        return path.name
     is_same = own is not None and classifier_file.read_facts(folder / own) == facts
     if own and is_same and not config["training"]["retrain"]:
         return own
-    path = SearchFolder(folder).classifier
-    network.write_classifier(config, best.weights, path, facts=facts)
+    network.write_classifier(config, best.members[0].weights, path, facts=facts)
     return path.name
 
 
 def write_preset(
-    config: Config, won: Proposal, outcome: Outcome, choices: Mapping[str, str], folder: Path
+    best: Crowned, won: Proposal, outcome: Outcome, choices: Mapping[str, str], folder: Path
 ) -> Path:
-    """Write the winner as a preset without ranges: `best.yaml` in the search's folder."""
-    path = SearchFolder(folder).preset
+    """Write the best trial as a preset without ranges: `best.yaml` in the search's folder."""
+    config, path = best.config, SearchFolder(folder).preset
+    told = f"The final classifier is the mean of several: {members.shares(best.draws)}.\n"
     comment = _PRESET_COMMENT.format(
         number=won.number,
+        note=told if best.draws else "",
         objective=config["objective"]["name"],
         score=outcome.score,
         epoch=outcome.best_epoch,

@@ -37,7 +37,8 @@ Kinds of events and their fields, beside those five:
 `search_ended`
     `status` (`completed`, `interrupted`, `failed`), `metrics`, `artifacts`, `classifier` (a file
     beside the journal, or null), `winner` (trial_id or null), `reason`, `description` (Markdown),
-    `extension` (how often it has been completed before: more than 0 after more budget).
+    `extension` (how often it has been completed before: more than 0 after more budget), `members`
+    (what the classifier is the mean of, as `members.Draw`; none where it is one trial's).
 """
 
 from __future__ import annotations

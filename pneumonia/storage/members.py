@@ -9,6 +9,9 @@ from typing import Any
 
 from pneumonia.tables import Table
 
+BEST_TRIAL = "best_trial"
+"""The metric that says what the best trial alone comes to by the objective."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
