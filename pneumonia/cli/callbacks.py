@@ -148,7 +148,7 @@ class Tracking(SearchCallback):
             objective, folder = self._search.objective.name, self._search.folder
             about = facts(won.data, folder)
             if won.best.draws:
-                about["Mean of"] = members.shares(won.best.draws)
+                about["Final classifier"] = members.told(won.best.draws)
             end.description = summary.description(
                 _rows(won), scores_table(won), objective=objective, facts=about
             )

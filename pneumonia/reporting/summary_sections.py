@@ -43,7 +43,7 @@ def summary(
         Table("The winner's hyperparameters", ("hyperparameter", "value"), rows, (False,) * 2)
     ]
     if draws := members.of_event(search.ended):
-        texts.append(f"The final classifier is the mean of several: {members.shares(draws)}.")
+        texts.append(f"The final classifier is {members.told(draws)}.")
         tables.append(members.table(draws, objective=search.objective.name))
     return Section(
         "summary",

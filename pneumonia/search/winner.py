@@ -310,7 +310,7 @@ def keep_classifier(best: Crowned, folder: Path, *, own: str | None) -> str:
     config, facts = best.config, best.decision.facts(load_data(best.config).class_names)
     path = SearchFolder(folder).classifier
     if best.draws:
-        told = facts | {"members": members.shares(best.draws)}
+        told = facts | {"members": members.told(best.draws)}
         ensemble.write(best.members, path, facts=told)
         return path.name
     is_same = own is not None and classifier_file.read_facts(folder / own) == facts
@@ -325,7 +325,7 @@ def write_preset(
 ) -> Path:
     """Write the best trial as a preset without ranges: `best.yaml` in the search's folder."""
     config, path = best.config, SearchFolder(folder).preset
-    told = f"The final classifier is the mean of several: {members.shares(best.draws)}.\n"
+    told = f"The final classifier of the search is {members.told(best.draws)}.\n"
     comment = _PRESET_COMMENT.format(
         number=won.number,
         note=told if best.draws else "",

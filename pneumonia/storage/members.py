@@ -43,10 +43,16 @@ def of_event(event: Mapping[str, Any]) -> tuple[Draw, ...]:
     return tuple(Draw(**row) for row in event.get("members") or ())
 
 
-def shares(draws: Sequence[Draw]) -> str:
-    """Say how much each trial counts, as `3 of trial 2, 1 of trial 5`; nothing without draws."""
+def told(draws: Sequence[Draw]) -> str:
+    """Say what the final classifier is, as `the mean of trials 2 (3/4) and 5 (1/4)`.
+
+    Nothing without draws.
+    """
     counts = Counter(draw.number for draw in draws)
-    return ", ".join(f"{count} of trial {number}" for number, count in counts.items())
+    if len(counts) < 2:
+        return f"trial {draws[0].number} alone, as no mean has a lower log loss" if draws else ""
+    *parts, last = (f"{number} ({count}/{len(draws)})" for number, count in counts.items())
+    return f"the mean of trials {', '.join(parts)} and {last}"
 
 
 def table(draws: Sequence[Draw], *, objective: str) -> Table:
@@ -61,11 +67,12 @@ def table(draws: Sequence[Draw], *, objective: str) -> Table:
     )
     return Table(
         title="Members of the final classifier, in their order, on val",
-        header=("trial", objective, "with those above", "log loss", "with those above "),
+        header=("trial", f"{objective} alone", "joined", "log loss alone", "joined"),
         rows=rows,
         is_number=(True,) * 5,
         notes=(
-            f"It gives the mean of their probabilities: {shares(draws)}. Val chose them, so that "
-            "its scores are a little too good. The log loss is weighted as in training.",
+            f"It is {told(draws)}. Joined: the mean with those above.",
+            "Val chose them, so its scores are a little too good; the log loss is weighted as in "
+            "training.",
         ),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pneumonia.storage import journal
+from pneumonia.storage import journal, members
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
 from pneumonia.tracking import registry
@@ -205,8 +205,8 @@ class Sink:
         self._kill_trials(time)
         self._log_files(event)
         model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
-        facts = {"status": status, "reason": event.get("reason"), "winner": event.get("winner")}
-        tags = _present(facts)
+        facts = {"status": status, **{name: event.get(name) for name in ("reason", "winner")}}
+        tags = _present({**facts, "members": members.told(members.of_event(event)) or None})
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
@@ -276,6 +276,7 @@ class Sink:
             "search_run_id": run_id,
             "dataset": cursor.dataset,
             "winner": event.get("winner"),
+            "members": members.told(members.of_event(event)) or None,
             **event.get("metrics", {}),
             **registry.comparison_tags(next(journal.read(self._folder)), event),
         }
