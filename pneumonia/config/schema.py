@@ -112,6 +112,7 @@ KEYS: dict[str, Check] = {
     "threshold.calibrate": BOOLEAN,
     "winner.members": COUNT,
     "winner.selection": one_of("best", "greedy"),
+    "winner.flips": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,

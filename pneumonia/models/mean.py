@@ -15,16 +15,20 @@ from typing import Any
 
 import keras
 
-from pneumonia.models import classifier
+from pneumonia.models import classifier, gradcam
 
 
 class Mean:
     """Owns the graph while classifiers are put into it.
 
     Their weights are copied, so they may change as soon as one has been added.
+
+    Args:
+        flips: Whether it is the mean over each image and its mirror image too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, flips: bool = False) -> None:
+        self._flips = flips
         self._image = keras.Input((None, None, None), dtype="uint8", name="image")
         self._made: dict[str, Any] = {}
         self._names: Counter[str] = Counter()
@@ -34,7 +38,7 @@ class Mean:
         self, backbone: keras.Model, head: keras.Model, *, image_size: int, count: int = 1
     ) -> None:
         """Add a classifier, as often as it counts; arguments as of `classifier.assemble`."""
-        x = self._merge(classifier.preprocessing(image_size), self._image)
+        x = self._merge(classifier.preprocessing(image_size, flips=self._flips), self._image)
         x = self._merge(backbone, x)
         own = keras.models.clone_model(head)
         own.set_weights(head.get_weights())
@@ -44,8 +48,15 @@ class Mean:
     def finish(self) -> keras.Model:
         """Return the classifier, from uint8 images (n, H, W, C) to the mean (n, 1)."""
         outputs = self._outputs
-        x = keras.layers.Average(name="mean")(outputs) if len(outputs) > 1 else outputs[0]
-        return keras.Model(self._image, x, name="classifier")
+        x = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
+        if self._flips:
+            x = keras.ops.mean(keras.ops.reshape(x, (2, -1, 1)), axis=0)
+        whole = keras.Model(self._image, x, name="classifier")
+        for operation, name in zip(
+            whole.operations[-2:], ("mirrored", gradcam.MIRRORED), strict=True
+        ):
+            operation.name = name if self._flips else operation.name
+        return whole
 
     def _merge(self, model: keras.Model, x: keras.KerasTensor) -> keras.KerasTensor:
         """Apply a model to a tensor by layers that are there already, or by copies of its own."""

@@ -159,7 +159,8 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
         views = config["tuner"]["max_epochs"]
     if build(section, "augment") is None:
         views = 1
-    return each * (views * images["train"] + images["val"]), each * images["test"]
+    plain = each * (2 if config["winner"]["flips"] else 1)
+    return each * views * images["train"] + plain * images["val"], plain * images["test"]
 
 
 def _slots(config: Config) -> int:

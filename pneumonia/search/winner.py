@@ -177,9 +177,9 @@ def crown(
     for proposal, outcome in found:
         one = task(proposal)
         weights = trial.best_weights(one, store, hooks)
-        trained.append(Member(one.config, weights, outcome.best_epoch))
+        trained.append(Member(one.config, weights, outcome.best_epoch, flips=section["flips"]))
     first = trained[0]
-    if len(found) == 1:
+    if len(found) == 1 and not first.flips:
         made = network.decide(first.config, first.weights, report=report)
         alone = replace(first, weights=made.weights)
         best = Crowned(first.config, (alone,), made.decision, made.probabilities)

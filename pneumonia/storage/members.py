@@ -50,7 +50,7 @@ def told(draws: Sequence[Draw]) -> str:
     """
     counts = Counter(draw.number for draw in draws)
     if len(counts) < 2:
-        return f"trial {draws[0].number} alone, as no mean has a lower log loss" if draws else ""
+        return f"trial {draws[0].number} alone" if draws else ""
     *parts, last = (f"{number} ({count}/{len(draws)})" for number, count in counts.items())
     return f"the mean of trials {', '.join(parts)} and {last}"
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from pneumonia.config.instantiate import LOCK, build
+from pneumonia.datasets.base import ImageSource, Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation.thresholds import Decision, fit_shared_temperature, logit
 from pneumonia.models import classifier, classifier_file
@@ -34,23 +35,44 @@ class Member:
         weights: The values of its trained variables.
         epochs: After how many they were best.
         count: How often it counts in the mean.
+        flips: Whether the mean is over each image and its mirror image too, as for all members.
     """
 
     config: Config
     weights: Weights
     epochs: int
     count: int = 1
+    flips: bool = False
 
 
 def predict(
     members: Sequence[Member], split: Literal["val", "test"], *, report: Report
 ) -> list[Array]:
     """Return the probabilities that each member gives for a split, float32 (n,)."""
-    found = []
-    for one in members:
-        feed = plain_feed(one.config, getattr(load_data(one.config), split), report=report)
-        found.append(network.predict(one.config, one.weights, feed))
-    return found
+    return [np.mean(_views(one, split, report), axis=0) for one in members]
+
+
+def _views(one: Member, split: str, report: Report) -> list[Array]:
+    """Return what a member gives for a split, and for its mirror images where they count."""
+    images: Split = getattr(load_data(one.config), split)
+    mirrored = replace(images, images=_Mirrored(images.images), digest=f"{images.digest}-mirrored")
+    return [
+        network.predict(one.config, one.weights, plain_feed(one.config, some, report=report))
+        for some in (images, *((mirrored,) if one.flips else ()))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mirrored:
+    """The mirror images of a split's images."""
+
+    images: ImageSource
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Any) -> list[Array]:
+        return [image[:, ::-1] for image in self.images.read(indices)]
 
 
 def mean(members: Sequence[Member], values: Sequence[Array]) -> Array:
@@ -75,8 +97,8 @@ def decide(
     can_calibrate = section["calibrate"] and all(map(_is_foldable, members))
     if can_calibrate:
         flat = [_divided(one, calibration.FLAT) for one in members]
-        logits = [calibration.FLAT * logit(p) for p in predict(flat, "val", report=report)]
-        drawn = np.repeat(logits, [one.count for one in members], axis=0)
+        views = [p for one in flat for p in _views(one, "val", report) * one.count]
+        drawn = calibration.FLAT * logit(views)
         weights = class_weights(labels, config["training"]["class_weight"])
         temperature = fit_shared_temperature(labels, drawn, weights)
         members = [_divided(one, temperature) for one in members]
@@ -119,7 +141,7 @@ def score(config: Config, labels: Array, probabilities: Array) -> float:
 
 def assemble(members: Sequence[Member]) -> Predictor:
     """Return the classifier of the members in memory."""
-    if len(members) == 1 and members[0].count == 1:
+    if len(members) == 1 and not members[0].flips:
         return network.assemble(members[0].config, members[0].weights)
     return Predictor(_join(members))
 
@@ -135,7 +157,7 @@ def write(members: Sequence[Member], path: Path, *, facts: Mapping[str, Any]) ->
 
 def _join(members: Sequence[Member]) -> keras.Model:
     with LOCK:
-        whole = Mean()
+        whole = Mean(flips=members[0].flips)
         for one in members:
             model, built = network.trainable(one.config, 0), parts(one.config)
             network.put(model, one.weights)  # trials may share the layers of a backbone that trains

@@ -155,7 +155,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["winner.selection=gready"],
         "`winner.selection`: expected best or greedy. Received: 'gready'",
     ),
-    (["winner.flips=true"], "`winner.flips`: expected a key of `winner`. Received: True"),
+    (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),

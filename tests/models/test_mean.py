@@ -121,3 +121,27 @@ def test_it_is_exported_whole(loaded: keras.Model, tmp_path: Path) -> None:
     exported = litert.load(tmp_path / "c.tflite")
     for image in (pixels(1, 28, 28, 1), pixels(1, 61, 47, 3)):
         np.testing.assert_allclose(exported(image), np.asarray(loaded(image))[:, 0], atol=1e-5)
+
+
+def test_it_is_the_mean_over_mirror_images_too(
+    members: list[tuple[keras.Model, keras.Model, int]], tmp_path: Path
+) -> None:
+    images = [pixels(28, 28, 1), pixels(28, 28, 1, seed=1)]
+    batch = np.stack(images)
+    for some in (members, members[:1]):
+        whole = Mean(flips=True)
+        for backbone, own, count in some:
+            whole.add(backbone, own, image_size=backbone.input.shape[1], count=count)
+        classifier.save(whole.finish(), tmp_path / "c.keras")
+        predictor, plain = Predictor.load(tmp_path / "c.keras"), Predictor(join(*some))
+        expected = (plain.classify(batch) + plain.classify(batch[:, :, ::-1])) / 2
+        assert np.ptp(plain.classify(batch) - expected) > 1e-6
+        np.testing.assert_allclose(predictor.classify(batch), expected, atol=1e-6)
+        mirrored = predictor.explain([image[:, ::-1] for image in images])
+        for heat, other in zip(predictor.explain(images), mirrored, strict=True):
+            np.testing.assert_allclose(heat, other[:, ::-1], atol=1e-3)
+            assert heat.shape == (28, 28)
+        if litert.is_supported():
+            (tmp_path / "c.tflite").write_bytes(litert.convert(predictor.model))
+            given = litert.load(tmp_path / "c.tflite")(batch[:1])
+            np.testing.assert_allclose(given, expected[:1], atol=1e-5)

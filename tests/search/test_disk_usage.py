@@ -31,7 +31,7 @@ BRACKETS = (
 def estimate(
     folder: Path, rounds: tuple[Round, ...] = ONE, *, model: str = "features", **changes: Any
 ) -> Cost:
-    cfg = config(folder, model) | {"winner": {"members": 1, "selection": "best"}}
+    cfg = config(folder, model) | {"winner": {"members": 1, "selection": "best", "flips": False}}
     for path, value in changes.items():
         group, _, key = path.partition("__")
         cfg[group] = {**cfg[group], key: value} if key else value

@@ -48,7 +48,11 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [(), ("winner.selection=greedy", "threshold.calibrate=true"), ("training.retrain=true",)],
+    [
+        (),
+        ("winner.selection=greedy", "threshold.calibrate=true"),
+        ("training.retrain=true", "winner.flips=true"),
+    ],
 )
 def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path) -> None:
     several, folder, saying = (*GRID, "winner.members=4", *more), here / "a", Saying()
