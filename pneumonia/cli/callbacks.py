@@ -18,6 +18,7 @@ from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search.callbacks import SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.trials import Proposal
 from pneumonia.shell import commands, shown
+from pneumonia.storage import members
 from pneumonia.storage.search_folder import SearchFolder
 from pneumonia.tracking.tracker import Tracker, TrackingSettings
 
@@ -106,12 +107,13 @@ class Console(SearchCallback):
         """Keep what is to be shown last."""
         if (won := end.won) is None:
             return
-        search, (prefix, ui) = self._search, commands()
+        search, (prefix, ui), draws = self._search, commands(), won.best.draws
         options, page = presets.options(search.choices), SearchFolder(search.folder).report
         # The file: another classifier may be the champion.
         model = shlex.quote(shown(search.folder / (end.classifier or "")))
         self._shown = (
             summary.best_table(_rows(won), objective=search.objective.name, failed=won.failed),
+            *((members.table(draws, objective=search.objective.name),) if draws else ()),
             scores_table(won),
             summary.next_commands(
                 shown(won.preset), model=model, prefix=prefix, ui=ui, options=options
@@ -151,6 +153,8 @@ class Tracking(SearchCallback):
         if (won := end.won) is not None:
             objective, folder = self._search.objective.name, self._search.folder
             about = facts(won.data, folder)
+            if won.best.draws:
+                about["Final classifier"] = members.told(won.best.draws)
             end.description = summary.description(
                 _rows(won), scores_table(won), objective=objective, facts=about
             )
@@ -242,14 +246,17 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
 def scores_table(won: Won) -> tables.Table:
     """Return the table of a winner's scores, at 0.5 and at its own threshold."""
     scores, chosen = won.evaluation.scores, won.evaluation.chosen
-    prevalence = won.config["threshold"]["prevalence"]
-    how = thresholds.decided(won.decision, chosen, prevalence=prevalence)
-    if folds := won.config["objective"].get("folds"):
+    config = won.best.config
+    how = thresholds.decided(
+        won.best.decision, chosen, prevalence=config["threshold"]["prevalence"]
+    )
+    if folds := config["objective"].get("folds"):
+        what = "was trained on all" if config["training"]["retrain"] else f"is {won.best.told}"
         how.append(
             "Threshold and temperature were found on what the trainings gave for the fold that "
-            f"each was held out of, {folds} of train and val; this classifier was trained on all."
+            f"each was held out of, {folds} of train and val; this classifier {what}."
         )
-    elif won.config["training"]["retrain"]:
+    elif config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
     how += filter(None, [str(won.evaluation.readings)])
     return summary.scores_table(scores, chosen=chosen, decision=how)

@@ -112,6 +112,9 @@ KEYS: dict[str, Check] = {
     "threshold.prevalence": Bounds(above=0, below=1).number() | NULL,
     "threshold.calibrate": BOOLEAN,
     "dataset.drop_duplicates": BOOLEAN,
+    "winner.members": COUNT,
+    "winner.selection": one_of("best", "greedy"),
+    "winner.flips": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,
@@ -190,6 +193,7 @@ TEXTS = {
 CLOSED = (
     *("objective", "budget", "features", "training", "training.early_stopping", "tracking"),
     "threshold",
+    "winner",
     "resume",
 )
 """Mappings that hold nothing but the keys above and mappings named in `SECTIONS`."""

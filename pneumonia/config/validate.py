@@ -25,9 +25,9 @@ from pneumonia.config.suggestions import (
 )
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
-_PLAIN = ("objective", "budget", "features", "threshold", "resume")
+_PLAIN = ("objective", "budget", "features", "threshold", "winner", "resume")
 MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", "callbacks", *_PLAIN)
-"""The keys at the top that hold a mapping: the config groups and five more."""
+"""The keys at the top that hold a mapping: the config groups and six more."""
 
 _ROOTS = (*MAPPINGS, "seed", "progress", "plan", "when")
 _OPTIONAL_MAPPINGS = ("training.class_weight", "training.early_stopping")

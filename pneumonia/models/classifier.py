@@ -37,10 +37,25 @@ def assemble(backbone: keras.Model, head: keras.Model, *, image_size: int) -> ke
     """
     image = keras.Input((None, None, None), dtype="uint8", name="image")
     x = _uncompiled(head)(_uncompiled(backbone)(_preprocess(image, image_size)))
-    model = keras.Model(image, x, name="classifier")
+    return _renamed(keras.Model(image, x, name="classifier"))
+
+
+def preprocessing(size: int, *, flips: bool = False) -> keras.Model:
+    """Return the first layers alone: uint8 `(N, H, W, C)` to float32 `(N, size, size, 3)`.
+
+    With flips, the images are followed by their mirror images: `(2 N, size, size, 3)`.
+    """
+    image = keras.Input((None, None, None), dtype="uint8", name="image")
+    x = _preprocess(image, size)
+    if flips:
+        x = keras.ops.concatenate([x, keras.ops.flip(x, axis=2)], axis=0)
+    return _renamed(keras.Model(image, x))
+
+
+def _renamed(model: keras.Model) -> keras.Model:
     # Keras numbers unnamed operations through the whole process; a file should not depend on it.
     for operation in model.operations:
-        operation.name = re.sub(r"^(resize|get_item)_\d+$", r"\1", operation.name)
+        operation.name = re.sub(r"^(resize|get_item|flip|concatenate)_\d+$", r"\1", operation.name)
     return model
 
 
@@ -98,8 +113,7 @@ def _preprocess(image: keras.KerasTensor, size: int) -> keras.KerasTensor:
 
 @functools.lru_cache(maxsize=8)
 def _preprocessor(size: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    image = keras.Input((None, None, None), dtype="uint8", name="image")
-    model = keras.Model(image, _preprocess(image, size))
+    model = preprocessing(size)
     # One signature for all shapes: tracing again for each size of photograph takes longer.
     call = tf.function(model, autograph=False).get_concrete_function(
         tf.TensorSpec((None, None, None, None), tf.uint8)

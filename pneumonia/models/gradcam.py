@@ -5,6 +5,9 @@ classifier's score, and the heat is the positive part of the channels' weighted 
 al. 2017, https://arxiv.org/abs/1610.02391). The score is the logit of the probability: its gradient
 has the same direction, and does not vanish where the probability is near 0 or 1.
 
+Of the mean of several classifiers it is the mean of their heat maps, and likewise of the mean over
+an image and its mirror image.
+
 A heat map is as coarse as that layer, and it tells what moved the score, not where the disease is.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +41,9 @@ T = TypeVar("T")
 SUFFIX = ".heatmap.png"
 """What a heat map's name ends in, after the whole name of its image."""
 
+MIRRORED = "mirrored_mean"
+"""The name of the operation that ends a mean over each image and its mirror image."""
+
 _BATCH = 16
 # Values of images of one size that are handled at a time: 64 MB as floats.
 _BATCH_VALUES = 16_000_000
@@ -53,6 +59,32 @@ def explainer(classifier: keras.Model) -> Explain:
     Raises:
         UserError: Where no layer of the classifier has height and width.
     """
+    import keras
+
+    operations, output = classifier.operations, classifier.output
+    flips = operations[-1].name == MIRRORED
+    if flips:
+        output, operations = operations[-2].input, operations[:-2]
+    last, outputs = operations[-1], Counter([output])
+    if isinstance(last, keras.layers.Average):
+        outputs = Counter(last.input)
+    members = [_explainer(keras.Model(classifier.input, one), flips=flips) for one in outputs]
+    if len(members) == 1:
+        return members[0]
+
+    def explain(images: Sequence[Pixels]) -> list[Heat]:
+        heats = zip(*(member(images) for member in members), strict=True)
+        means = (np.average(some, axis=0, weights=[*outputs.values()]) for some in heats)
+        return [_finish(one, one.shape) for one in means]
+
+    return explain
+
+
+def _explainer(classifier: keras.Model, *, flips: bool) -> Explain:
+    """Return what makes heat maps of a classifier that is not the mean of several.
+
+    With flips it gives probabilities for the images and then for their mirror images.
+    """
     import tensorflow as tf
 
     look, judge = _halves(classifier)
@@ -64,7 +96,11 @@ def explainer(classifier: keras.Model) -> Explain:
             score = judge(maps)
         gradients = tape.gradient(score, maps)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-        return tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
+        heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
+        if flips:
+            plain, mirrored = tf.split(heat, 2)
+            heat = plain + mirrored[..., ::-1]
+        return heat
 
     signature = tf.TensorSpec((None, None, None, None), tf.uint8)
     # One signature for all sizes: tracing again for each takes longer than the images do.

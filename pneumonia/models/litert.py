@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ EXTRA = "pip install 'ai-edge-litert>=2.1'"
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-_PREPROCESSED = "rgb"
+# What the first layers end in, one for each size that the members of a mean take.
+_PREPROCESSED = r"rgb(_\d+)?"
 _REASON_LENGTH = 200
 
 
@@ -43,17 +45,13 @@ def convert(classifier: keras.Model) -> bytes:
     Raises:
         UserError: Where the model is no classifier of this program, or uses what LiteRT has not.
     """
-    names = [operation.name for operation in classifier.operations]
-    if _PREPROCESSED not in names:
+    rgb = [o.output for o in classifier.operations if re.fullmatch(_PREPROCESSED, o.name)]
+    if not rgb:
         raise UserError("Only a classifier of this program can be exported.")
-    rest = classifier.operations[names.index(_PREPROCESSED) + 1 :]
-    size = int(classifier.get_layer(_PREPROCESSED).output.shape[1])
+    rest = keras.Model(rgb, classifier.output)
 
     def call(image: tf.Tensor) -> tf.Tensor:
-        x = _preprocess(image, size)
-        for operation in rest:
-            x = operation(x)
-        return x
+        return rest([_preprocess(image, int(one.shape[1])) for one in rgb])
 
     # One image: where their number is open, so is every shape, and the fast kernels are not used.
     signature = tf.TensorSpec((1, None, None, None), tf.uint8, name="image")

@@ -10,6 +10,7 @@ from pneumonia.evaluation.metrics import Estimate, score_name
 from pneumonia.formatting import clock_time, short
 from pneumonia.reporting.page import Section, Tile
 from pneumonia.reporting.score_sections import STANDARD, Evaluated, recorded, thresholds
+from pneumonia.storage import members
 from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_record import SearchRecord
 from pneumonia.tables import Table
@@ -41,13 +42,18 @@ def summary(
     if read := search.ended.get("test_readings"):
         texts += filter(None, [str(Readings(**read))])
     rows = tuple((name, short(value)) for name, value in winner.hyperparameters.items())
-    table = Table("The winner's hyperparameters", ("hyperparameter", "value"), rows, (False, False))
+    tables = [
+        Table("The winner's hyperparameters", ("hyperparameter", "value"), rows, (False,) * 2)
+    ]
+    if draws := members.of_event(search.ended):
+        texts.append(f"The final classifier is {members.told(draws)}.")
+        tables.append(members.table(draws, objective=search.objective.name))
     return Section(
         "summary",
         "Summary",
         texts,
         tiles=[*_score_tiles(search, evaluated), *_counts(search)],
-        tables=[table],
+        tables=tables,
         commands=commands,
     )
 

@@ -72,8 +72,11 @@ class SearchEnd:
     def fields(self) -> Config:
         """Return what the journal says of it."""
         names = ("status", "reason", "winner", "metrics", "artifacts", "classifier", "description")
-        fields = {name: getattr(self, name) for name in names}
-        return {**fields, "test_readings": asdict(self.won.evaluation.readings) if self.won else {}}
+        won, fields = self.won, {name: getattr(self, name) for name in names}
+        fields["test_readings"] = asdict(won.evaluation.readings) if won else {}
+        if won and won.best.draws:
+            fields["members"] = [draw.fields() for draw in won.best.draws]
+        return fields
 
 
 class SearchCallback:

@@ -17,6 +17,7 @@ from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
+from pneumonia.search import crown
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
 
@@ -97,10 +98,13 @@ def estimate(
     largest = max(size.classifier for size in sizes)
     # With folds, no trial has a classifier of its own.
     log_models = "none" if cfg.objective.get("folds") else str(cfg.tracking.log_models)
+    # The final classifier of several shares what it can, which may be nothing.
+    more = min(trials, int(cfg.winner.members)) - 1
+    candidates = min(trials, crown.most_candidates(cfg.winner))
     return Cost(
-        classifiers=_classifiers(trials, largest, log_models=log_models),
+        classifiers=_classifiers(trials, largest, log_models=log_models) + more * largest,
         features=int(min(features, most)),
-        states=_states(rounds) * max(size.state for size in sizes),
+        states=(_states(rounds) + candidates - 1) * max(size.state for size in sizes),
         logs=_SEARCH + trials * _TRIAL + epochs * _EPOCH,
     )
 
@@ -156,12 +160,13 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch
         views = config["tuner"]["max_epochs"]
+    plain = each * (2 if config["winner"]["flips"] else 1)
     is_plain = build(section, "augment") is None
     if config["objective"].get("folds"):  # each image is trained on, and held out
         sets = 1 if is_plain else views + 1
-        return each * sets * (images["train"] + images["val"]), each * images["test"]
+        return each * sets * (images["train"] + images["val"]), plain * images["test"]
     sets = 1 if is_plain else views
-    return each * (sets * images["train"] + images["val"]), each * images["test"]
+    return each * sets * images["train"] + plain * images["val"], plain * images["test"]
 
 
 def _fits(config: Config) -> int:

@@ -23,8 +23,8 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.evaluation.objective import Objective
 from pneumonia.files import GoneError, StorageError
+from pneumonia.search import crown, replay, winner
 from pneumonia.search import plan as planning
-from pneumonia.search import replay, winner
 from pneumonia.search.callbacks import Callbacks, SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.executors import Executor
 from pneumonia.search.listener import Listener
@@ -36,10 +36,8 @@ from pneumonia.search.resume import SearchSpec
 from pneumonia.search.scheduling import Scheduler
 from pneumonia.search.stopping import StopRule
 from pneumonia.search.trials import Proposal, cuts
-from pneumonia.search.winner import Won
 from pneumonia.storage import journal, provenance, search_folder
 from pneumonia.storage.journal import Journal
-from pneumonia.training import network
 from pneumonia.training.trial import Outcome, Task
 
 Config = dict[str, Any]
@@ -210,7 +208,8 @@ class Search:
         self.scheduler.submit(task)
         return True
 
-    def _task(self, proposal: Proposal, config: Config) -> Task:
+    def _task(self, proposal: Proposal, config: Config | None = None) -> Task:
+        config = config or collapse(self.cfg, proposal.values)
         return Task(
             trial_id=proposal.trial_id,
             config=config,
@@ -262,7 +261,8 @@ class Search:
 
     def _drop_states(self) -> None:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
-        needed = self.oracle.promotable() | {one.trial_id for _, one in self._ranked()[:1]}
+        found = crown.candidates(self._ranked(), self.cfg.winner)
+        needed = self.oracle.promotable() | {one.trial_id for _, one in found}
         for trial_id in self.kept - needed:
             self.store.drop(state_key(trial_id))
         self.kept &= needed
@@ -278,18 +278,20 @@ class Search:
         if not ranked:
             raise UserError("No trial came to a score, so there is no winner.")
         (proposal, outcome), began = ranked[0], time.monotonic()
-        config = collapse(self.cfg, proposal.values)
         self.callbacks.tell("phase", "evaluating the winner")
         # The budget ends trials; what is left to do of the winner only a signal ends.
         hooks = self.listener.hooks(is_over=True)
-        best = winner.crown(self._task(proposal, config), outcome.best_epoch, self.store, hooks)
-        classifier = winner.keep_classifier(config, best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(config, best, ranked, self.folder, report=hooks.report)
-        preset = winner.write_preset(config, proposal, outcome, self.choices, self.folder)
+        found = crown.candidates(ranked, self.cfg.winner)
+        if missing := crown.shortfall(found, self.cfg.winner):
+            self.callbacks.say(missing)
+        best = crown.crown(found, self.cfg.winner, self._task, self.store, hooks)
+        classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
+        evaluation = winner.evaluate(best, ranked, self.folder, report=hooks.report)
+        preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
         measured = {
-            self.objective.name: outcome.score or 0.0,
+            **crown.score(outcome, best),
             "trials": len(self.outcomes),
             "failed_trials": failed,
             **({} if outcome.spread is None else {f"{self.objective.name}_std": outcome.spread}),
@@ -300,10 +302,9 @@ class Search:
             "temperature": best.decision.temperature,
             **evaluation.metrics(),
         }
-        load = functools.partial(network.assemble, config, best.weights)
-        won = Won(data, ranked, failed, config, best.decision, evaluation, preset, load)
         files = [preset.name, search_folder.CONFIG, *evaluation.files]
-        told = (self.bounds.note, outcome.trial_id, measured, files, classifier)
+        told = (self.bounds.note, proposal.trial_id, measured, files, classifier)
+        won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)

@@ -1,26 +1,24 @@
-"""The best trial of a search: trained again if asked, scored on test once, kept as a preset."""
+"""The best trial of a search, or several: trained again if asked, scored on test once, kept."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pneumonia import files
-from pneumonia.artifacts import ArtifactStore
 from pneumonia.config import presets
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots
 from pneumonia.evaluation.metrics import Scores
-from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
-from pneumonia.search import refit
+from pneumonia.search.crown import Crowned, Ranked
 from pneumonia.search.trials import Proposal
 from pneumonia.seeding import BOOTSTRAP, integer
 from pneumonia.shell import shown
@@ -28,18 +26,15 @@ from pneumonia.storage import readings
 from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
 from pneumonia.storage.trial_record import identity
-from pneumonia.training import inputs, network, trial
-from pneumonia.training.calibration import Decided
-from pneumonia.training.trial import Hooks, Outcome, Report, Task
+from pneumonia.training import ensemble, network
+from pneumonia.training.trial import Outcome, Report
 
 Array = np.ndarray[Any, Any]
-Config = dict[str, Any]
-Ranked = Sequence[tuple[Proposal, Outcome]]
 
 
 _PRESET_COMMENT = """\
 The winner of a search, without ranges: trial {number}.
-On {where}: {objective} {score:.4f} at epoch {epoch}.
+{note}On {where}: {objective} {score:.4f} at epoch {epoch}.
 To train it again, to the same score:
   pneumonia {options}experiment={path}
 """
@@ -79,69 +74,40 @@ class Won:
         data: The images.
         ranked: The trials that came to a score, the best first.
         failed: How many came to none.
-        config: The whole configuration of the winner, without ranges.
-        decision: How the winner decides.
+        best: The winner.
         evaluation: How it did on test.
-        preset: The file that trains it again.
-        load: Returns the final classifier.
+        preset: The file that trains the best trial again.
     """
 
     data: ImageData
     ranked: Ranked
     failed: int
-    config: Config
-    decision: Decision
+    best: Crowned
     evaluation: Evaluation
     preset: Path
-    load: Callable[[], Predictor]
+
+    def load(self) -> Predictor:
+        """Return the final classifier."""
+        return ensemble.assemble(self.best.members)
 
 
-def crown(task: Task, best_epoch: int, store: ArtifactStore, hooks: Hooks) -> Decided:
-    """Return the best trial with its weights, trained again on train and val if asked.
-
-    Temperature and threshold are found with the trial's own weights, as is what it gives for val: a
-    classifier that was trained on val too is surer of val than of other images.
-
-    Args:
-        task: The trial that won.
-        best_epoch: The epoch at which it was best, from 1.
-        store: Where its state is.
-        hooks: What is told meanwhile.
-
-    Raises:
-        StateError: Its state is missing or damaged, and training again would not give the same.
-    """
-    config, report = task.config, hooks.report
-    if config["objective"].get("folds"):
-        return refit.crown(task, best_epoch, store, hooks)
-    made = network.decide(config, trial.best_weights(task, store, hooks), report=report)
-    if not config["training"]["retrain"]:
-        return made
-    temperature = made.decision.temperature
-    weights = network.retrain(config, best_epoch, temperature=temperature, report=report)
-    return replace(made, weights=weights)
-
-
-def evaluate(
-    config: Config, best: Decided, ranked: Ranked, folder: Path, *, report: Report
-) -> Evaluation:
+def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> Evaluation:
     """Score the winner on the test split, draw how it did, and write what it predicts.
 
     `predictions.csv` has the columns split, name, label and probability, for val and test. Those
     of val come from the trial itself, which val was held out from, even if it was trained again.
 
     Args:
-        config: The winner's whole configuration.
         best: The winner.
         ranked: The trials, the best first, whose learning curves to draw.
         folder: The folder of the search; pictures go to `plots` within it.
         report: Called with a text, how much is done and how much there is to do.
     """
-    data = load_data(config)
+    config, data = best.config, load_data(best.config)
     search_id = (SearchFolder(folder).first_event() or {}).get("search_id", folder.name)
     counted = readings.note(data.name, data.test.digest, search_id)
-    probabilities = network.predict(
-        config, best.weights, inputs.plain_feed(config, data.test, report=report)
+    probabilities = ensemble.mean(
+        best.members, ensemble.predict(best.members, "test", report=report)
     )
     predicted = [(data.val, best.probabilities), (data.test, probabilities)]
     _write_predictions(folder / PREDICTIONS, predicted)
@@ -200,33 +166,36 @@ def _write_predictions(path: Path, predicted: Sequence[tuple[Split, Array]]) -> 
         part.write_bytes(told)
 
 
-def keep_classifier(config: Config, best: Decided, folder: Path, *, own: str | None) -> str:
+def keep_classifier(best: Crowned, folder: Path, *, own: str | None) -> str:
     """Return the file of the final classifier: the trial's own where that is the same.
 
     Args:
-        config: The winner's whole configuration.
         best: The winner.
         folder: The folder of the search.
-        own: The file of the trial's classifier within it, if it was kept.
+        own: The file of the best trial's classifier within it, if it was kept.
     """
-    facts = best.decision.facts(load_data(config).class_names)
+    config, facts = best.config, best.decision.facts(load_data(best.config).class_names)
+    path = SearchFolder(folder).classifier
+    if best.told:
+        ensemble.write(best.members, path, facts=facts | {"members": best.told})
+        return path.name
     is_same = own is not None and classifier_file.read_facts(folder / own) == facts
     if own and is_same and not config["training"]["retrain"]:
         return own
-    path = SearchFolder(folder).classifier
-    network.write_classifier(config, best.weights, path, facts=facts)
+    network.write_classifier(config, best.members[0].weights, path, facts=facts)
     return path.name
 
 
 def write_preset(
-    config: Config, won: Proposal, outcome: Outcome, choices: Mapping[str, str], folder: Path
+    best: Crowned, won: Proposal, outcome: Outcome, choices: Mapping[str, str], folder: Path
 ) -> Path:
-    """Write the winner as a preset without ranges: `best.yaml` in the search's folder."""
-    path = SearchFolder(folder).preset
+    """Write the best trial as a preset without ranges: `best.yaml` in the search's folder."""
+    config, path = best.config, SearchFolder(folder).preset
     folds = config["objective"].get("folds")
     comment = _PRESET_COMMENT.format(
         where=f"{folds} folds of train and val" if folds else "val",
         number=won.number,
+        note=f"The final classifier of the search is {best.told}.\n" if best.told else "",
         objective=config["objective"]["name"],
         score=outcome.score,
         epoch=outcome.best_epoch,

@@ -38,7 +38,8 @@ Kinds of events and their fields, beside those five:
     `status` (`completed`, `interrupted`, `failed`), `metrics`, `artifacts`, `classifier` (a file
     beside the journal, or null), `winner` (trial_id or null), `reason`, `description` (Markdown),
     `extension` (how often it has been completed before: more than 0 after more budget),
-    `test_readings` (`times` that the test split was read by then, by how many `searches`).
+    `test_readings` (`times` that the test split was read by then, by how many `searches`),
+    `members` (what the classifier is the mean of, as `members.Draw`; none where it is one trial's).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pneumonia.config import search_space
 from pneumonia.config.ranges import Range
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import FIRST, Fit, Metrics, Objective
-from pneumonia.storage import journal, predictions
+from pneumonia.storage import journal, members, predictions
 from pneumonia.storage.journal import Event
 from pneumonia.storage.predictions import Predictions
 from pneumonia.storage.search_folder import SearchFolder
@@ -232,7 +232,8 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> SearchReco
 
 def _score_stopped(search: SearchRecord) -> None:
     """Give a winner that the budget has stopped before its end the score that it won with."""
-    trial, score = search.trials.get(str(search.ended.get("winner"))), search.score
+    trial = search.trials.get(str(search.ended.get("winner")))
+    score = float(search.metrics.get(members.BEST_TRIAL, search.score))
     if trial is not None and trial.score is None and not math.isnan(score):
         trial.score = score
         trial.best_epoch = search.objective.best_epoch(search.curve(trial.trial_id))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pneumonia.storage import journal
+from pneumonia.storage import journal, members
 from pneumonia.storage.journal import Event
 from pneumonia.storage.offset import Cursor, TrialRun
 from pneumonia.tracking import registry
@@ -193,9 +193,9 @@ class Sink:
         self._kill_trials(time)
         self._log_files(event)
         model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
-        facts = {"status": status, "reason": event.get("reason"), "winner": event.get("winner")}
+        facts = {"status": status, **{name: event.get(name) for name in ("reason", "winner")}}
         facts["test_readings"] = event.get("test_readings", {}).get("times")
-        tags = _present(facts)
+        tags = _present({**facts, "members": members.told(members.of_event(event)) or None})
         if description := event.get("description"):
             tags[NOTE] = note(description, run_id, event.get("artifacts", []))
         step = int(event.get("extension", 0))  # each step of a metric once, after more budget too
@@ -265,6 +265,7 @@ class Sink:
             "search_run_id": run_id,
             "dataset": cursor.dataset,
             "winner": event.get("winner"),
+            "members": members.told(members.of_event(event)) or None,
             **event.get("metrics", {}),
             **registry.comparison_tags(next(journal.read(self._folder)), event),
         }

@@ -17,8 +17,8 @@ Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
 Weights = tuple[Array, ...]
 
-# Dividing the logits by it keeps their sigmoids away from 0 and 1, where float32 has lost them.
-_FLAT = 64.0
+FLAT = 64.0
+"""Dividing logits by it keeps their sigmoids away from 0 and 1, where float32 has lost them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +53,41 @@ def decide(
     can_calibrate = section["calibrate"] and is_foldable(model)
     with loop.started(model, config, config["seed"]) as program:
         if can_calibrate:
-            program.set_weights(fold(model, weights, _FLAT))
-            logits = _FLAT * logit(program.predict(x))
+            program.set_weights(fold(model, weights, FLAT))
+            logits = FLAT * logit(program.predict(x))
             weighted = class_weights(labels, class_rule(config))
             temperature = fit_temperature(labels, logits, weighted)
             weights = fold(model, weights, temperature)
         program.set_weights(weights)
         probabilities = program.predict(x)
-    decision = conclude(probabilities, labels, config, temperature, can_calibrate=can_calibrate)
-    return Decided(decision, weights, probabilities)
+    found = temperature if can_calibrate else None
+    return Decided(conclude(labels, probabilities, config, found), weights, probabilities)
 
 
 def conclude(
-    probabilities: Array,
     labels: Array,
+    probabilities: Array,
     config: Config,
-    temperature: float,
+    temperature: float | None,
     *,
-    can_calibrate: bool,
     where: str = "on val",
 ) -> Decision:
     """Return how to decide by calibrated probabilities (n,) of images that were held out.
 
     Args:
-        probabilities: Of the images.
         labels: int64 (n,), theirs.
+        probabilities: Of the images.
         config: The whole configuration of the trial.
-        temperature: What their logits were divided by.
-        can_calibrate: Whether they can be divided in the head.
+        temperature: What their logits were divided by; None where none was fitted.
         where: What the images are, for the words.
     """
     section = config["threshold"]
     share = positive_share(labels, class_rule(config))
     threshold, statement = choose(labels, probabilities, section, share=share, where=where)
-    if section["calibrate"] and not can_calibrate:
+    if section["calibrate"] and temperature is None:
         statement += "; not calibrated, as the head does not end in a dense layer with a sigmoid"
     rule = section["rule"] if isinstance(section["rule"], str) else Decision().rule
-    return Decision(threshold, rule, temperature, statement)
+    return Decision(threshold, rule, 1.0 if temperature is None else temperature, statement)
 
 
 def fold(model: keras.Model, weights: Weights, temperature: float) -> Weights:

@@ -174,9 +174,15 @@ def _train(
         elif begun:
             program.set_weights(state.model)
         metrics, val = build_metrics(config), read_all(training.inputs.val)
-        sizes = config["training"]["batch_size"], math.prod(training.model.input.shape[1:])
-        own = training.seed, begun, program.learning_rate
-        steps = Steps(training.inputs, recipe, *sizes, *own)
+        steps = Steps(
+            training.inputs,
+            recipe,
+            batch=config["training"]["batch_size"],
+            size=math.prod(training.model.input.shape[1:]),
+            seed=training.seed,
+            begun=begun,
+            rate=program.learning_rate,
+        )
         with closing(steps.chunks(range(len(history) + 1, until + 1))) as chunks:
             while len(history) < until and not is_stopped(history, config):
                 training.limit.check(len(history), until, has_trained=len(history) > known)

@@ -79,10 +79,15 @@ def assemble(config: Config, weights: tuple[Array, ...]) -> Predictor:
     return Predictor(_assemble(config, trainable(config, 0), weights))
 
 
-def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
-    built = parts(config)
+def put(model: keras.Model, weights: tuple[Array, ...]) -> None:
+    """Give what a trial trains, `trainable`, these values of its variables."""
     for variable, value in zip(compiled_loop.variables(model), weights, strict=True):
         variable.assign(value)
+
+
+def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
+    built = parts(config)
+    put(model, weights)
     head = model.get_layer("head")
     with LOCK:
         return classifier.assemble(built.backbone, head, image_size=built.frozen.image_size)

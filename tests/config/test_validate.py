@@ -173,6 +173,12 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["tracking.artifacts=foo://x"], "`tracking.artifacts`: expected a folder, the URI of one"),
     (["tracking.artifacts=''"], "`tracking.artifacts`: expected a folder, the URI of one"),
     (["tracking.log_models=null"], "expected all, best or none. Received: None"),
+    (["winner.members=0"], "`winner.members`: expected a positive integer. Received: 0"),
+    (
+        ["winner.selection=gready"],
+        "`winner.selection`: expected best or greedy. Received: 'gready'",
+    ),
+    (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
 
 from pneumonia.evaluation.metrics import confusion, sensitivity, specificity
 from pneumonia.evaluation.thresholds import (
     Decision,
     choose,
+    fit_shared_temperature,
     fit_temperature,
     logit,
     predictive_values,
@@ -169,3 +171,23 @@ def test_facts_are_plain() -> None:
         "temperature": 1.5,
         "statement": "so",
     }
+
+
+def test_a_shared_temperature_is_that_of_one_or_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    logits = 4 * (2 * labels - 1) + rng.normal(0, 6, (3, 300))
+    weights = np.where(labels > 0, 2.0, 1.0)
+    alone = fit_temperature(labels, logits[0], weights)
+    assert fit_shared_temperature(labels, logits[:1], weights) == pytest.approx(alone, rel=1e-6)
+    twice = fit_shared_temperature(labels, logits[[0, 0]], weights)
+    assert twice == pytest.approx(alone, rel=1e-6)
+
+    def loss(temperature: float) -> float:
+        mean = sigmoid(logits / temperature).mean(axis=0)
+        return float(log_loss(labels, mean, sample_weight=weights))
+
+    found = fit_shared_temperature(labels, logits, weights)
+    assert loss(found) < min(loss(found * 1.02), loss(found / 1.02))
+    assert found < alone  # averaging makes them unsure
+    assert 0.05 <= fit_shared_temperature(labels, 1000 * (2 * labels - 1)[None], weights) <= 20

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.models.mean import Mean
 
 SIZE = 40
 
@@ -22,9 +23,10 @@ SECOND_PROCESS = """
 import sys
 sys.modules["pneumonia"] = None  # importing it fails
 import keras, numpy as np
-model = keras.saving.load_model(sys.argv[1], safe_mode=True)
-images = np.load(sys.argv[2])
-np.savez(sys.argv[3], **{name: model.predict(images[name], verbose=0) for name in images})
+images = np.load(sys.argv[1])
+for path in sys.argv[2:]:
+    model = keras.saving.load_model(path, safe_mode=True)
+    np.savez(path, **{name: model.predict(images[name], verbose=0) for name in images})
 """
 
 
@@ -93,22 +95,30 @@ def test_resize_keeps_the_range_and_averages_on_the_way_down() -> None:
     np.testing.assert_allclose(small, 127, atol=1)
 
 
-def test_loads_in_a_second_process_without_this_package(model: keras.Model, tmp_path: Path) -> None:
+def test_loads_in_a_second_process_without_this_package(
+    model: keras.Model, backbone: keras.Model, tmp_path: Path
+) -> None:
     images = {
         "gray": pixels(3, 61, 47, 1),
         "colour": pixels(2, 33, 90, 3),
         "small": pixels(2, 9, 9, 1),
     }
-    classifier.save(model, tmp_path / "classifier.keras")
+    whole = Mean()
+    for count in (2, 1):
+        head = heads.dense(backbone.output_shape[1:], units=8, dropout=0.5)
+        whole.add(backbone, head, image_size=SIZE, count=count)
+    models = {"one.keras": model, "mean.keras": whole.finish()}
+    for name, one in models.items():
+        classifier.save(one, tmp_path / name)
     np.savez(tmp_path / "images.npz", **images)
-    names = ["classifier.keras", "images.npz", "probabilities.npz"]
-    paths = [str(tmp_path / name) for name in names]
+    paths = [str(tmp_path / name) for name in ("images.npz", *models)]
     command = [sys.executable, "-I", "-c", SECOND_PROCESS, *paths]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    probabilities = np.load(tmp_path / "probabilities.npz")
-    for name, image in images.items():
-        expected = model.predict(image, verbose=0)
-        np.testing.assert_allclose(probabilities[name], expected, rtol=0, atol=1e-6)
+    for file, one in models.items():
+        probabilities = np.load(tmp_path / f"{file}.npz")
+        for name, image in images.items():
+            expected = one.predict(image, verbose=0)
+            np.testing.assert_allclose(probabilities[name], expected, rtol=0, atol=1e-6)
 
 
 def test_saves_whole_files_only(model: keras.Model, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pneumonia.evaluation.thresholds import Decision
 from pneumonia.reporting import page, report, score_sections
 from pneumonia.shell import shown
 from pneumonia.storage import search_record
+from pneumonia.storage.members import Draw
 
 SECTIONS = (
     *("summary", "trials", "importance", "course", "hyperband", "learning", "scores"),
@@ -88,6 +89,16 @@ def test_winner_scores_commands_and_data(folder: Path, whole: Page) -> None:
         "The test split has been read by 3 searches (5 times): its scores flatter",
     ):
         assert text in whole.text, text
+
+
+def test_a_mean_tells_what_each_member_adds(folder: Path, tmp_path: Path) -> None:
+    draws = [Draw("0012", 13, 0.91, 0.31, 0.91, 0.31), Draw("0001", 2, 0.9, 0.33, 0.9273, 0.2956)]
+    ended = search_record.read(folder).ended
+    ending = {**ended, "members": [one.fields() for one in (*draws, draws[0])]}
+    text = Page(report.write(folder, ending=ending, output=tmp_path / "report.html")).text
+    assert "The final classifier is the mean of trials 13 (2/3) and 2 (1/3)." in text
+    assert "0.9273" in text
+    assert "0.2956" in text
 
 
 def test_nothing_is_fetched_and_nothing_else_may_run(folder: Path, whole: Page) -> None:

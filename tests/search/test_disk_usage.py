@@ -31,7 +31,7 @@ BRACKETS = (
 def estimate(
     folder: Path, rounds: tuple[Round, ...] = ONE, *, model: str = "features", **changes: Any
 ) -> Cost:
-    cfg = config(folder, model)
+    cfg = config(folder, model) | {"winner": {"members": 1, "selection": "best", "flips": False}}
     for path, value in changes.items():
         group, _, key = path.partition("__")
         cfg[group] = {**cfg[group], key: value} if key else value
@@ -81,6 +81,15 @@ def test_states_are_kept_for_one_bracket_at_a_time(tmp_path: Path) -> None:
     one = estimate(tmp_path).states / 2  # the best trial's and the one that runs
     assert estimate(tmp_path, BRACKETS).states == (9 + 3 + 2) * one
     assert estimate(tmp_path, (*BRACKETS, *BRACKETS)).states == (9 + 3 + 2) * one
+
+
+def test_what_may_be_averaged_is_kept_until_the_end(tmp_path: Path) -> None:
+    alone = estimate(tmp_path, BRACKETS)
+    several = estimate(tmp_path, BRACKETS, winner__members=3, winner__selection="greedy")
+    assert several.states == alone.states * (9 + 3 + 2 + 3 * 3 - 1) // (9 + 3 + 2)
+    assert several.classifiers > alone.classifiers
+    best = estimate(tmp_path, ONE, winner__members=3)
+    assert best == estimate(tmp_path, ONE)  # there is but one trial
 
 
 def test_a_model_that_cannot_be_built_is_left_out(tmp_path: Path) -> None:

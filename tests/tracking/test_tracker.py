@@ -29,6 +29,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.process import process_start
 from pneumonia.storage import offset
 from pneumonia.storage.journal import Journal, Place, read, seal
+from pneumonia.storage.members import Draw
 from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import Point, Store, make_ready
@@ -158,7 +159,9 @@ def write_search(folder: Path, scores: tuple[float, ...] = (0.7, 0.9, 0.8)) -> N
         add_epochs(journal, trial_id, range(1, 3))
         end_trial(journal, trial_id, score)
     read = {"searches": 3, "times": 5}
-    end_search(journal, f"{1 + scores.index(max(scores)):04d}", test_readings=read)
+    draws = [Draw("0002", 2, 0.9, 0.3, 0.9, 0.3), Draw("0003", 3, 0.8, 0.4, 0.91, 0.29)]
+    more = {"members": [draw.fields() for draw in draws], "test_readings": read}
+    end_search(journal, f"{1 + scores.index(max(scores)):04d}", **more)
     journal.close()
 
 
@@ -229,6 +232,7 @@ def test_a_search_is_one_run_with_its_facts(settings: TrackingSettings, folder: 
     expected = {"tuner": "random", "dataset": "phantom", "status": "completed", "winner": "0002"}
     expected["test_readings"] = "5"
     assert expected.items() <= tags.items()
+    assert tags["members"] == "the mean of trials 2 (1/2) and 3 (1/2)"
     picture = f"![plots/roc.png](get-artifact?path=plots/roc.png&run_uuid={run.info.run_id})"
     assert tags["mlflow.note.content"] == f"# A search\n\n{picture}\n"
     assert client(settings).get_experiment("2").tags["mlflow.experimentKind"]

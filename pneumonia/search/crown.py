@@ -1,0 +1,213 @@
+"""Which trials become the winner: the best alone, or several whose mean is one classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pneumonia.artifacts import ArtifactStore
+from pneumonia.datasets.cache import load_data
+from pneumonia.evaluation import selection
+from pneumonia.evaluation.thresholds import Decision
+from pneumonia.search.trials import Proposal
+from pneumonia.storage import members
+from pneumonia.storage.members import Draw
+from pneumonia.storage.trial_record import identity
+from pneumonia.training import ensemble, held_out, inputs, network, trial
+from pneumonia.training.ensemble import Member
+from pneumonia.training.trial import Hooks, Outcome, Report, Task
+
+Array = np.ndarray[Any, Any]
+Config = dict[str, Any]
+Ranked = Sequence[tuple[Proposal, Outcome]]
+
+# Of how many candidates for each member the greedy selection draws.
+_CANDIDATES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Crowned:
+    """The winner, ready to decide.
+
+    Attributes:
+        config: The whole configuration of the best trial, without ranges.
+        members: What it is the mean of, or the best trial alone.
+        decision: How it does.
+        probabilities: What is given for val, by what val was held out of, float32 (n,).
+        draws: What each trial adds; empty where it is the best trial alone.
+    """
+
+    config: Config
+    members: tuple[Member, ...]
+    decision: Decision
+    probabilities: Array
+    draws: tuple[Draw, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What it is the mean of, in words; empty where it is one model."""
+        if self.draws:
+            return members.told(self.draws)
+        count = len(self.members)
+        return f"the mean of the {count} trainings of its trial" if count > 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A trial's models: its own, or with folds those of its fits; and what they give.
+
+    Attributes:
+        number: The trial's.
+        held_out: The probabilities, float32 (n,), for the images of `held_out.labels`; None
+            where they are still to be computed.
+    """
+
+    trial_id: str
+    number: int
+    epochs: int
+    members: tuple[Member, ...]
+    held_out: Array | None = None
+
+
+def candidates(ranked: Ranked, section: Mapping[str, Any]) -> Ranked:
+    """Return the trials that may become members, the best first; the first is the best of all.
+
+    They differ in their hyperparameters, of which Hyperband's trials share what they are promoted
+    with, and have the images of the best.
+
+    Args:
+        ranked: The trials that came to a score, the best first.
+        section: The config's section `winner`.
+    """
+    if section["members"] == 1:
+        return ranked[:1]
+    found: dict[str, tuple[Proposal, Outcome]] = {}
+    for one in ranked:
+        if _images(one[0]) == _images(ranked[0][0]):
+            found.setdefault(identity(one[0].values), one)
+    most = most_candidates(section)
+    return list(found.values())[:most]
+
+
+def most_candidates(section: Mapping[str, Any]) -> int:
+    """Return how many candidates there are at the most, whose states are kept until the end."""
+    count = int(section["members"])
+    return count * (_CANDIDATES if section["selection"] == "greedy" and count > 1 else 1)
+
+
+def shortfall(found: Ranked, section: Mapping[str, Any]) -> str:
+    """Return what to tell where there are fewer candidates than members, or nothing."""
+    if len(found) >= section["members"]:
+        return ""
+    return (
+        f"winner.members is {section['members']}, but only {len(found)} of the trials that came to "
+        "a score differ in their hyperparameters: the final classifier is of no more"
+    )
+
+
+def _images(proposal: Proposal) -> Config:
+    return {key: value for key, value in proposal.values.items() if key.startswith("dataset.")}
+
+
+def crown(
+    found: Ranked, section: Mapping[str, Any], task: Callable[[Proposal], Task],
+    store: ArtifactStore, hooks: Hooks,
+) -> Crowned:  # fmt: skip
+    """Return the winner with its weights, trained again on train and val if asked.
+
+    Members, temperature and threshold are found with the trials' own weights, as is what it gives
+    for val: a classifier that was trained on val too is surer of val than of other images. With
+    folds, they are found on what each fit gives for the fold that it was held out of.
+
+    Args:
+        found: The candidates.
+        section: The config's section `winner`.
+        task: Returns the task of a trial.
+        store: Where the trials' states are.
+        hooks: What is told meanwhile.
+
+    Raises:
+        StateError: A state is missing or damaged, and training again would not give the same.
+    """
+    trained = [_load(task(proposal), proposal, outcome, section, store, hooks)
+               for proposal, outcome in found]  # fmt: skip
+    first = trained[0].members[0]
+    if len(trained) == 1 and trained[0].held_out is None and not first.flips:
+        made = network.decide(first.config, first.weights, report=hooks.report)
+        alone = replace(first, weights=made.weights)
+        best = Crowned(first.config, (alone,), made.decision, made.probabilities)
+    else:
+        best = _join(trained, section, report=hooks.report)
+    if not best.config["training"]["retrain"]:
+        return best
+    again = ensemble.retrain(best.members, best.decision.temperature, report=hooks.report)
+    return replace(best, members=tuple(again))
+
+
+def _load(
+    task: Task, proposal: Proposal, outcome: Outcome, section: Mapping[str, Any],
+    store: ArtifactStore, hooks: Hooks,
+) -> _Candidate:  # fmt: skip
+    about = proposal.trial_id, proposal.number, outcome.best_epoch
+    if not task.config["objective"].get("folds"):
+        weights, flips = trial.best_weights(task, store, hooks), section["flips"]
+        return _Candidate(*about, (Member(task.config, weights, outcome.best_epoch, flips=flips),))
+    fits = trial.all_fits(task, store, hooks)
+    models = tuple(Member(task.config, fit.best, outcome.best_epoch) for fit in fits)
+    return _Candidate(*about, models, held_out.gather(task.config, fits).mean(axis=0))
+
+
+def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: Report) -> Crowned:
+    """Select the members, decide how their mean decides, and note what each adds to it."""
+    config = trained[0].members[0].config
+    labels = held_out.labels(config)
+    weights = inputs.class_weights(labels, inputs.class_rule(config))
+    drawn = list(range(len(trained)))
+    if section["selection"] == "greedy" and len(trained) > 1:
+        given = [_predict(one, report) for one in trained]
+        drawn = selection.select(labels, given, most=section["members"], weights=weights)
+    places = list(dict.fromkeys(drawn))
+    chosen = [
+        replace(one, count=drawn.count(place)) for place in places for one in trained[place].members
+    ]
+    if trained[0].held_out is None:
+        decision, chosen, own = ensemble.decide(chosen, report=report)
+    else:
+        given = [_predict(trained[place], report) for place in places]
+        counts = [drawn.count(place) for place in places]
+        decision, chosen, own = ensemble.decide_held_out(chosen, given, counts)
+        if config["training"]["retrain"]:  # one training on all images for each trial
+            firsts = np.cumsum([0, *(len(trained[place].members) for place in places[:-1])])
+            chosen = [chosen[first] for first in firsts]
+    of = dict(zip(places, own, strict=True))
+
+    def measure(some: Sequence[int]) -> tuple[float, float]:
+        p = np.mean([of[place] for place in some], axis=0)
+        return ensemble.score(config, labels, p), selection.log_loss(labels, p, weights)
+
+    draws = [
+        Draw(trained[place].trial_id, trained[place].number, *measure([place]),
+             *measure(drawn[:count]))
+        for count, place in enumerate(drawn, start=1)
+    ]  # fmt: skip
+    mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)
+    is_mean = len(draws) > 1 or any(one.flips for one in chosen)
+    val = mean[-len(load_data(config).val) :]
+    return Crowned(config, tuple(chosen), decision, val, tuple(draws) if is_mean else ())
+
+
+def _predict(one: _Candidate, report: Report) -> Array:
+    if one.held_out is not None:
+        return one.held_out
+    return ensemble.predict(one.members, "val", report=report)[0]
+
+
+def score(outcome: Outcome, best: Crowned) -> dict[str, float]:
+    """Return the objective that the winner comes to on val; that of the best trial beside it."""
+    name, alone = best.config["objective"]["name"], outcome.score or 0.0
+    if not best.draws:
+        return {name: alone}
+    return {name: best.draws[-1].joined_score, members.BEST_TRIAL: alone}

@@ -1,0 +1,78 @@
+"""What the final classifier of a search is the mean of, where that is more than one trial."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pneumonia.tables import Table
+
+BEST_TRIAL = "best_trial"
+"""The metric that says what the best trial alone comes to by the objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A trial in the order in which it came into the mean; it may come more than once.
+
+    Attributes:
+        trial_id: Its name within the search.
+        number: Its number within the search, from 1.
+        score: What it comes to alone, by the objective on val.
+        log_loss: What it comes to alone, by the log loss on val, weighted as in training.
+        joined_score: What the mean comes to with it, by the objective on val.
+        joined_log_loss: Likewise by the log loss.
+    """
+
+    trial_id: str
+    number: int
+    score: float
+    log_loss: float
+    joined_score: float
+    joined_log_loss: float
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as the journal has it."""
+        return asdict(self)
+
+
+def of_event(event: Mapping[str, Any]) -> tuple[Draw, ...]:
+    """Return the members that the end of a search tells of; none where there is one winner."""
+    return tuple(Draw(**row) for row in event.get("members") or ())
+
+
+def told(draws: Sequence[Draw]) -> str:
+    """Say what the final classifier is, as `the mean of trials 2 (3/4) and 5 (1/4)`.
+
+    Nothing without draws.
+    """
+    counts = Counter(draw.number for draw in draws)
+    if len(counts) < 2:
+        return f"trial {draws[0].number} alone" if draws else ""
+    *parts, last = (f"{number} ({count}/{len(draws)})" for number, count in counts.items())
+    return f"the mean of trials {', '.join(parts)} and {last}"
+
+
+def table(draws: Sequence[Draw], *, objective: str) -> Table:
+    """Return the table of what each member adds."""
+    rows = tuple(
+        (
+            str(draw.number),
+            *(f"{value:.4f}" for value in (draw.score, draw.joined_score)),
+            *(f"{value:.4f}" for value in (draw.log_loss, draw.joined_log_loss)),
+        )
+        for draw in draws
+    )
+    return Table(
+        title="Members of the final classifier, in their order, on val",
+        header=("trial", f"{objective} alone", "joined", "log loss alone", "joined"),
+        rows=rows,
+        is_number=(True,) * 5,
+        notes=(
+            f"It is {told(draws)}. Joined: the mean with those above.",
+            "Val chose them, so its scores are a little too good; the log loss is weighted as in "
+            "training.",
+        ),
+    )

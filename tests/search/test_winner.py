@@ -1,0 +1,94 @@
+"""The winner may be the mean of several trials, and is one classifier all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from test_loop import GRID, Doing, Saying, composed, here, lose_all, of, run
+
+from pneumonia.datasets.cache import load_data
+from pneumonia.models import classifier_file
+from pneumonia.models.predictor import Predictor
+from pneumonia.search import winner
+from pneumonia.search.trials import Proposal
+from pneumonia.storage import members, predictions, search_record
+from pneumonia.training.trial import Outcome
+
+__all__ = ["here"]  # a fixture
+
+BEST, GREEDY = ({"members": 2, "selection": name} for name in ("best", "greedy"))
+
+
+def ranked(*values: dict[str, Any]) -> list[tuple[Proposal, Outcome]]:
+    return [
+        (Proposal(str(number), number, given, 2), Outcome(str(number), score=1 - number / 100))
+        for number, given in enumerate(values, start=1)
+    ]
+
+
+def test_candidates_differ_and_have_the_images_of_the_best() -> None:
+    values = [{"a": 1, "dataset.b": 2}, {"dataset.b": 2, "a": 1}, {"a": 1, "dataset.b": 3}]
+    values += [{"a": number, "dataset.b": 2} for number in range(2, 9)]
+    trials = ranked(*values)
+
+    def found(section: dict[str, Any]) -> list[int]:
+        return [proposal.number for proposal, _ in winner.candidates(trials, section)]
+
+    assert found({"members": 1, "selection": "greedy"}) == [1]
+    assert found(BEST) == [1, 4]
+    assert found(GREEDY) == [1, 4, 5, 6, 7, 8] == found(BEST | {"members": 6})
+    assert winner.candidates([], BEST) == []
+    assert winner.shortfall(trials[:2], BEST) == ""
+    assert "winner.members is 2, but only 1" in winner.shortfall(trials[:1], BEST)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("winner.selection=greedy", "threshold.calibrate=true"),
+        ("training.retrain=true", "winner.flips=true"),
+    ],
+)
+def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path) -> None:
+    several, folder, saying = (*GRID, "winner.members=4", *more), here / "a", Saying()
+    events = run(folder, *several, callbacks=[saying])
+    (end,) = of(events, "search_ended")
+    draws = members.of_event(end)
+    is_greedy = "winner.selection=greedy" in more
+    assert 0 < len(draws) <= 4
+    assert len(draws) == 3 or is_greedy
+    assert "only 3 of the trials" in " ".join(saying.lines)
+    assert of(events, "training_repeated") == []
+    best = max(event["score"] for event in of(events, "trial_ended"))
+    assert end["metrics"]["val_auc"] == draws[-1].joined_score
+    assert end["metrics"]["best_trial"] == best
+    told = members.told(draws)
+    assert end["classifier"] == "classifier.keras"
+    assert classifier_file.read_facts(folder / "classifier.keras")["members"] == told
+    assert f"# The final classifier of the search is {told}." in (folder / "best.yaml").read_text()
+    # What the file gives is what was written of it.
+    section = OmegaConf.to_container(composed(several).dataset, resolve=True)
+    data, predictor = load_data({"dataset": section}), Predictor.load(folder / "classifier.keras")
+    written = predictions.read(folder / "predictions.csv")
+    for split in (data.test, *(() if "training.retrain=true" in more else (data.val,))):
+        found = predictor.predict(list(split.images.read(np.arange(20))))
+        np.testing.assert_allclose(found, written[split.name].probabilities, atol=1e-5)
+    assert predictor.temperature == end["metrics"]["temperature"]
+    assert (predictor.temperature != 1) == is_greedy
+    assert search_record.read(folder).winner().score == best  # type: ignore[union-attr]
+
+
+def test_lost_states_are_made_again_to_the_same(here: Path) -> None:
+    several = (*GRID, "winner.members=2")
+    whole = run(here / "a", *several)
+    again = run(here / "b", *several, callbacks=[Doing(lose_all)])
+    draws = members.of_event(whole[-1])
+    assert members.of_event(again[-1]) == draws
+    assert [e["trial_id"] for e in of(again, "training_repeated")] == [d.trial_id for d in draws]
+    one, other = ((here / name / "predictions.csv").read_bytes() for name in "ab")
+    assert one == other
