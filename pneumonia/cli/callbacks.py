@@ -109,12 +109,14 @@ class Console(SearchCallback):
             return
         search, (prefix, ui), draws = self._search, commands(), won.best.draws
         options, page = presets.options(search.choices), SearchFolder(search.folder).report
+        readings = str(won.evaluation.readings)
         # The file: another classifier may be the champion.
         model = shlex.quote(shown(search.folder / (end.classifier or "")))
         self._shown = (
             summary.best_table(_rows(won), objective=search.objective.name, failed=won.failed),
             *((members.table(draws, objective=search.objective.name),) if draws else ()),
             scores_table(won),
+            *([f"{readings}\n"] if readings else ()),
             summary.next_commands(
                 shown(won.preset), model=model, prefix=prefix, ui=ui, options=options
             ),
@@ -258,7 +260,6 @@ def scores_table(won: Won) -> tables.Table:
         )
     elif config["training"]["retrain"]:
         how.append("Threshold and temperature are those of the trial before it was trained on val.")
-    how += filter(None, [str(won.evaluation.readings)])
     return summary.scores_table(scores, chosen=chosen, decision=how)
 
 
