@@ -26,8 +26,6 @@ from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
-from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -68,12 +66,13 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
 
 
 @pytest.mark.parametrize("has_store", [False, True])
-def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path: Path) -> None:
+def test_without_a_champion_tensorflow_is_not_imported(
+    has_store: bool, tmp_path: Path, empty_store: Path
+) -> None:
     write_images(tmp_path)
     if has_store:
-        make_ready(
-            TrackingSettings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path))
-        )
+        (tmp_path / "mlruns").mkdir()
+        shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
     code = (
         "import sys; from pneumonia.cli.predict import main; status = main(['a.png']); "
         "print(status, [name for name in ('tensorflow', 'keras') if name in sys.modules])"

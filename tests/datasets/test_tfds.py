@@ -30,24 +30,27 @@ needs_file = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which two processes at once have prepared PneumoniaMNIST."""
+    """Return a folder in which this and another process have prepared PneumoniaMNIST at once."""
     folder = tmp_path_factory.mktemp("tfds")
     # What a process that was killed leaves behind.
     (folder / PREPARED.parent / "incomplete.ABC123_1.0.0").mkdir(parents=True)
     (folder / "pneumonia_mnist.lock").touch()
     code = (
         "from pneumonia.datasets.sources import pneumonia_mnist;"
+        "import tensorflow_datasets; print('it begins', flush=True);"
         f"print(pneumonia_mnist(data_dir={str(folder)!r}, manual_dir={str(FILE.parent)!r})"
         ".train.digest)"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)
-    ]
-    outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "it begins\n"
+        data = pneumonia_mnist(data_dir=str(folder), manual_dir=str(FILE.parent))
+        told = other.communicate()[0]
+    assert other.returncode == 0
     # The digest alone: neither progress bars nor messages go to stdout.
-    assert len(outputs[0]) == 65
-    assert outputs[0] == outputs[1]
+    assert told == f"{data.train.digest}\n"
+    assert len(told) == 65
     return folder
 
 

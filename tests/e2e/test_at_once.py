@@ -20,13 +20,14 @@ from test_search import (
     finish,
     here,
     start,
+    with_store,
 )
 
 __all__ = ["command", "here"]
 
 RANDOM = (
     *SMALL,
-    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3"),
+    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3", "training.jit=false"),
     *("augment=chest", "augment.views=2"),
     *('dense.dropout="choice(0.1, 0.2, 0.3)"', 'optimizer.learning_rate="interval(0.001, 0.01)"'),
 )
@@ -108,12 +109,16 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 
 @pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
-    name: str, tmp_path: Path, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    empty_store: Path,
+    command: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pneumonia.artifacts import state_key
     from pneumonia.training import trial
 
-    project = tmp_path / "project"
+    project = with_store(tmp_path / "project", empty_store)
     ran = finish(
         start(project, *RANDOM, "executor.workers=2", code=ENDED.replace("{name}", name)), project
     )
@@ -135,8 +140,7 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     again = command(project, "resume=last", "executor.workers=1")
     assert gone_on == [True, True, False, False, False, False]
     assert (again.status, again.folder) == (0, ran.folder), again.stderr
-    (tmp_path / "alone").mkdir()
-    alone = command(tmp_path / "alone", *RANDOM, "executor.workers=1")
+    alone = command(with_store(tmp_path / "alone", empty_store), *RANDOM, "executor.workers=1")
     assert by_trial(again) == by_trial(alone)
     scores = [event["score"] for event in alone.of("trial_ended")]
     assert best_scores(again) == [(n, max(scores[:n])) for n in range(1, 7)]
@@ -186,9 +190,10 @@ def test_what_stops_one_trial_stops_the_others(
 def test_networks_that_are_trained_whole_take_turns(here: Callable[..., Ran]) -> None:
     options = ("model=cnn", "model.image_size=16", "model.blocks=1", "model.filters=4")
     rest = [item for item in RANDOM if not item.startswith(("model.", "augment"))]
-    ran = here(*rest, *options, "tuner.max_trials=3", "executor.workers=2")
+    options += ("tuner.max_trials=3", "tuner.max_epochs=2")
+    ran = here(*rest, *options, "executor.workers=2")
     assert ran.status == 0, ran.stderr
     order = [event["trial_id"] for event in ran.of("epoch_ended")]
     assert order == sorted(order)
-    one = here(*rest, *options, "tuner.max_trials=3", "executor.workers=1")
+    one = here(*rest, *options, "executor.workers=1")
     assert without_workers(one) == without_workers(ran)

@@ -24,6 +24,7 @@ from test_search import (
     finish,
     here,
     start,
+    with_store,
 )
 
 from pneumonia.cli import main
@@ -147,9 +148,9 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
 
 
 def test_a_signal_ends_a_search_after_the_epoch(
-    tmp_path: Path, command: Callable[..., Ran]
+    tmp_path: Path, empty_store: Path, command: Callable[..., Ran]
 ) -> None:
-    project = tmp_path / "project"
+    project = with_store(tmp_path / "project", empty_store)
     ran = finish(start(project, *SEARCH, code=SIGNALLED), project)
     search_id = ran.events[0]["search_id"]
     assert ran.status == 130

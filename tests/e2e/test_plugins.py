@@ -171,7 +171,7 @@ def test_a_mistake_is_told_before_anything_is_imported(told: list[Any], number: 
 
 def test_a_search_with_nothing_but_plug_ins(place: Path) -> None:
     assert sorted(documented()) == ["my_conf/model/mine.yaml", "my_plugins.py"]
-    ran = started(place, "-m", "pneumonia")
+    ran = started(place, "-m", "pneumonia", "callbacks=none", "tracking.log_models=none")
     assert ran.returncode == 0, ran.stderr
     [folder] = [path.parent for path in place.glob("outputs/*/*/journal.jsonl")]
     [ended] = [event for event in journal.read(folder) if event["kind"] == "trial_ended"]

@@ -49,6 +49,7 @@ SEARCH = (
     *(
         'dense.dropout="choice(0.1, 0.3, 0.5)"',
         "tuner.max_epochs=4",
+        "training.jit=false",
         "callbacks=[default,tensorboard]",
     ),
 )
@@ -195,6 +196,13 @@ def searches(project: Path) -> list[Path]:
     return sorted(found, key=lambda folder: next(journal.read(folder))["time"])
 
 
+def with_store(project: Path, empty_store: Path) -> Path:
+    """Give a project folder a store, which takes two seconds to make."""
+    (project / "mlruns").mkdir(parents=True)
+    shutil.copyfile(empty_store, project / "mlruns" / "mlflow.db")
+    return project
+
+
 def start(project: Path, *arguments: str, code: str = "") -> subprocess.Popen[str]:
     """Begin a command in a process of its own."""
     project.mkdir(exist_ok=True)
@@ -216,9 +224,10 @@ def finish(process: subprocess.Popen[str], project: Path) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Ran]:
+def both(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Ran, Ran]:
     """The search, and the same one killed in a trial and again in its evaluation, side by side."""
     folders = [tmp_path_factory.mktemp(name) / "project" for name in ("whole", "killed")]
+    with_store(folders[1], empty_store)
     processes = [
         start(folder, *SEARCH, code=code)
         for folder, code in zip(folders, ("", KILLED), strict=True)
@@ -274,9 +283,7 @@ def command(
 @pytest.fixture
 def here(command: Callable[..., Ran], tmp_path: Path, empty_store: Path) -> Callable[..., Ran]:
     """Return the command as a function, in an empty project folder."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    return functools.partial(command, tmp_path)
+    return functools.partial(command, with_store(tmp_path, empty_store))
 
 
 # What a search leaves.

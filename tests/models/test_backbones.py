@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import quick, slow
 from numpy.typing import NDArray
 
 from pneumonia.config import instantiate
@@ -38,8 +39,14 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 }
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("pooling", ["avg", "flatten"])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        *((name, "avg") for name in BUILDERS),
+        ("cnn", "flatten"),
+        *(slow(name, "flatten") for name in BUILDERS if name != "cnn"),
+    ],
+)
 def test_maps_images_to_features(name: str, pooling: str) -> None:
     model = BUILDERS[name](pooling=pooling)
     assert model.name == name
@@ -50,7 +57,7 @@ def test_maps_images_to_features(name: str, pooling: str) -> None:
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2", "cnn"])
+@pytest.mark.parametrize("name", [slow("efficientnet_lite0"), "mobilenetv2", "cnn"])
 def test_the_whole_backbone_trains_or_none_of_it(name: str) -> None:
     assert BUILDERS[name](trainable=False).trainable_weights == []
     assert BUILDERS[name](trainable=True).trainable_weights != []
@@ -143,7 +150,16 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize(
+    "name",
+    quick(
+        SPLITS,
+        "lite0 at a cut",
+        "mobilenet before an addition",
+        "mobilenet after an addition",
+        "cnn",
+    ),
+)
 def test_split_gives_two_parts_that_are_the_whole(name: str) -> None:
     build, last = SPLITS[name]
     model = build()

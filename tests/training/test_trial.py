@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from families import slow
 
 from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.datasets import cache
@@ -132,10 +133,10 @@ BLOG = {
 @pytest.mark.parametrize(
     ("model", "augment"),
     [
-        ("features", None),
+        slow("features", None),
         ("features", {**BLOG, "views": 2}),
-        ("features", {**BLOG, "views": "online"}),
-        ("cnn", None),
+        slow("features", {**BLOG, "views": "online"}),
+        slow("cnn", None),
         ("cnn", {**BLOG, "views": "online"}),
         ("fine", None),
     ],
