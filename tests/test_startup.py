@@ -128,6 +128,7 @@ def test_settings_of_keras_and_tensorflow_change_nothing(
     assert (names, ran.stderr) == (["KERAS_BACKEND", "KERAS_HOME"], "")
 
 
+@pytest.mark.slow
 def test_settings_count_as_little_where_keras_was_imported_before(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(
         '{"floatx": "float16", "image_data_format": "channels_first"}'

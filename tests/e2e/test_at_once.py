@@ -52,7 +52,6 @@ def run_and_end(task, store, hooks, kept):
         hooks.between_epochs()
     return run(task, store, replace(hooks, between_epochs=between), kept)
 trial._run = run_and_end
-sys.exit(cli.main())
 """
 
 
@@ -119,9 +118,15 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     from pneumonia.training import trial
 
     project = with_store(tmp_path / "project", empty_store)
-    ran = finish(
-        start(project, *RANDOM, "executor.workers=2", code=ENDED.replace("{name}", name)), project
-    )
+    run, gone_on = trial._run, []
+    code = ENDED.replace("{name}", name)
+    if name == "INT":
+        monkeypatch.setattr(trial, "_run", run)  # is put back in the end
+        exec(code, {})
+        ran = command(project, *RANDOM, "executor.workers=2")
+    else:
+        code += "sys.exit(cli.main())"
+        ran = finish(start(project, *RANDOM, "executor.workers=2", code=code), project)
     assert ran.status == (130 if name == "INT" else -signal.SIGKILL), ran.stderr
     assert "Traceback" not in ran.stderr
     assert epochs(ran) == [1, 1]
@@ -130,7 +135,6 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
         assert statuses(ran) == ["KILLED", "KILLED"]
         states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
         assert states == {event["trial_id"] for event in ran.of("trial_started")}
-    run, gone_on = trial._run, []
 
     def watched(task: trial.Task, *rest: Any) -> trial.Outcome:
         gone_on.append((rest[0].folder / state_key(task.trial_id)).exists())

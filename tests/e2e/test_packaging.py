@@ -144,6 +144,7 @@ def test_completion_is_installed_for_the_command(installed: Installed) -> None:
     assert "pneumonia" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_search(installed: Installed) -> None:
     ran = installed.run("pneumonia", *TINY)
     assert ran.returncode == 0, ran.stderr

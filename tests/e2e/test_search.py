@@ -498,15 +498,17 @@ def assert_nothing_repeats_or_runs(store: Store) -> None:
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
 
 
-def test_every_trial_has_a_classifier_that_works_alone(ran: Ran) -> None:
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_every_trial_has_a_classifier_that_works_alone(step: int, ran: Ran) -> None:
     import mlflow
 
     images = phantom(train=120, val=60, test=60, image_size=32).test.images.read(np.arange(12))
     assert images.dtype == np.uint8
     store = ran.store
     given = []
-    for run in ran.children.values():
-        (output,) = run.outputs.model_outputs
+    outputs = [run.outputs.model_outputs for run in ran.children.values()]
+    assert [len(own) for own in outputs] == [1] * len(store.models())
+    for (output,) in outputs[::step]:
         model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
         probabilities = np.asarray(model.predict(images))
         assert probabilities.shape == (12, 1)
@@ -515,7 +517,6 @@ def test_every_trial_has_a_classifier_that_works_alone(ran: Ran) -> None:
         assert model.input_example is not None
         given.append(probabilities.tobytes())
     assert len(set(given)) > len(given) / 2
-    assert len(store.models()) == len(given)
 
 
 def test_champion_is_the_winner_and_scores_as_reported(ran: Ran) -> None:
@@ -580,6 +581,7 @@ def assert_same_weights(one: Ran, other: Ran) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow  # one that was killed twice came to the same, in other processes, too
 @pytest.mark.usefixtures("drawn")
 def test_same_seed_same_search_in_another_process(ran: Ran, here: Callable[..., Ran]) -> None:
     other = here(*SEARCH)
