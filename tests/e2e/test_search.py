@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import io
 import json
 import os
 import re
@@ -223,21 +225,43 @@ def finish(process: subprocess.Popen[str], project: Path) -> Ran:
     return Ran(project, searches(project)[-1], process.returncode, stdout, stderr)
 
 
+def run_here(project: Path, *arguments: str) -> Ran:
+    """Run a command in this process: it starts in no time."""
+    project.mkdir()
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(project)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name, secret in SECRETS.items():
+            patch.setenv(name, secret)
+        of_a_process(patch, *arguments)
+        status = main.main()
+    return Ran(project, searches(project)[-1], status, out.getvalue(), err.getvalue())
+
+
+def of_a_process(patch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Set what the command finds, and leaves, in a process that is its own."""
+    patch.setenv("HYDRA_FULL_ERROR", "1")
+    patch.setattr(sys, "path", [path for path in sys.path if path])
+    patch.setattr(sys, "argv", ["pneumonia", *arguments])
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Ran, Ran]:
-    """The search, and the same one killed in a trial and again in its evaluation, side by side."""
+    """The search, and in other processes the same one, killed in a trial and in its evaluation."""
     folders = [tmp_path_factory.mktemp(name) / "project" for name in ("whole", "killed")]
     with_store(folders[1], empty_store)
-    processes = [
-        start(folder, *SEARCH, code=code)
-        for folder, code in zip(folders, ("", KILLED), strict=True)
-    ]
-    killed = finish(processes[1], folders[1])
+    process = start(folders[1], *SEARCH, code=KILLED)
+    whole = run_here(folders[0], *SEARCH)
+    killed = finish(process, folders[1])
     sign, text = moments.ENDINGS[0]
     moment = moments.Moment("evaluation", text, sign, victim=moments.BOTH)
     with start(folders[1], "resume=last") as again:
         assert moments.kill(again, folders[1], moment), finish(again, folders[1]).stderr
-    whole = finish(processes[0], folders[0])
     assert (whole.status, killed.status) == (0, -signal.SIGKILL), whole.stderr + killed.stderr
     return whole, killed
 
@@ -266,13 +290,10 @@ def command(
     """Return the command as a function, in this process: it starts in no time."""
     if "drawn" not in request.fixturenames:
         bare.leave_out(monkeypatch)
-    # What the command leaves in a process that is its own.
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
 
     def call(project: Path, *arguments: str) -> Ran:
         monkeypatch.chdir(project)
-        monkeypatch.setattr(sys, "argv", ["pneumonia", *arguments])
+        of_a_process(monkeypatch, *arguments)
         status, said = main.main(), capsys.readouterr()
         assert searches(project), said.err
         return Ran(project, searches(project)[-1], status, said.out, said.err)

@@ -93,18 +93,17 @@ def test_trains_from_a_layer_by_its_fixed_name(tmp_path: Path) -> None:
     assert len(rest.trainable_weights) == len(model.trainable_weights) > 0
 
 
-def test_weights_come_from_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".weights.h5", slow(".keras")])
+def test_weights_come_from_a_file(suffix: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     network = keras_applications.network("MobileNetV2", 32, None, "imagenet")
-    expected = None
-    for suffix in (".weights.h5", ".keras"):
-        file = tmp_path / f"mobilenet{suffix}"
-        (network.save_weights if suffix == ".weights.h5" else network.save)(file)
-        model = backbones.keras_application(
-            name="MobileNetV2", image_size=48, weights=str(file), layer="block_2_add"
-        )
-        expected = network.get_layer("block_2_expand").get_weights()[0]
-        np.testing.assert_array_equal(model.get_layer("block_2_expand").get_weights()[0], expected)
+    file = tmp_path / f"mobilenet{suffix}"
+    (network.save_weights if suffix == ".weights.h5" else network.save)(file)
+    model = backbones.keras_application(
+        name="MobileNetV2", image_size=48, weights=str(file), layer="block_2_add"
+    )
+    expected = network.get_layer("block_2_expand").get_weights()[0]
+    np.testing.assert_array_equal(model.get_layer("block_2_expand").get_weights()[0], expected)
 
 
 def test_trains_from_a_layer_on() -> None:

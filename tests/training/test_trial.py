@@ -191,7 +191,7 @@ class Spy:
         return Hooks(on_epoch, on_repeat=lambda *told: self.repeated.append(told))
 
 
-@pytest.mark.parametrize("model", ["features", "fine"])
+@pytest.mark.parametrize("model", [slow("features"), "fine"])
 def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +321,7 @@ def test_learns(model: str, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["features", "cnn", "fine"])
+@pytest.mark.parametrize("model", [slow("features"), "cnn", "fine"])
 def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, model)
     task, store = Task("0", cfg, 3), FolderStore(tmp_path)
