@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format ui bench chaos docs-pictures clean
@@ -21,10 +22,10 @@ demo: $(VENV)/.installed ## a complete search on generated chest phantoms, offli
 	@$(BIN)/pneumonia experiment=demo
 
 test: $(VENV)/.installed ## all tests but the slow ones
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.installed ## the slow tests
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 check: $(VENV)/.installed ## format, lint, types, layering
 	@$(BIN)/ruff format --check .

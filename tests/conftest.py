@@ -26,19 +26,11 @@ PNEUMONIA_MNIST = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnis
 # The files that take longest, which begin first: a long one at the end would have one process work
 # alone.
 LONG = (
-    *("e2e/test_search.py", "cli/test_main.py", "e2e/test_mistakes.py", "models/test_backbones.py"),
-    *(
-        "tracking/test_tracking_faults.py",
-        "training/test_trial.py",
-        "tracking/test_sqlite_store.py",
-    ),
-    *(
-        "test_startup.py",
-        "e2e/test_at_once.py",
-        "e2e/test_ending.py",
-        "training/test_compiled_loop.py",
-    ),
-    *("cli/test_compare.py", "tracking/test_tracker.py", "e2e/test_packaging.py"),
+    *("e2e/test_search.py", "cli/test_main.py", "tracking/test_tracking_faults.py"),
+    *("training/test_trial.py", "e2e/test_mistakes.py", "tracking/test_sqlite_store.py"),
+    *("models/test_backbones.py", "tracking/test_tracker.py", "cli/test_compare.py"),
+    *("search/test_loop.py", "e2e/test_at_once.py", "tracking/test_registry.py", "test_startup.py"),
+    *("training/test_feature_cache.py", "e2e/test_ending.py", "models/test_gradcam.py"),
 )
 
 
@@ -69,6 +61,14 @@ def _what_is_composed_is_kept() -> None:
     import composing
 
     composing.keep()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _stores_are_quick() -> None:
+    """Commits do not wait for the disk."""
+    import stores
+
+    stores.keep()
 
 
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]

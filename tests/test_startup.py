@@ -30,7 +30,19 @@ def run(code: str, *paths: Path, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def test_starts_quietly_deterministically_and_without_what_is_not_needed() -> None:
+SETTINGS = """
+from pneumonia import startup
+{call}
+import os, keras
+print(keras.backend.backend(), keras.config.floatx(), keras.config.epsilon(),
+      keras.config.image_data_format(), keras.config.dtype_policy().name)
+print(keras.src.backend.config.keras_home() == os.environ.get("KERAS_HOME"))
+print([name for name in os.environ if name.startswith(("KERAS_", "TF_ENABLE", "TF_USE", "XLA"))])
+"""
+EXPECTED = "tensorflow float32 1e-07 channels_last float32\n"
+
+
+def test_starts_quietly_deterministically_and_without_what_is_not_needed(tmp_path: Path) -> None:
     code = """
 from pneumonia import startup
 startup.start()
@@ -47,9 +59,14 @@ print([name for name in heavy if name in sys.modules])
 import matplotlib.pyplot, pandas
 print(pandas.DataFrame({"x": [1]}).x.sum(), len(matplotlib.pyplot.get_fignums()))
 """
-    ran = run(code)
-    assert (ran.stdout, ran.stderr) == ("True tensorflow\n[]\n1 0\n", "kept for output\n")
+    # A home of Keras that cannot be used does no harm.
+    (tmp_path / "file").touch()
+    home = f"import os; os.chdir({str(tmp_path)!r})\n"
+    ran = run(home + code + SETTINGS.format(call=""), KERAS_HOME="")
+    assert ran.stdout.startswith("True tensorflow\n[]\n1 0\n" + EXPECTED)
+    assert ran.stderr == "kept for output\n"
     assert ran.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_import_that_fails_shows_what_was_kept_back(tmp_path: Path) -> None:
@@ -77,24 +94,14 @@ except ImportError as error:
     assert run(code, tmp_path).stdout == "it has come to the import\n"
 
 
-SETTINGS = """
-from pneumonia import startup
-{call}
-import os, keras
-print(keras.backend.backend(), keras.config.floatx(), keras.config.epsilon(),
-      keras.config.image_data_format(), keras.config.dtype_policy().name)
-print(keras.src.backend.config.keras_home() == os.environ.get("KERAS_HOME"))
-print([name for name in os.environ if name.startswith(("KERAS_", "TF_ENABLE", "TF_USE", "XLA"))])
-"""
-
-
 @pytest.mark.parametrize(
     ("call", "settings", "environment"),
     [
-        (
+        pytest.param(
             "startup.start()",
             {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"},
             {"KERAS_BACKEND": "", "TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--none_such=1"},
+            marks=pytest.mark.slow,
         ),
         # What Keras itself fails at:
         (
@@ -117,28 +124,27 @@ def test_settings_of_keras_and_tensorflow_change_nothing(
     text = "{" if settings is None else json.dumps(settings)
     (tmp_path / "keras.json").write_text(text)
     ran = run(SETTINGS.format(call=call), KERAS_HOME=str(tmp_path), **environment)
-    expected = "tensorflow float32 1e-07 channels_last float32\nTrue\n"
-    names = sorted(ran.stdout.removeprefix(expected).strip("[]'\n").split("', '"))
+    names = sorted(ran.stdout.removeprefix(f"{EXPECTED}True\n").strip("[]'\n").split("', '"))
     assert (names, ran.stderr) == (["KERAS_BACKEND", "KERAS_HOME"], "")
 
 
+@pytest.mark.slow
 def test_settings_count_as_little_where_keras_was_imported_before(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text(
         '{"floatx": "float16", "image_data_format": "channels_first"}'
     )
     code = SETTINGS.format(call="startup.prepare(); import keras; startup.start()")
     ran = run(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="jax")
-    assert ran.stdout.startswith("tensorflow float32 1e-07 channels_last float32\nTrue\n")
+    assert ran.stdout.startswith(f"{EXPECTED}True\n")
 
 
-@pytest.mark.parametrize(
-    "home", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none/such", "file"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("home", ["", "none/such", "file"])
 def test_a_home_of_keras_that_cannot_be_used_does_no_harm(tmp_path: Path, home: str) -> None:
     (tmp_path / "file").touch()
     code = f"import os; os.chdir({str(tmp_path)!r})\n" + SETTINGS.format(call="startup.start()")
     ran = run(code, KERAS_HOME=home and str(tmp_path / home))
-    assert ran.stdout.startswith("tensorflow float32 1e-07 channels_last float32\n")
+    assert ran.stdout.startswith(EXPECTED)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import termios
@@ -34,6 +35,7 @@ SEARCH = (
     *("dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60"),
     *("dataset.image_size=32", "model.image_size=32", "model.layer=block2b_add", "dense.units=8"),
     *('dense.dropout="choice(0.1, 0.3, 0.5)"', "tuner.max_epochs=4", "optimizer=any"),
+    "training.jit=false",
     'optimizer.name="choice(rmsprop, sgd)"',
 )
 
@@ -90,8 +92,10 @@ def folders(project: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def searched(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Searched:
     project = tmp_path_factory.mktemp("project")
+    (project / "mlruns").mkdir()
+    shutil.copyfile(empty_store, project / "mlruns" / "mlflow.db")
     with terminal(100, 40) as screen:
         screens = run(project, SEARCH, screen)
         return Searched(project, folders(project)[-1], screens, screen.lines())

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
@@ -842,10 +843,10 @@ def test_the_hint_at_a_path_in_the_place_of_a_dataset_works_in_a_shell(
     ("is_run", "params"),
     [
         (True, ["hydra.sweeper.params={dense.units:'64,128'}"]),
-        (False, ['hydra.sweeper.params={dense.units:"64,128"}']),
-        (False, ["+hydra.sweeper.params={dense.units: '64,128'}"]),
+        slow(False, ['hydra.sweeper.params={dense.units:"64,128"}']),
+        slow(False, ["+hydra.sweeper.params={dense.units: '64,128'}"]),
         (False, ["++hydra.sweeper.params={dense: {units: 'choice(64, 128)'}}"]),
-        (False, ["hydra.sweeper.params.dense.units=64,128"]),
+        slow(False, ["hydra.sweeper.params.dense.units=64,128"]),
         (False, ["+hydra.sweeper.params.dense.units='64,128'"]),
         (False, ["hydra.sweeper.params={dense.units:'64,128'}", "hydra.sweeper.max_batch_size=1"]),
         (False, ["hydra.sweeper.params={dense.units: 3}", "dense.units=64,128"]),
@@ -927,8 +928,17 @@ OPTION_FILES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["e", "above", "experiment/e.yaml"])
-@pytest.mark.parametrize(("text", "fragment"), OPTION_FILES)
+WAYS = ("e", "above", "experiment/e.yaml")  # to the same file
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment", "name"),
+    [
+        case if number % 3 == way else slow(*case)
+        for number, (text, fragment) in enumerate(OPTION_FILES)
+        for way, case in enumerate((text, fragment, name) for name in WAYS)
+    ],
+)
 def test_mistakes_in_a_preset(
     text: str, fragment: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

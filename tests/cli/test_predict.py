@@ -26,8 +26,6 @@ from pneumonia.datasets import decode
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
-from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import TrackingSettings
 
 ROOT = Path(__file__).parents[2]
 Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -35,17 +33,28 @@ Spawn = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.usefixtures("started")
 
 
+@pytest.mark.parametrize("is_alone", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_champion_predicts_all_formats_beside_damaged_files(
-    project: Project, model: keras.Model, tmp_path: Path, spawn: Spawn
+    is_alone: bool,
+    here: Project,
+    model: keras.Model,
+    tmp_path: Path,
+    spawn: Spawn,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = sorted(write_images(tmp_path / "scans"))
     (tmp_path / "scans" / "broken.png").write_bytes(paths[0].read_bytes()[:60])
     (tmp_path / "scans" / "text.jpg").write_text("no image")
     (tmp_path / "scans" / "notes.txt").write_text("not looked at")
     scans = str(tmp_path / "scans")
-    ran = spawn("pneumonia", "predict", scans, "threshold=0.5", folder=project.folder)
-    assert ran.returncode == 1
-    errors = ran.stderr.splitlines()
+    if is_alone:  # in a process of its own
+        ran = spawn("pneumonia", "predict", scans, "threshold=0.5", folder=here.folder)
+        status, out, err = ran.returncode, ran.stdout, ran.stderr
+    else:
+        status = predict.main([scans, "threshold=0.5"])
+        out, err = capsys.readouterr()
+    assert status == 1
+    errors = err.splitlines()
     assert len(errors) == 4
     assert errors[0].startswith(f"{tmp_path}/scans/broken.png: cannot be decoded")
     assert errors[1] == f"{tmp_path}/scans/text.jpg: not a PNG, JPEG, BMP, TIFF or WebP image."
@@ -57,23 +66,24 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
         "models:/pneumonia-chest/2: the probability is that of pneumonia, decided for above 0.5. "
         "Not for clinical use."
     )
-    rows = [line.split() for line in ran.stdout.splitlines()]
+    rows = [line.split() for line in out.splitlines()]
     assert rows[0] == ["file", "probability", "decision"]
     assert [row[0] for row in rows[1:]] == [str(path) for path in paths]
     values = expected(model, paths)
     assert max(values) - min(values) > 0.01
     assert [row[1] for row in rows[1:]] == [f"{value:.4f}" for value in values]
     assert [row[2] for row in rows[1:]] == [NAMES[value > 0.5] for value in values]
-    assert len({line.rindex("  ") for line in ran.stdout.splitlines()}) == 1
+    assert len({line.rindex("  ") for line in out.splitlines()}) == 1
 
 
 @pytest.mark.parametrize("has_store", [False, True])
-def test_without_a_champion_tensorflow_is_not_imported(has_store: bool, tmp_path: Path) -> None:
+def test_without_a_champion_tensorflow_is_not_imported(
+    has_store: bool, tmp_path: Path, empty_store: Path
+) -> None:
     write_images(tmp_path)
     if has_store:
-        make_ready(
-            TrackingSettings(uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db", artifacts=str(tmp_path))
-        )
+        (tmp_path / "mlruns").mkdir()
+        shutil.copyfile(empty_store, tmp_path / "mlruns" / "mlflow.db")
     code = (
         "import sys; from pneumonia.cli.predict import main; status = main(['a.png']); "
         "print(status, [name for name in ('tensorflow', 'keras') if name in sys.modules])"

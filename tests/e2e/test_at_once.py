@@ -20,13 +20,14 @@ from test_search import (
     finish,
     here,
     start,
+    with_store,
 )
 
 __all__ = ["command", "here"]
 
 RANDOM = (
     *SMALL,
-    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3"),
+    *("tuner=random", "tuner.max_trials=6", "tuner.max_epochs=3", "training.jit=false"),
     *("augment=chest", "augment.views=2"),
     *('dense.dropout="choice(0.1, 0.2, 0.3)"', 'optimizer.learning_rate="interval(0.001, 0.01)"'),
 )
@@ -51,7 +52,6 @@ def run_and_end(task, store, hooks, kept):
         hooks.between_epochs()
     return run(task, store, replace(hooks, between_epochs=between), kept)
 trial._run = run_and_end
-sys.exit(cli.main())
 """
 
 
@@ -108,15 +108,25 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
 
 @pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
-    name: str, tmp_path: Path, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tmp_path: Path,
+    empty_store: Path,
+    command: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pneumonia.artifacts import state_key
     from pneumonia.training import trial
 
-    project = tmp_path / "project"
-    ran = finish(
-        start(project, *RANDOM, "executor.workers=2", code=ENDED.replace("{name}", name)), project
-    )
+    project = with_store(tmp_path / "project", empty_store)
+    run, gone_on = trial._run, []
+    code = ENDED.replace("{name}", name)
+    if name == "INT":
+        monkeypatch.setattr(trial, "_run", run)  # is put back in the end
+        exec(code, {})
+        ran = command(project, *RANDOM, "executor.workers=2")
+    else:
+        code += "sys.exit(cli.main())"
+        ran = finish(start(project, *RANDOM, "executor.workers=2", code=code), project)
     assert ran.status == (130 if name == "INT" else -signal.SIGKILL), ran.stderr
     assert "Traceback" not in ran.stderr
     assert epochs(ran) == [1, 1]
@@ -125,7 +135,6 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
         assert statuses(ran) == ["KILLED", "KILLED"]
         states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
         assert states == {event["trial_id"] for event in ran.of("trial_started")}
-    run, gone_on = trial._run, []
 
     def watched(task: trial.Task, *rest: Any) -> trial.Outcome:
         gone_on.append((rest[0].folder / state_key(task.trial_id)).exists())
@@ -135,8 +144,7 @@ def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     again = command(project, "resume=last", "executor.workers=1")
     assert gone_on == [True, True, False, False, False, False]
     assert (again.status, again.folder) == (0, ran.folder), again.stderr
-    (tmp_path / "alone").mkdir()
-    alone = command(tmp_path / "alone", *RANDOM, "executor.workers=1")
+    alone = command(with_store(tmp_path / "alone", empty_store), *RANDOM, "executor.workers=1")
     assert by_trial(again) == by_trial(alone)
     scores = [event["score"] for event in alone.of("trial_ended")]
     assert best_scores(again) == [(n, max(scores[:n])) for n in range(1, 7)]
@@ -186,9 +194,10 @@ def test_what_stops_one_trial_stops_the_others(
 def test_networks_that_are_trained_whole_take_turns(here: Callable[..., Ran]) -> None:
     options = ("model=cnn", "model.image_size=16", "model.blocks=1", "model.filters=4")
     rest = [item for item in RANDOM if not item.startswith(("model.", "augment"))]
-    ran = here(*rest, *options, "tuner.max_trials=3", "executor.workers=2")
+    options += ("tuner.max_trials=3", "tuner.max_epochs=2")
+    ran = here(*rest, *options, "executor.workers=2")
     assert ran.status == 0, ran.stderr
     order = [event["trial_id"] for event in ran.of("epoch_ended")]
     assert order == sorted(order)
-    one = here(*rest, *options, "tuner.max_trials=3", "executor.workers=1")
+    one = here(*rest, *options, "executor.workers=1")
     assert without_workers(one) == without_workers(ran)

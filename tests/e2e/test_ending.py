@@ -24,6 +24,7 @@ from test_search import (
     finish,
     here,
     start,
+    with_store,
 )
 
 from pneumonia.cli import main
@@ -46,7 +47,6 @@ def append_and_signal(self, kind, /, **fields):
         os.kill(os.getpid(), signal.SIGTERM)
     return event
 journal.Journal.append = append_and_signal
-sys.exit(cli.main())
 """
 
 
@@ -146,11 +146,24 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
 # Signals.
 
 
+@pytest.mark.parametrize("is_alone", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_signal_ends_a_search_after_the_epoch(
-    tmp_path: Path, command: Callable[..., Ran]
+    is_alone: bool,
+    tmp_path: Path,
+    empty_store: Path,
+    command: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    project = tmp_path / "project"
-    ran = finish(start(project, *SEARCH, code=SIGNALLED), project)
+    project = with_store(tmp_path / "project", empty_store)
+    if is_alone:  # in a process of its own
+        code = f"{SIGNALLED}sys.exit(cli.main())"
+        ran = finish(start(project, *SEARCH, code=code), project)
+    else:
+        append = Journal.append
+        monkeypatch.setattr(Journal, "append", append)  # is put back in the end
+        exec(SIGNALLED, {})
+        ran = command(project, *SEARCH)
+        monkeypatch.setattr(Journal, "append", append)
     search_id = ran.events[0]["search_id"]
     assert ran.status == 130
     assert ran.stderr.endswith(f"Interrupted. To go on: pneumonia resume={search_id}\n")

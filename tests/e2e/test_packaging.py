@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from families import slow
 
 from pneumonia.datasets import dicom
 from pneumonia.models import litert
@@ -60,7 +61,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(wheel, target, project)
 
 
-@pytest.mark.parametrize("line", [dicom.EXTRA, litert.EXTRA])
+@pytest.mark.parametrize("line", [dicom.EXTRA, slow(litert.EXTRA)])
 def test_what_is_said_to_install_is_what_pip_finds(line: str) -> None:
     # What is installed already needs no network.
     environment = {**os.environ, "PIP_NO_INDEX": "1"}
@@ -143,6 +144,7 @@ def test_completion_is_installed_for_the_command(installed: Installed) -> None:
     assert "pneumonia" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_search(installed: Installed) -> None:
     ran = installed.run("pneumonia", *TINY)
     assert ran.returncode == 0, ran.stderr

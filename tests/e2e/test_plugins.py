@@ -7,12 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_search import Ran, command
 
 from pneumonia.storage import journal
+
+__all__ = ["command"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,10 +173,18 @@ def test_a_mistake_is_told_before_anything_is_imported(told: list[Any], number: 
     assert message.count("\n") == 1
 
 
-def test_a_search_with_nothing_but_plug_ins(place: Path) -> None:
+@pytest.mark.parametrize("is_alone", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_a_search_with_nothing_but_plug_ins(
+    is_alone: bool, place: Path, command: Callable[..., Ran]
+) -> None:
     assert sorted(documented()) == ["my_conf/model/mine.yaml", "my_plugins.py"]
-    ran = started(place, "-m", "pneumonia")
-    assert ran.returncode == 0, ran.stderr
-    [folder] = [path.parent for path in place.glob("outputs/*/*/journal.jsonl")]
+    if is_alone:
+        ran = started(place, "-m", "pneumonia")
+        assert ran.returncode == 0, ran.stderr
+    else:
+        chosen = [f"{group}=mine" for group in (*OPTIONS, "model")]
+        done = command(place, "--config-dir", "my_conf", *chosen, "callbacks=none")
+        assert done.status == 0, done.stderr
+    folder = max(path.parent for path in place.glob("outputs/*/*/journal.jsonl"))
     [ended] = [event for event in journal.read(folder) if event["kind"] == "trial_ended"]
     assert ended["status"] == "COMPLETED"

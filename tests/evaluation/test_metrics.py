@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from families import slow
 
 from pneumonia.evaluation import metrics
 
@@ -94,7 +95,7 @@ def test_intervals_contain_the_value_and_are_ordered(kind: str) -> None:
             assert low <= estimate.value <= high, name
 
 
-@pytest.mark.parametrize("kind", ["float64", "ties"])
+@pytest.mark.parametrize("kind", [slow("float64"), "ties"])
 def test_intervals_equal_those_of_resampled_images(kind: str) -> None:
     """The weights give what scikit-learn gives on images that are really drawn."""
     y, score = sample(kind)
@@ -262,7 +263,7 @@ def test_roc_auc_takes_little_more_than_sorting() -> None:
     assert best_seconds(lambda: metrics.roc_auc(y, score), 20) < 10 * sorting
 
 
-@pytest.mark.parametrize("size", [624, 10_000])
+@pytest.mark.parametrize("size", [624, slow(10_000)])
 def test_evaluate_takes_no_longer_than_sorting_every_resample(size: int) -> None:
     rng = np.random.default_rng(0)
     y, score = rng.random(size) < 0.6, rng.random(size, dtype=np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import quick, slow
 from numpy.typing import NDArray
 
 from pneumonia.config import instantiate
@@ -38,8 +39,14 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 }
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("pooling", ["avg", "flatten"])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        *((name, "avg") for name in BUILDERS),
+        ("cnn", "flatten"),
+        *(slow(name, "flatten") for name in BUILDERS if name != "cnn"),
+    ],
+)
 def test_maps_images_to_features(name: str, pooling: str) -> None:
     model = BUILDERS[name](pooling=pooling)
     assert model.name == name
@@ -50,7 +57,7 @@ def test_maps_images_to_features(name: str, pooling: str) -> None:
     assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2", "cnn"])
+@pytest.mark.parametrize("name", [slow("efficientnet_lite0"), "mobilenetv2", "cnn"])
 def test_the_whole_backbone_trains_or_none_of_it(name: str) -> None:
     assert BUILDERS[name](trainable=False).trainable_weights == []
     assert BUILDERS[name](trainable=True).trainable_weights != []
@@ -97,18 +104,17 @@ def test_trains_from_a_layer_by_its_fixed_name(tmp_path: Path) -> None:
     assert len(rest.trainable_weights) == len(model.trainable_weights) > 0
 
 
-def test_weights_come_from_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".weights.h5", slow(".keras")])
+def test_weights_come_from_a_file(suffix: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     network = keras_applications.network("MobileNetV2", 32, None, "imagenet")
-    expected = None
-    for suffix in (".weights.h5", ".keras"):
-        file = tmp_path / f"mobilenet{suffix}"
-        (network.save_weights if suffix == ".weights.h5" else network.save)(file)
-        model = backbones.keras_application(
-            name="MobileNetV2", image_size=48, weights=str(file), layer="block_2_add"
-        )
-        expected = network.get_layer("block_2_expand").get_weights()[0]
-        np.testing.assert_array_equal(model.get_layer("block_2_expand").get_weights()[0], expected)
+    file = tmp_path / f"mobilenet{suffix}"
+    (network.save_weights if suffix == ".weights.h5" else network.save)(file)
+    model = backbones.keras_application(
+        name="MobileNetV2", image_size=48, weights=str(file), layer="block_2_add"
+    )
+    expected = network.get_layer("block_2_expand").get_weights()[0]
+    np.testing.assert_array_equal(model.get_layer("block_2_expand").get_weights()[0], expected)
 
 
 def test_trains_from_a_layer_on() -> None:
@@ -167,7 +173,16 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize(
+    "name",
+    quick(
+        SPLITS,
+        "lite0 at a cut",
+        "mobilenet before an addition",
+        "mobilenet after an addition",
+        "cnn",
+    ),
+)
 def test_split_gives_two_parts_that_are_the_whole(name: str) -> None:
     build, last = SPLITS[name]
     model = build()

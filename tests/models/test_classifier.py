@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -95,6 +96,16 @@ def test_resize_keeps_the_range_and_averages_on_the_way_down() -> None:
     np.testing.assert_allclose(small, 127, atol=1)
 
 
+def test_is_made_of_stock_layers_only(model: keras.Model, tmp_path: Path) -> None:
+    classifier.save(model, tmp_path / "classifier.keras")
+    with zipfile.ZipFile(tmp_path / "classifier.keras") as file:
+        told = file.read("config.json").decode()
+    modules = set(re.findall(r'"module": "([^"]*)"', told))
+    assert {name.partition(".")[0] for name in modules} == {"keras"}
+    assert set(re.findall(r'"registered_name": ([^,}]*)', told)) <= {"null", '"Functional"'}
+
+
+@pytest.mark.slow
 def test_loads_in_a_second_process_without_this_package(
     model: keras.Model, backbone: keras.Model, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import slow
 
 from pneumonia.models import backbones, classifier, classifier_file, heads
 from pneumonia.models.classifier_file import Template
@@ -38,7 +39,7 @@ def described(path: Path) -> Any:
         return strip(json.loads(archive.read("config.json")))
 
 
-@pytest.mark.parametrize("units", [8, 33])
+@pytest.mark.parametrize("units", [slow(8), 33])
 def test_writes_what_keras_writes(units: int, tmp_path: Path) -> None:
     backbone, head, whole = parts()
     before = [weight.numpy() for weight in head.weights]

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import slow
 from numpy.typing import NDArray
 
 from pneumonia.datasets import chest_phantom
@@ -104,7 +105,7 @@ def test_the_same_again_whatever_the_batch(
         (cnn, "avg", 16),
         (cnn, "max", 16),
         (cnn, "flatten", 16),
-        (inception, "mixed0", 7),
+        slow(inception, "mixed0", 7),
         (lite0, "block1a_project_bn+block2b_add", 16),  # the last that nothing leads past
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import slow
 from omegaconf import OmegaConf
 
 from pneumonia import startup
@@ -352,7 +353,7 @@ def test_folds_choose_and_what_wins_is_trained_on_all(here: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("tuner", [slow("random"), "bayesian", "hyperband"])
 def test_a_search_as_completed_goes_on_to_where_it_was(tuner: str, here: Path) -> None:
     options = (*SMALL, f"tuner={tuner}", "executor.in_order=false",
                *(("tuner.max_epochs=4",) if tuner == "hyperband" else

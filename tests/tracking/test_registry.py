@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import quick
 from test_tracker import (
     CLASSIFIER,
     client,
     end_search,
     end_trial,
+    killed,
     rows,
-    run_python,
     settings,
     start_search,
     start_trial,
@@ -138,7 +140,9 @@ SECOND = {
 }
 
 
-@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize(
+    "second", quick(SECOND, "better", "equal", "other val", "other name", "no score")
+)
 def test_only_a_better_one_on_the_same_val_split_takes_the_alias(
     settings: TrackingSettings, tmp_path: Path, second: str
 ) -> None:
@@ -217,20 +221,13 @@ def test_a_search_with_more_budget_hands_its_alias_on_or_takes_it(
     assert rows("select count(*) from model_versions") == [(4,)]
 
 
-CRASH = """
-    import os, signal, sys
-    from pathlib import Path
+def crash(folder: Path, method: str) -> None:
+    """Send a search, and die where a method of MLflow's client is called."""
     from mlflow import MlflowClient
-    from pneumonia.tracking.consumer import Consumer
-    from pneumonia.tracking.settings import TrackingSettings
 
-    def deadly(*args, **kwargs):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    setattr(MlflowClient, sys.argv[2], deadly)
-    with Consumer(Path(sys.argv[1]), TrackingSettings()):
+    setattr(MlflowClient, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with Consumer(folder, TrackingSettings()):
         pass
-"""
 
 
 @pytest.mark.parametrize("method", ["set_registered_model_alias", "set_model_version_tag"])
@@ -239,8 +236,8 @@ def test_a_crash_before_or_after_the_alias_leaves_one_decision(
 ) -> None:
     make_ready(settings)
     send(write(tmp_path / "a", 0.7), settings)
-    done = run_python(CRASH, str(write(tmp_path / "b", 0.8)), method)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    second = write(tmp_path / "b", 0.8)
+    killed(lambda: crash(second, method))
     assert rows("select count(*) from model_versions") == [(2,)]
     assert "takes the alias champion" in send(tmp_path / "b", settings)
     assert champions(settings) == {"pneumonia-chest": "b"}

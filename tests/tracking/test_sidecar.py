@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -46,9 +47,17 @@ with tracking.Tracker(folder, tracking.TrackingSettings()):
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder without a store."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def project(bare: Path, empty_store: Path) -> Path:
+    (bare / "mlruns").mkdir()
+    shutil.copyfile(empty_store, bare / "mlruns" / "mlflow.db")
+    return bare
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,7 +109,7 @@ def end_search(journal: Journal) -> None:
     journal.close()
 
 
-def test_a_search_is_sent_whole_without_importing_mlflow(project: Path) -> None:
+def test_a_search_is_sent_whole_without_importing_mlflow(bare: Path) -> None:
     done = run("live")
     assert (done.returncode, done.stderr) == (0, "")
     pid, has_mlflow = done.stdout.split()
@@ -145,7 +154,6 @@ def test_one_sidecar_serves_many_searches_out_of_the_reach_of_the_terminal(
 
 
 def test_what_is_wrong_with_a_store_comes_back(project: Path) -> None:
-    Path("mlruns").mkdir()
     Path("mlruns/mlflow.db").write_text("no database, but long enough to look at" * 9)
     with pytest.raises(UserError, match=r"tracking\.uri.*SQLite database"):
         tracker.check(TrackingSettings()).result()
@@ -176,7 +184,7 @@ def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> Non
     folder = project / "search"
     journal = start_search(folder)
     end_search(journal)
-    others = [Sidecar() for _ in range(2)]
+    others = [current(), Sidecar()]
     for other in others:
         other.follow(folder, TrackingSettings())
     with ThreadPoolExecutor() as pool:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import quick, slow
 from test_tracker import (
     CLASSIFIER,
     assert_whole,
     edit_journal,
     folder,
     journal,
+    killed,
     rows,
     settings,
     track,
@@ -72,23 +74,6 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def killed(work: Callable[[], object]) -> None:
-    """Do something in a process of its own, and expect that it is killed there."""
-    import alembic.command
-    import mlflow.store.db.utils  # noqa: F401 - once for all of them
-
-    del alembic
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:  # not back into the tests
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
 def dying(statements: int, word: str = "") -> Callable[[Path], sqlite_store._Connection]:
     """Return a way to connect of which the process dies with one of the statements."""
     real, left = sqlite_store._connect, statements
@@ -109,7 +94,7 @@ def dying(statements: int, word: str = "") -> Callable[[Path], sqlite_store._Con
 
 @pytest.mark.parametrize(
     ("statements", "word"),
-    [(1, "create"), (40, "create"), (1, "commit"), (2, "commit")],
+    [(1, "create"), slow(40, "create"), (1, "commit"), slow(2, "commit")],
 )
 def test_whatever_statement_a_kill_hits_the_store_is_built_the_next_time(
     fresh: Path, monkeypatch: pytest.MonkeyPatch, statements: int, word: str
@@ -130,7 +115,7 @@ def assert_is_built() -> None:
     assert {path.name for path in Path("mlruns").iterdir()} == {"mlflow.db", "mlflow.lock"}
 
 
-@pytest.mark.parametrize("size", [1, 200_000, 700_000])
+@pytest.mark.parametrize("size", [slow(1), 200_000, slow(700_000)])
 def test_a_store_that_an_earlier_version_left_half_built_is_built_again(
     fresh: Path, size: int
 ) -> None:
@@ -179,7 +164,7 @@ def test_a_store_of_runs_that_cannot_be_brought_up_to_date_is_left_as_it_is(
     assert_whole(trials=1, epochs=2)
 
 
-@pytest.mark.parametrize(("statements", "word"), [(2, "update"), (1, "commit")])
+@pytest.mark.parametrize(("statements", "word"), [slow(2, "update"), (1, "commit")])
 def test_an_upgrade_that_is_killed_is_made_the_next_time(
     settings: TrackingSettings,
     folder: Path,
@@ -235,7 +220,7 @@ def test_another_programs_database_is_left_alone(fresh: Path) -> None:
     assert Path("other.db").read_bytes() == was
 
 
-@pytest.mark.parametrize("limit", [0, 100 * 1024])
+@pytest.mark.parametrize("limit", [slow(0), 100 * 1024])
 def test_a_full_disk_is_one_message_and_a_store_when_there_is_room(fresh: Path, limit: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -268,7 +253,7 @@ def test_a_folder_of_any_name_is_found_by_all_that_read_it(name: str) -> None:
     assert local_path(inside) == path.parent / "run" / "artifacts"
 
 
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", quick(HARD, HARD[1]))
 def test_all_lands_in_the_folder_whatever_its_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,8 +379,15 @@ def forget_place(path: Path = DB) -> None:
         connection.execute("drop table pneumonia_place")
 
 
-@pytest.mark.parametrize("is_noted", [True, False])
-@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+@pytest.mark.parametrize(
+    ("move", "is_noted"),
+    [
+        (shutil.move, True),
+        slow(shutil.move, False),
+        slow(shutil.copytree, True),
+        (shutil.copytree, False),
+    ],
+)
 def test_artifacts_belong_to_where_the_project_is_now(
     old: Path, monkeypatch: pytest.MonkeyPatch, move: Callable[..., Any], is_noted: bool
 ) -> None:

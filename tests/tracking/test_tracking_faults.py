@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import quick, slow
 from test_tracker import (
     add_epochs,
     assert_whole,
@@ -72,7 +73,7 @@ def test_a_locked_database_gets_everything_when_it_is_free(
         trial_id = start_trial(journal, 1)
         add_epochs(journal, trial_id, range(1, 3))
         end_trial(journal, trial_id, 0.7)
-        time.sleep(3)  # the consumer has met the lock, and waits
+        time.sleep(1)  # the consumer has met the lock, and waits
         other.execute("rollback")
     end_search(journal, trial_id)
     assert consumer.close() == 0
@@ -239,7 +240,9 @@ DELETIONS: dict[str, Callable[[TrackingSettings], None]] = {
 }
 
 
-@pytest.mark.parametrize("deleted", DELETIONS)
+@pytest.mark.parametrize(
+    "deleted", quick(DELETIONS, "search", "trials for good", "experiment for good", "version")
+)
 def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
     settings: TrackingSettings, folder: Path, deleted: str
 ) -> None:
@@ -265,7 +268,10 @@ def test_a_search_is_whole_again_whatever_was_deleted_before_it_went_on(
     assert search_folder.SearchFolder(folder).is_over()
 
 
-@pytest.mark.parametrize("deleted", ["search", "trials", "trials for good", "all for good"])
+@pytest.mark.parametrize(
+    "deleted",
+    quick(("search", "trials", "trials for good", "all for good"), "trials", "all for good"),
+)
 def test_a_search_is_whole_again_whatever_was_deleted_while_it_ran(
     settings: TrackingSettings, folder: Path, journal: Journal, deleted: str
 ) -> None:
@@ -332,7 +338,7 @@ NO_REGISTRY = "API request to endpoint /x failed with error code 404 != 200."
     ("method", "part", "error"),
     [
         ("register", REGISTRATION, answer("INVALID_PARAMETER_VALUE", "Invalid name")),
-        ("register", REGISTRATION, answer("INTERNAL_ERROR", NO_REGISTRY)),
+        slow("register", REGISTRATION, answer("INTERNAL_ERROR", NO_REGISTRY)),
         ("log_model", "classifier of a trial", answer("INVALID_PARAMETER_VALUE")),
         ("log_files", "files of this search", answer("INVALID_PARAMETER_VALUE")),
         ("log_text", "traceback of a trial", answer("INVALID_PARAMETER_VALUE")),
@@ -348,7 +354,7 @@ def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
     error: Exception,
 ) -> None:
     make_ready(settings)
-    write_search(folder)
+    write_search(folder, (0.7,))
     if method == "log_text":
         edit_journal(folder, '"traceback": null', '"traceback": "t"')
     with monkeypatch.context() as patch:
@@ -365,7 +371,7 @@ def test_a_search_is_complete_where_a_part_is_refused_and_that_is_tried_again(
     assert (search.info.status, search.data.tags["status"]) == ("FINISHED", "completed")
     assert not search_folder.SearchFolder(folder).is_over()
     track(folder, settings)
-    assert_whole(trials=3, epochs=2)
+    assert_whole(trials=1, epochs=2)
     assert search_folder.SearchFolder(folder).is_over()
 
 
@@ -434,10 +440,17 @@ ORDERS = {
     "backwards": "s1 s2 s3 s4 s5 e5 f4 e3 e2 e1",
     "interrupted": "s1 s2 e2 i e1 s3 s4 f4 s5 i e5 e3",
 }
+OFTEN = {("two at a time", "all"), ("interrupted", "best")}  # the others are slow
 
 
-@pytest.mark.parametrize("log_models", ["all", "best"])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("order", "log_models"),
+    [
+        (order, kept) if (order, kept) in OFTEN else slow(order, kept)
+        for order in ORDERS
+        for kept in ("all", "best")
+    ],
+)
 def test_the_curve_of_best_scores_is_the_same_whichever_trial_ends_first(
     folder: Path, settings: TrackingSettings, order: str, log_models: Any
 ) -> None:

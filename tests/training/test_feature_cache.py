@@ -168,16 +168,21 @@ import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).pare
 from test_feature_cache import *
 count = Counter()
 where = section(Path({str(tmp_path)!r}))
+print("it begins", flush=True)
 for split in (DATA.train, DATA.val):
     compute(split, frozen(), view=None, section=where, report=count)
 print(json.dumps(count.images))
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    counts = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
-    assert sum(counts) == 2
+    count = Counter()
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "it begins\n"
+        for split in (DATA.train, DATA.val):
+            options = {"view": None, "section": section(tmp_path), "report": count}
+            feature_cache.compute(split, frozen(), **options)
+        theirs = json.loads(other.communicate(timeout=120)[0])
+    assert count.images + theirs == 2
 
 
 def test_what_killed_processes_have_left_goes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 from test_trial import BLOG, config
 
 from pneumonia.datasets import cache
@@ -110,8 +111,8 @@ def test_features_are_computed_once_per_folder(tmp_path: Path) -> None:
     [
         ({"seed": 2}, ["features of train, view 1"]),
         ({"model": {"layer": "block2b_add"}}, ["features of train, view 1", "features of val"]),
-        ({"augment": {"zoom": 0.2}}, ["features of train, view 1"]),
-        ({"features": {"dtype": "float16"}}, ["features of train, view 1", "features of val"]),
+        slow({"augment": {"zoom": 0.2}}, ["features of train, view 1"]),
+        slow({"features": {"dtype": "float16"}}, ["features of train, view 1", "features of val"]),
         ({"optimizer": {"learning_rate": 0.1}, "training": {"batch_size": 16}}, []),
     ],
 )
@@ -128,8 +129,10 @@ def test_only_what_changes_is_computed_anew(
     assert reports.texts == texts
 
 
-@pytest.mark.parametrize("views", [2, "online"])
-@pytest.mark.parametrize("model", ["features", "cnn"])
+@pytest.mark.parametrize(
+    ("model", "views"),
+    [("features", 2), slow("features", "online"), slow("cnn", 2), ("cnn", "online")],
+)
 def test_joined_is_train_and_then_val_both_augmented(
     model: str, views: int | str, tmp_path: Path
 ) -> None:

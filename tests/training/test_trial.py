@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from families import slow
 
 from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.datasets import cache, folds
@@ -143,10 +144,10 @@ BLOG = {
 @pytest.mark.parametrize(
     ("model", "augment"),
     [
-        ("features", None),
+        slow("features", None),
         ("features", {**BLOG, "views": 2}),
-        ("features", {**BLOG, "views": "online"}),
-        ("cnn", None),
+        slow("features", {**BLOG, "views": "online"}),
+        slow("cnn", None),
         ("cnn", {**BLOG, "views": "online"}),
         ("fine", None),
     ],
@@ -204,7 +205,7 @@ class Spy:
 @pytest.mark.parametrize(
     ("model", "several"),
     [
-        ("features", "training__executions_per_trial"),
+        slow("features", "training__executions_per_trial"),
         ("features", "objective__folds"),
         ("fine", "training__executions_per_trial"),
     ],
@@ -340,7 +341,7 @@ def test_learns(model: str, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["features", "cnn", "fine"])
+@pytest.mark.parametrize("model", [slow("features"), "cnn", "fine"])
 def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, model)
     task, store = Task("0", cfg, 3), FolderStore(tmp_path)

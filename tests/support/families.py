@@ -1,0 +1,20 @@
+"""Families of tests that repeat one behaviour with other values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def slow(*values: Any) -> Any:
+    """Return a case for `make test-slow`: another one of its family is always run."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def quick(cases: Iterable[str], *names: str) -> list[Any]:
+    """Return the cases of a family, all slow but the named ones."""
+    every = list(cases)
+    assert set(names) <= set(every)
+    return [case if case in names else slow(case) for case in every]
