@@ -194,7 +194,7 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
         for count, place in enumerate(drawn, start=1)
     ]  # fmt: skip
     mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)
-    is_mean = len(draws) > 1 or any(one.flips for one in chosen)
+    is_mean = len(trained) > 1 or any(one.flips for one in chosen)
     val = mean[-len(load_data(config).val) :]
     return Crowned(config, tuple(chosen), decision, val, tuple(draws) if is_mean else ())
 

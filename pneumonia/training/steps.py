@@ -63,7 +63,7 @@ class Steps:
     def _chunks(self, epoch: int) -> Iterator[Chunk]:
         """Yield the steps of an epoch in chunks of equal shape."""
         inputs, batch = self.inputs, self.batch
-        indices, weights = self._batches(self.order(epoch))
+        indices, weights = batches(self.order(epoch), inputs.train_weights, batch)
         plan = self.recipe.plan(
             weights, rate=self.rate, begun=self.begun, epoch=epoch, seed=self.seed
         )
@@ -81,13 +81,17 @@ class Steps:
             now = {name: values[rows] for name, values in plan.items()}
             yield Chunk(x, places, labels[rows], weights[rows], count, now)
 
-    def _batches(self, order: Array) -> tuple[Array, Array]:
-        """Return the rows of the steps and their weights, (steps, batch); the last is padded."""
-        steps = -(-len(order) // self.batch)
-        real = len(order) - (steps - 1) * self.batch
-        indices = np.resize(order, steps * self.batch).reshape(steps, self.batch)
-        found = self.inputs.train_weights[indices].astype(np.float32)
-        # Keras divides by the size of the batch, so those of a short one count for more here.
-        found[-1] *= self.batch / real
-        found[-1, real:] = 0.0
-        return indices, found
+
+def batches(order: Array, weights: Array, batch: int) -> tuple[Array, Array]:
+    """Return the rows of the steps of an epoch and their weights, (steps, batch) both.
+
+    The last batch is padded with weight 0.
+    """
+    steps = -(-len(order) // batch)
+    real = len(order) - (steps - 1) * batch
+    indices = np.resize(order, steps * batch).reshape(steps, batch)
+    found = weights[indices].astype(np.float32)
+    # Keras divides by the size of the batch, so the samples of a short one count for more here.
+    found[-1] *= batch / real
+    found[-1, real:] = 0.0
+    return indices, found

@@ -13,7 +13,7 @@ from test_loop import GRID, Doing, Saying, composed, here, lose_all, of, run
 from pneumonia.datasets.cache import load_data
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
-from pneumonia.search import winner
+from pneumonia.search import crown
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import members, predictions, search_record
 from pneumonia.training.trial import Outcome
@@ -36,14 +36,14 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
     trials = ranked(*values)
 
     def found(section: dict[str, Any]) -> list[int]:
-        return [proposal.number for proposal, _ in winner.candidates(trials, section)]
+        return [proposal.number for proposal, _ in crown.candidates(trials, section)]
 
     assert found({"members": 1, "selection": "greedy"}) == [1]
     assert found(BEST) == [1, 4]
     assert found(GREEDY) == [1, 4, 5, 6, 7, 8] == found(BEST | {"members": 6})
-    assert winner.candidates([], BEST) == []
-    assert winner.shortfall(trials[:2], BEST) == ""
-    assert "winner.members is 2, but only 1" in winner.shortfall(trials[:1], BEST)
+    assert crown.candidates([], BEST) == []
+    assert crown.shortfall(trials[:2], BEST) == ""
+    assert "winner.members is 2, but only 1" in crown.shortfall(trials[:1], BEST)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from pneumonia.artifacts import FolderStore
 from pneumonia.errors import ConfigError
 from pneumonia.training import compiled_loop, inputs, loop, network, trial
 from pneumonia.training.compiled_loop import Chunk
-from pneumonia.training.recipe import Recipe, batches
+from pneumonia.training.recipe import Recipe
+from pneumonia.training.steps import batches
 from pneumonia.training.trial import Hooks, Task
 
 Array = np.ndarray[Any, Any]
