@@ -329,7 +329,7 @@ def broken(change: Callable[[str], str | bytes | None]) -> Callable[[Path], None
         (broken(lambda text: "5"), "damaged."),
         (broken(lambda text: b"\xff\xfe\0\1"), "damaged. "),
         (broken(lambda text: b"\0" * 99), "damaged. "),
-        (broken(lambda text: text[: len(text) // 2]), "damaged. It has no `"),
+        (broken(lambda text: text[: len(text) // 2].rpartition("\n")[0]), "damaged. It has no `"),
         (broken(lambda text: text.replace("tracking:", "trakcing:")), "It has no `tracking."),
         (broken(lambda text: text.replace("log_models: all", "log_models: some")),
          "`tracking.log_models`: expected all, best or none. Received: 'some'. It is in"),
