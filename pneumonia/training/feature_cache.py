@@ -154,7 +154,10 @@ def _joined(
         return []
     models = tuple(part.model for part in (frozen, *joined))
     images = frozen.images(split, np.arange(min(_TRIED, len(split))))
-    return joined if frozen_graph.agree(models, images, section["precision"]) else []
+    try:
+        return joined if frozen_graph.agree(models, images, section["precision"]) else []
+    except Exception:  # it shows again, and whose it is, where each is computed alone
+        return []
 
 
 def _compute_once(

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 from test_feature_cache import DATA, SIZE, section
+from test_trial import BLOG, config
 
-from pneumonia.training import feature_cache, frozen_graph
+from pneumonia.training import feature_cache, frozen_graph, inputs, loop, network
 from pneumonia.training.augment import View, geometric
 from pneumonia.training.frozen_graph import Frozen
 
@@ -166,3 +167,26 @@ def test_those_who_ask_for_the_same_cuts_compute_them_once(tmp_path: Path) -> No
     for thread in threads:
         thread.join(60)
     assert texts == ["features of val at 3 layers"]
+
+
+def test_a_training_is_the_same_where_its_chunks_are_made_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(tmp_path, "cnn", dataset__train=40, dataset__val=20, training__batch_size=8)
+    cfg["augment"] = {**BLOG, "views": "online"}
+    cfg["training"]["early_stopping"] = {"patience": 1, "min_delta": 1.0}  # two epochs of four
+    monkeypatch.setattr(loop, "_CHUNK_BYTES", 1)  # a step a chunk
+
+    def train() -> Any:
+        made = inputs.prepare(cfg, report=lambda *_: None)
+        one = loop.Training(network.trainable(cfg, 0), made, cfg, 1)
+        return loop.train(one, 4, begin=None, tell=lambda *_: None)
+
+    ahead = train()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    monkeypatch.setattr(loop, "ahead", lambda items: items)
+    alone = train()
+    assert len(ahead.history) == 2
+    assert ahead.history == alone.history
+    for one, other in zip(ahead.model, alone.model, strict=True):
+        np.testing.assert_array_equal(one, other)
