@@ -18,6 +18,7 @@ from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
+from pneumonia.training.recipe import Recipe
 
 Config = dict[str, Any]
 
@@ -159,11 +160,12 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
 
 
 def _slots(config: Config) -> int:
-    """Return how many values the optimizer keeps for every weight."""
+    """Return how many values are kept for every weight: the optimizer's, and averages."""
     optimizer = build(config["optimizer"], "optimizer")
     weight = keras.Variable(np.zeros(3, dtype=np.float32))
     optimizer.build([weight])
-    return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables)
+    averages = Recipe.of(config).average is not None
+    return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables) + averages
 
 
 def _feature_sets(space: Space) -> float:
