@@ -43,6 +43,7 @@ Keys (all of them with their values: pneumonia --cfg job):
   augment.views                           renderings of every training image, or online
   dense.units, dense.dropout, dense.activation
   optimizer.learning_rate, training.batch_size
+  training.schedule, training.average, training.mixup, training.head_epochs and more: how it trains
   tuner.max_epochs, tuner.max_trials, tuner.factor
   tracking.uri, tracking.experiment, tracking.log_models
   objective.name, objective.direction     what trials are ranked by

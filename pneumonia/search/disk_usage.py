@@ -20,6 +20,7 @@ from pneumonia.evaluation.objective import Objective
 from pneumonia.search import crown
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
+from pneumonia.training.recipe import Recipe
 
 Config = dict[str, Any]
 
@@ -175,11 +176,12 @@ def _fits(config: Config) -> int:
 
 
 def _slots(config: Config) -> int:
-    """Return how many values the optimizer keeps for every weight."""
+    """Return how many values are kept for every weight: the optimizer's, and averages."""
     optimizer = build(config["optimizer"], "optimizer")
     weight = keras.Variable(np.zeros(3, dtype=np.float32))
     optimizer.build([weight])
-    return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables)
+    averages = Recipe.of(config).average is not None
+    return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables) + averages
 
 
 def _feature_sets(space: Space) -> float:

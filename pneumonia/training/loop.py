@@ -145,23 +145,27 @@ def train(
     """
     recipe, state = Recipe.of(training.config), begin or FitState((), (), (), ())
     first = recipe.head_epochs if has_rest(training.model) else 0
-    run = partial(_train, training, recipe, tell=tell, offer=offer, keeps_last=keeps_last)
     known = len(state.history)
+
+    def check(done: int) -> None:
+        training.limit.check(done, epochs, has_trained=done > known)
+
+    run = partial(_train, training, recipe, check, tell, offer, keeps_last=keeps_last)
     if known < first:
         with head_only(training.model):
-            state = run(state, (0, min(first, epochs)), known=known)
-    return state if epochs <= first else run(state, (first, epochs), known=known)
+            state = run(state, (0, min(first, epochs)))
+    return state if epochs <= first else run(state, (first, epochs))
 
 
 def _train(
     training: Training,
     recipe: Recipe,
+    check: Callable[[int], None],
+    tell: Tell,
+    offer: Offer,
     state: FitState,
     span: tuple[int, int],
     *,
-    known: int,
-    tell: Tell,
-    offer: Offer,
     keeps_last: bool,
 ) -> FitState:
     """Train on from after the first epoch of a span, where the optimizer begins, to its last."""
@@ -185,7 +189,7 @@ def _train(
         )
         with closing(steps.chunks(range(len(history) + 1, until + 1))) as chunks:
             while len(history) < until and not is_stopped(history, config):
-                training.limit.check(len(history), until, has_trained=len(history) > known)
+                check(len(history))
                 epoch = len(history) + 1
                 loss, trained = _run_epoch(steps, program, chunks, epoch, metrics)
                 with program.averaged():

@@ -58,7 +58,7 @@ def section(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_computes_once_and_what_the_backbone_gives(tmp_path: Path) -> None:
     count, part = Counter(), frozen()
-    options = {"views": [None], "section": section(tmp_path), "report": count}
+    options = {"view": None, "section": section(tmp_path), "report": count}
     first = compute(DATA.train, part, **options)
     second = compute(DATA.train, frozen(), **options)
     assert count.images == 1
@@ -99,7 +99,7 @@ def test_views_differ_and_are_the_same_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "no note", "no data", "bad note"])
 def test_a_damaged_entry_is_computed_again(damage: str, tmp_path: Path) -> None:
     count = Counter()
-    options = {"views": [None], "section": section(tmp_path), "report": count}
+    options = {"view": None, "section": section(tmp_path), "report": count}
     expected = np.array(compute(DATA.val, frozen(), **options))
     path = next(tmp_path.glob("*.npy"))
     content = bytearray(path.read_bytes())
@@ -157,7 +157,7 @@ def test_refuses_what_can_never_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing"])
 def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    options = {"views": [None], "section": section(tmp_path / place), "report": Counter()}
+    options = {"view": None, "section": section(tmp_path / place), "report": Counter()}
     with pytest.raises(ConfigError, match=r"`features\.folder`: expected a folder"):
         compute(DATA.train, frozen(), **options)
 
@@ -170,7 +170,7 @@ count = Counter()
 where = section(Path({str(tmp_path)!r}))
 print("it begins", flush=True)
 for split in (DATA.train, DATA.val):
-    compute(split, frozen(), views=[None], section=where, report=count)
+    compute(split, frozen(), view=None, section=where, report=count)
 print(json.dumps(count.images))
 """
     count = Counter()
@@ -179,8 +179,7 @@ print(json.dumps(count.images))
         assert other.stdout is not None
         assert other.stdout.readline() == "it begins\n"
         for split in (DATA.train, DATA.val):
-            options = {"views": [None], "section": section(tmp_path), "report": count}
-            feature_cache.compute(split, frozen(), **options)
+            compute(split, frozen(), view=None, section=section(tmp_path), report=count)
         theirs = json.loads(other.communicate(timeout=120)[0])
     assert count.images + theirs == 2
 
@@ -252,7 +251,7 @@ def test_whatever_is_wrong_with_an_entry_it_is_computed_again(damage: Any, tmp_p
 
 @pytest.mark.parametrize("suffix", [".npy", ".json", ".lock", ".npy.part"])
 def test_a_folder_in_the_place_of_a_file_is_named(suffix: str, tmp_path: Path) -> None:
-    options = {"views": [None], "section": section(tmp_path), "report": Counter()}
+    options = {"view": None, "section": section(tmp_path), "report": Counter()}
     compute(DATA.val, frozen(), **options)
     [array] = tmp_path.glob("*.npy")
     place = (
