@@ -204,7 +204,7 @@ def _join(
         drawn = selection.select(labels, given, most=section["members"], weights=weights)
     places = list(dict.fromkeys(drawn))
     chosen = [replace(trained[place], count=drawn.count(place)) for place in places]
-    decision, chosen, own = ensemble.decide(chosen, report=report)
+    decision, chosen, own = ensemble.decide(config, chosen, report=report)
     of = dict(zip(places, own, strict=True))
 
     def measure(some: Sequence[int]) -> tuple[float, float]:

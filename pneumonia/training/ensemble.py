@@ -82,9 +82,9 @@ def mean(members: Sequence[Member], values: Sequence[Array]) -> Array:
 
 
 def decide(
-    members: Sequence[Member], *, report: Report
+    config: Config, members: Sequence[Member], *, report: Report
 ) -> tuple[Decision, list[Member], list[Array]]:
-    """Choose how the mean decides, by the configuration of the first member.
+    """Choose how the mean decides, by the configuration of the best trial.
 
     Its temperature, if it is asked for, divides the logits of all members, so that it is in their
     weights, as that of one classifier is.
@@ -92,8 +92,7 @@ def decide(
     Returns:
         The decision; the members with the temperature in their weights; what each gives for val.
     """
-    config, temperature = members[0].config, 1.0
-    section, labels = config["threshold"], load_data(config).val.labels
+    section, labels, temperature = config["threshold"], load_data(config).val.labels, 1.0
     can_calibrate = section["calibrate"] and all(map(_is_foldable, members))
     if can_calibrate:
         flat = [_divided(one, calibration.FLAT) for one in members]
