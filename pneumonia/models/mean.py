@@ -67,9 +67,9 @@ class Mean:
         given = keras.tree.map_structure(_described, (args, options))
         weights = layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
         own = hashlib.sha256(b"".join(value.tobytes() for value in weights)).hexdigest()
-        config = {**layer.get_config(), "name": "", "trainable": False}
-        described = json.dumps([type(layer).__name__, config, own], sort_keys=True, default=repr)
-        key = f"{described}{given}"
+        described = keras.saving.serialize_keras_object(layer)
+        described["config"] = {**described["config"], "name": "", "trainable": False}
+        key = json.dumps([described, own, repr(given)], sort_keys=True)
         if key not in self._made:
             copy: Callable[..., Any] = type(layer).from_config(layer.get_config())
             copy.name = self._name(layer.name)  # type: ignore[attr-defined]

@@ -174,11 +174,11 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
         replace(one, count=drawn.count(place)) for place in places for one in trained[place].members
     ]
     if trained[0].held_out is None:
-        decision, chosen, own = ensemble.decide(chosen, report=report)
+        decision, chosen, own = ensemble.decide(config, chosen, report=report)
     else:
         given = [_predict(trained[place], report) for place in places]
         counts = [drawn.count(place) for place in places]
-        decision, chosen, own = ensemble.decide_held_out(chosen, given, counts)
+        decision, chosen, own = ensemble.decide_held_out(config, chosen, given, counts)
         if config["training"]["retrain"]:  # one training on all images for each trial
             firsts = np.cumsum([0, *(len(trained[place].members) for place in places[:-1])])
             chosen = [chosen[first] for first in firsts]

@@ -85,9 +85,9 @@ def mean(members: Sequence[Member], values: Sequence[Array]) -> Array:
 
 
 def decide(
-    members: Sequence[Member], *, report: Report
+    config: Config, members: Sequence[Member], *, report: Report
 ) -> tuple[Decision, list[Member], list[Array]]:
-    """Choose how the mean decides, by the configuration of the first member.
+    """Choose how the mean decides, by the configuration of the best trial.
 
     Its temperature, if it is asked for, divides the logits of all members, so that it is in their
     weights, as that of one classifier is.
@@ -95,8 +95,7 @@ def decide(
     Returns:
         The decision; the members with the temperature in their weights; what each gives for val.
     """
-    config, temperature = members[0].config, 1.0
-    section, labels = config["threshold"], load_data(config).val.labels
+    section, labels, temperature = config["threshold"], load_data(config).val.labels, 1.0
     can_calibrate = section["calibrate"] and all(map(_is_foldable, members))
     if can_calibrate:
         flat = [_divided(one, calibration.FLAT) for one in members]
@@ -112,17 +111,17 @@ def decide(
 
 
 def decide_held_out(
-    members: Sequence[Member], given: Sequence[Array], counts: Sequence[int]
+    config: Config, members: Sequence[Member], given: Sequence[Array], counts: Sequence[int]
 ) -> tuple[Decision, list[Member], list[Array]]:
     """Choose how the mean decides by what trials gave out of fold; otherwise as `decide`.
 
     Args:
+        config: Of the best trial.
         members: The models of all fits of the trials.
         given: What each trial gave, float32 (n,), for the images of `held_out.labels`.
         counts: How often each trial counts.
     """
-    config, temperature = members[0].config, None
-    labels = held_out.labels(config)
+    labels, temperature = held_out.labels(config), None
     if config["threshold"]["calibrate"] and all(map(_is_foldable, members)):
         tiny = np.finfo(np.float32).tiny
         logits = logit(np.clip(np.asarray(given, np.float64), tiny, _MOST))
