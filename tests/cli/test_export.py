@@ -59,6 +59,7 @@ def test_the_champion_is_exported_and_measured(
 
 
 @pytest.mark.usefixtures("runs")
+@pytest.mark.slow
 def test_a_pretrained_backbone_on_phantoms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,19 @@ def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
 # Signals.
 
 
+@contextlib.contextmanager
+def written_past_python(file: Path) -> Iterator[Path]:
+    """Let what is written to the second stream of the system go to a file."""
+    kept = os.dup(2)
+    with file.open("wb") as target:
+        os.dup2(target.fileno(), 2)
+    try:
+        yield file
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 @pytest.mark.parametrize("is_alone", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_signal_ends_a_search_after_the_epoch(
     is_alone: bool,
@@ -158,16 +172,19 @@ def test_a_signal_ends_a_search_after_the_epoch(
     if is_alone:  # in a process of its own
         code = f"{SIGNALLED}sys.exit(cli.main())"
         ran = finish(start(project, *SEARCH, code=code), project)
+        at_once = ran.stderr
     else:
         append = Journal.append
         monkeypatch.setattr(Journal, "append", append)  # is put back in the end
         exec(SIGNALLED, {})
-        ran = command(project, *SEARCH)
+        with written_past_python(tmp_path / "told") as told:
+            ran = command(project, *SEARCH)
+        at_once = told.read_text()
         monkeypatch.setattr(Journal, "append", append)
     search_id = ran.events[0]["search_id"]
     assert ran.status == 130
     assert ran.stderr.endswith(f"Interrupted. To go on: pneumonia resume={search_id}\n")
-    assert "Stopping after this epoch" in ran.stderr
+    assert "Stopping after this epoch" in at_once
     assert "Traceback" not in ran.stderr
     assert epochs(ran) == [2, 1]
     assert (ran.end["status"], statuses(ran)) == ("interrupted", ["FINISHED", "KILLED"])

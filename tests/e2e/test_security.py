@@ -22,6 +22,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from families import slow
 from test_tracker import Server, server  # noqa: F401
 
 from pneumonia.cli import ui
@@ -315,9 +316,9 @@ def without_safe_path() -> dict[str, str]:
         (["-m", "pneumonia", "-m", "hydra/sweeper=nothing"], 2),
         (["-P", "-c", "from pneumonia.cli.main import main; raise SystemExit(main())"], 2),
         (["-m", "pneumonia", "predict", "nothing.png"], 2),
-        (["-m", "pneumonia", "compare"], 2),
-        (["-m", "pneumonia", "report"], 2),
-        (["-m", "pneumonia", "export"], 2),
+        slow(["-m", "pneumonia", "compare"], 2),
+        slow(["-m", "pneumonia", "report"], 2),
+        slow(["-m", "pneumonia", "export"], 2),
         (["-m", "pneumonia", "ui"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -516,7 +517,8 @@ LEAKY = "def load(*, url, seed=0):\n    raise KeyError(f'cannot read {url}')\n"
 
 
 @pytest.mark.parametrize(
-    ("options", "status"), [([], 1), (["-m", "seed=1,2"], 1), (["--cfg", "job"], 0), (["-i"], 0)]
+    ("options", "status"),
+    [([], 1), slow(["-m", "seed=1,2"], 1), (["--cfg", "job"], 0), slow(["-i"], 0)],
 )
 def test_a_fault_or_a_look_at_the_config_shows_no_password(
     options: list[str], status: int, tmp_path: Path, spawn: Any

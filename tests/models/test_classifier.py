@@ -102,7 +102,8 @@ def test_is_made_of_stock_layers_only(model: keras.Model, tmp_path: Path) -> Non
         told = file.read("config.json").decode()
     modules = set(re.findall(r'"module": "([^"]*)"', told))
     assert {name.partition(".")[0] for name in modules} == {"keras"}
-    assert set(re.findall(r'"registered_name": ([^,}]*)', told)) <= {"null", '"Functional"'}
+    # What a package has registered has its name before it: "package>Layer".
+    assert not [name for name in re.findall(r'"registered_name": ([^,}]*)', told) if ">" in name]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def backbone(seed: int = 1) -> keras.Model:
     return keras.Model(inputs, x, name="backbone")
 
 
+@functools.cache
 def frozen(seed: int = 1) -> Frozen:
     model = backbone(seed)
     return Frozen(model, SIZE, feature_cache.digest(model, {"name": "test"}))
