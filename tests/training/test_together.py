@@ -13,7 +13,7 @@ import pytest
 from test_feature_cache import DATA, SIZE, section
 from test_trial import BLOG, config
 
-from pneumonia.training import feature_cache, frozen_graph, inputs, loop, network
+from pneumonia.training import feature_cache, frozen_graph, inputs, loop, network, steps
 from pneumonia.training.augment import View, geometric
 from pneumonia.training.frozen_graph import Frozen
 
@@ -175,7 +175,7 @@ def test_a_training_is_the_same_where_its_chunks_are_made_ahead(
     cfg = config(tmp_path, "cnn", dataset__train=40, dataset__val=20, training__batch_size=8)
     cfg["augment"] = {**BLOG, "views": "online"}
     cfg["training"]["early_stopping"] = {"patience": 1, "min_delta": 1.0}  # two epochs of four
-    monkeypatch.setattr(loop, "_CHUNK_BYTES", 1)  # a step a chunk
+    monkeypatch.setattr(steps, "_CHUNK_BYTES", 1)  # a step a chunk
 
     def train() -> Any:
         made = inputs.prepare(cfg, report=lambda *_: None)
@@ -184,7 +184,7 @@ def test_a_training_is_the_same_where_its_chunks_are_made_ahead(
 
     ahead = train()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
-    monkeypatch.setattr(loop, "ahead", lambda items: items)
+    monkeypatch.setattr(steps, "ahead", lambda items: items)
     alone = train()
     assert len(ahead.history) == 2
     assert ahead.history == alone.history
