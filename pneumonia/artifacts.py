@@ -55,7 +55,7 @@ class FolderStore:
         (self.folder / key).unlink(missing_ok=True)
 
 
-STATES, CLASSIFIERS, HELD_OUT = "trials", "classifiers", "held_out"
+STATES, CLASSIFIERS = "trials", "classifiers"
 
 
 def state_key(trial_id: str) -> str:
@@ -66,8 +66,3 @@ def state_key(trial_id: str) -> str:
 def classifier_key(trial_id: str) -> str:
     """Return the key of a trial's classifier."""
     return f"{CLASSIFIERS}/{trial_id}.keras"
-
-
-def held_out_key(trial_id: str) -> str:
-    """Return the key of what a trial predicts for the images that it was not trained on."""
-    return f"{HELD_OUT}/{trial_id}.npy"

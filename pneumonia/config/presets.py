@@ -40,11 +40,11 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
         epochs: The epoch up to which the trial was to be trained.
         comment: Lines to put above it.
     """
-    objective = {name: value for name, value in config["objective"].items() if value is not None}
+    objective = config.get("objective", {}).items()
     body = {
         "defaults": [{f"override /{name}": choices[name]} for name in _CHOSEN if choices.get(name)],
         **{name: config[name] for name in _BESIDE if name in config},
-        "objective": objective,
+        "objective": {name: value for name, value in objective if value is not None},
         "features": {name: value for name, value in config["features"].items() if name in _EXACT},
         # One training up to that epoch is all that a preset asks of a tuner.
         "tuner": {"max_epochs": epochs},

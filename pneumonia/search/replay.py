@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia.artifacts import classifier_key, held_out_key, state_key
+from pneumonia.artifacts import classifier_key, state_key
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
@@ -121,9 +121,6 @@ class Fork:
         state = self.origin.folder / state_key(found)
         if state.exists():
             _share(state, folder / state_key(trial_id))
-        predicted = self.origin.folder / held_out_key(found)
-        if predicted.exists():
-            _share(predicted, folder / held_out_key(trial_id))
         source = self._classifier(found)
         if source is not None:
             _share(source, folder / classifier_key(trial_id))

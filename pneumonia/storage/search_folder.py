@@ -33,7 +33,6 @@ class SearchFolder:
         self.forked_from = path / FORKED  # the search whose trials it takes over
         self.tracking = path / offset.NAME  # how far the journal was sent
         self.states = path / artifacts.STATES  # what a trial goes on from
-        self.held_out = path / artifacts.HELD_OUT  # what trials gave for images held out of them
         self.classifier = path / "classifier.keras"  # the final one
         self.preset = path / "best.yaml"
         self.predictions = path / PREDICTIONS  # of the final classifier

@@ -7,13 +7,10 @@ each by the fit that it was held out of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pneumonia import files
-from pneumonia.artifacts import ArtifactStore, held_out_key
 from pneumonia.datasets.cache import load_data
 from pneumonia.datasets.folds import divide
 from pneumonia.training.checkpoint import FitState
@@ -45,26 +42,4 @@ def gather(config: Config, fits: Sequence[FitState]) -> Array:
     found = np.empty((executions, len(fold_of)), np.float32)
     for place, fit in enumerate(fits):
         found[place % executions, fold_of == place // executions] = fit.predicted
-    return found
-
-
-def keep(config: Config, fits: Sequence[FitState], store: ArtifactStore, trial_id: str) -> None:
-    """Keep what `gather` returns, for those who choose or join trials by it."""
-    found = gather(config, fits)
-
-    def write(path: Path) -> None:
-        with files.atomic(path) as part, part.open("wb") as file:
-            np.save(file, found, allow_pickle=False)
-
-    store.put(held_out_key(trial_id), write)
-
-
-def read(store: ArtifactStore, trial_id: str) -> Array:
-    """Return what was kept of a trial, float32 (executions, n).
-
-    Raises:
-        FileNotFoundError: Nothing was.
-        ValueError: It is damaged.
-    """
-    found: Array = np.load(store.get(held_out_key(trial_id)), allow_pickle=False)
     return found

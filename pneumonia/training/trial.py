@@ -22,7 +22,7 @@ from pneumonia.artifacts import ArtifactStore, classifier_key, state_key
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics, Objective
-from pneumonia.training import calibration, checkpoint, compiled_loop, held_out, loop
+from pneumonia.training import calibration, checkpoint, compiled_loop, loop
 from pneumonia.training.checkpoint import Checkpoints, FitState, StateError
 from pneumonia.training.inputs import Inputs, prepare_folds
 from pneumonia.training.loop import DivergedError, Limit, TooSlowError, Training
@@ -149,7 +149,7 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
         fits.train()
     except StopTrial:
         seconds = time.monotonic() - started
-        return _outcome(task, fits.stopped, "STOPPED", store=store, seconds=seconds)
+        return _outcome(task, fits.stopped, "STOPPED", seconds=seconds)
     kept.finish(fits.done)
     key = None
     # Each fold's has seen other images: none of them stands for the trial.
@@ -157,19 +157,16 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
         key = classifier_key(task.trial_id)
         _keep_classifier(task.config, fits, store, key)
     seconds = time.monotonic() - started
-    return _outcome(task, fits.done, "COMPLETED", store=store, seconds=seconds, classifier=key)
+    return _outcome(task, fits.done, "COMPLETED", seconds=seconds, classifier=key)
 
 
-def _outcome(
-    task: Task, fits: Sequence[FitState], status: Status, *, store: ArtifactStore, **more: Any
-) -> Outcome:
+def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) -> Outcome:
     config = task.config
     objective = Objective(**config["objective"])
     planned = objective.fits(config["training"]["executions_per_trial"])
     # Of some folds alone, the mean is no measure of the trial: they are not equally hard.
     if not fits or (objective.folds and len(fits) < len(planned)):
         return Outcome(task.trial_id, status, **more)
-    held_out.keep(config, fits, store, task.trial_id)
     best, measured = _best(fits, objective)
     number = objective.best_epoch(best.history)
     metrics, values = best.history[number - 1], [one[objective.name] for one in measured]

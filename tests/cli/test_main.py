@@ -658,7 +658,7 @@ def test_streams_that_nobody_reads_are_no_fault(tmp_path: Path) -> None:
         check=True,
     )
     assert ran.stderr == ""
-    assert ran.stdout == "dataset:\n"
+    assert ran.stdout == "seed: 1\n"
 
 
 @pytest.mark.parametrize("name", ["mine", "it's mine/a,b", "a=b/(c)", "ä/1e3"])

@@ -201,23 +201,22 @@ def test_a_signal_ends_a_search_after_the_epoch(
 def test_a_signal_ends_the_computing_of_features_after_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pneumonia.training import feature_cache
+    from pneumonia.training import frozen_graph
 
-    done = []
+    done: list[int] = []
 
-    def batches(*arguments: Any) -> Any:
-        for number, batch in enumerate(compute(*arguments)):
-            done.append(number)
-            os.kill(os.getpid(), signal.SIGINT)
-            yield batch
+    def call(models: Any, images: Any, precision: str) -> Any:
+        done.append(len(images))
+        os.kill(os.getpid(), signal.SIGINT)
+        return compute(models, images, precision)
 
-    compute = feature_cache._batches
-    monkeypatch.setattr(feature_cache, "_batches", batches)
+    compute = frozen_graph.call
+    monkeypatch.setattr(frozen_graph, "call", call)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pneumonia", *TRAIN, "dataset.train=300"])
     assert main.main() == 130
     assert "Interrupted. To go on: pneumonia resume=last" in capsys.readouterr().err
-    assert done == [0]
+    assert done == [128]
     assert list((tmp_path / "outputs" / "features").glob("*.part")) == []
 
 

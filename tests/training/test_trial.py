@@ -128,6 +128,7 @@ def state(folder: Path, name: str) -> FitState:
 
 def assert_same(one: FitState, other: FitState) -> None:
     assert one.history == other.history
+    np.testing.assert_array_equal(one.predicted, other.predicted)
     for kind in ("model", "optimizer", "best"):
         for a, b in zip(getattr(one, kind), getattr(other, kind), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -229,8 +230,6 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     assert spy.repeated == []
     for one, other in zip(*(states(tmp_path, name) for name in ("broken", "whole")), strict=True):
         assert_same(one, other)
-    predicted = [held_out.read(spy.store, name) for name in ("broken", "whole")]
-    np.testing.assert_array_equal(*predicted)
 
 
 def damage(folder: Path, name: str, how: str) -> None:
@@ -492,7 +491,8 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
     best = [max(values) for values in seen.values()]
     assert (result.score, result.spread) == (statistics.fmean(best), statistics.stdev(best))
     assert (result.metrics["val_auc"], result.classifier) == (result.score, None)
-    predicted, labels = held_out.read(store, "0"), held_out.labels(cfg)
+    fits, labels = checkpoint.read(store, state_key("0")), held_out.labels(cfg)
+    predicted = held_out.gather(cfg, fits)
     assert (predicted.shape, predicted.dtype) == ((2, 180), np.float32)
     fold_of = folds.divide(cache.load_data(cfg), 2, seed=1)
     for fit, value in zip(seen, best, strict=True):
@@ -505,7 +505,7 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
 def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     result = run(cfg, tmp_path, 3)
-    predicted = held_out.read(FolderStore(tmp_path), "0")
+    predicted = held_out.gather(cfg, checkpoint.read(FolderStore(tmp_path), state_key("0")))
     assert metrics.roc_auc(held_out.labels(cfg), predicted[0]) == result.score
     assert (len(predicted), result.spread) == (1, None)
 
