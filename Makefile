@@ -6,7 +6,7 @@ PORT ?= 5000
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format ui bench chaos docs-pictures clean
+.PHONY: help demo test test-slow check format ui bench results chaos docs-pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -42,6 +42,9 @@ ui: $(VENV)/.installed ## the MLflow UI on the local results
 
 bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
 	@PYTHONPATH=. $(BIN)/python tests/bench/run.py
+
+results: $(VENV)/.installed ## run the study of docs/results.md, seed by seed; it goes on where it was stopped
+	@PYTHONPATH=. $(BIN)/python tests/bench/results.py
 
 chaos: $(VENV)/.installed ## kill searches at 50 random moments, resume each, compare with uninterrupted ones
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run
