@@ -145,12 +145,13 @@ def page(folder: Path) -> str:
 def _about() -> list[str]:
     answer = ("git", "rev-parse", "--short", "HEAD")
     told = subprocess.run(answer, cwd=ROOT, capture_output=True, text=True, check=False)
+    written = f"Written by `make results` at commit {told.stdout.strip()}, on "
     return [
-        f"Written by `make results` at commit {told.stdout.strip()}, on "
-        f"{time.strftime('%Y-%m-%d')}. Official splits; everything is chosen on train and val, test "
-        "is read once by each search, at its end. Mean ± standard deviation over seeds; of the first seed the 95 % bootstrap "
-        "interval over the images of test. Accuracy, sensitivity and specificity are at 0.5.",
-    ]  # fmt: skip
+        f"{written}{time.strftime('%Y-%m-%d')}. Official splits; everything is chosen on train and "
+        "val, and test is read once by each search, at its end. Mean ± standard deviation over "
+        "seeds; of the first seed the 95 % bootstrap interval over the images of test. Accuracy, "
+        "sensitivity and specificity are at 0.5.",
+    ]
 
 
 def _scores(rows: Sequence[tuple[Recipe, Sequence[SearchRecord]]]) -> list[str]:
