@@ -69,6 +69,13 @@ def test_log_loss_equals_scikit_learn_where_float32_is_certain_and_wrong() -> No
     assert metrics.log_loss(y, score.astype(np.float64)) == metrics.log_loss(y, score)
 
 
+def test_balanced_log_loss_gives_both_classes_half() -> None:
+    y, score = sample("float64")
+    weights = (len(y) / (2 * np.bincount(y)))[y]
+    expected = reference.log_loss(y, score, sample_weight=weights)
+    assert metrics.balanced_log_loss(y, score) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_evaluate_gives_the_same_values_as_the_metrics_and_scikit_learn(kind: str) -> None:
     y, score = sample(kind)
@@ -159,6 +166,7 @@ PLUG_INS = [
     metrics.specificity,
     metrics.brier,
     metrics.log_loss,
+    metrics.balanced_log_loss,
 ]
 
 
