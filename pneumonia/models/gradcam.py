@@ -217,7 +217,9 @@ def _halves(model: keras.Model) -> tuple[Step, Step]:
                 inside = keras.Model(operation.input, maps)
                 return _chain([before, inside]), _chain([after, *end])
         elif isinstance(operation, keras.layers.Layer) and _has_extent(operation.output):
-            return keras.Model(model.input, operation.output), _chain(end)
+            inner = [one.output for one in operations[: index + 1] if _has_extent(one.output)]
+            maps, after = _last_cut(inner, operations[-2].output)
+            return keras.Model(model.input, maps), _chain([after, *_logit(operations[-1])])
     raise UserError("A heat map needs a classifier with a layer that has height and width.")
 
 

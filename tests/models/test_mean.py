@@ -40,9 +40,10 @@ def join(*members: tuple[keras.Model, keras.Model, int]) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def members() -> list[tuple[keras.Model, keras.Model, int]]:
-    """Return two cuts of one network, another size of images, another network."""
+    """Return two cuts of one network, another size of images, another network, joined layers."""
     made = [cnn(1), cnn(1, layer="block1_pool"), cnn(1, size=24), cnn(2)]
-    return [(one, head(one), count) for one, count in zip(made, (1, 3, 1, 2), strict=True)]
+    made.append(cnn(3, layer="block1_pool+block2_pool"))
+    return [(one, head(one), count) for one, count in zip(made, (1, 3, 1, 2, 1), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_what_is_the_same_is_there_once(
     def convolutions(model: keras.Model) -> int:
         return sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
 
-    assert convolutions(loaded) == 2 + 0 + 2 + 2
+    assert convolutions(loaded) == 2 + 0 + 2 + 2 + 2
     assert convolutions(join(*members[:2])) == 2
     # The image is brought to floats once, and once to each size.
     names = [operation.name for operation in loaded.operations]
