@@ -1,7 +1,7 @@
 """Run the study of docs/results.md, seed by seed, and write that page.
 
     make results            # needs pneumoniamnist.npz in ../shared/data, or DATA=<its folder>
-    python tests/bench/results.py --data FOLDER [--only best_frozen,...] [--seeds 5]
+    python tests/bench/results.py --data FOLDER [--only best_frozen ...] [--seeds 5]
 
 Every search is a command of the program, with a folder of its own under outputs/results. One that
 has come to its end is not run again, one that was broken off is gone on with: the study may be
@@ -50,7 +50,7 @@ class Recipe:
 
 
 QUICK, FROZEN = ("experiment=quick",), ("experiment=best_frozen",)
-CHEST = ("augment=chest", "augment.views=8")
+STRONG = ("augment=strong", "augment.views=8")
 HEADS = ("experiment=quick", "augment=none", "training.early_stopping=null", "budget.epochs=200",
          "tracking.log_models=none")  # fmt: skip
 STUDY = (
@@ -58,7 +58,7 @@ STUDY = (
     Recipe("Presets", "best_frozen", FROZEN),
     Recipe("Presets", "quick", QUICK),
     Recipe("Ingredients", "quick, without augmentation", (*QUICK, "augment=none")),
-    Recipe("Ingredients", "best_frozen, augment=chest", (*FROZEN, *CHEST)),
+    Recipe("Ingredients", "best_frozen, augment=strong", (*FROZEN, *STRONG)),
     Recipe("Ingredients", "best_frozen, one member", (*FROZEN, "winner.members=1")),
     Recipe("Ingredients", "best_frozen, no averages", (*FROZEN, "training.average=null")),
     Recipe("Ingredients", "best_frozen, constant rate", (*FROZEN, "training.schedule=constant")),
@@ -72,7 +72,7 @@ def main() -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("DATA", str(ROOT / "../shared/data")))
-    parser.add_argument("--only", default="", help="names of rows, with commas between them")
+    parser.add_argument("--only", action="append", metavar="ROW", help="may be given often")
     parser.add_argument("--seeds", type=int, default=10, help="at most so many of each row")
     parser.add_argument("--folder", default=str(ROOT / "outputs" / "results"))
     parser.add_argument("--page-only", action="store_true", help="run nothing")
@@ -80,7 +80,7 @@ def main() -> None:
     data, folder = Path(options.data).resolve(), Path(options.folder)
     if not options.page_only and not (data / "pneumoniamnist.npz").exists():
         sys.exit(f"There is no pneumoniamnist.npz in {data}: DATA=<folder> make results")
-    wanted = options.only.split(",") if options.only else [one.name for one in STUDY]
+    wanted = options.only or [one.name for one in STUDY]
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(1, options.seeds + 1):  # a row has few seeds before another has many
         for recipe in STUDY:
