@@ -234,7 +234,7 @@ def _trials(runs: Runs, names: Sequence[str]) -> _Listing:
     least = {one.params.get("objective.direction") for one in searches} == {"min"}
     made = runs_table.ordered(made, "score" if least else "-score")
     params = dict.fromkeys(name for run, _ in trials for name in run.params)
-    objectives = " or ".join(dict.fromkeys(one.params["objective.name"] for one in searches))
+    objectives = " or ".join(dict.fromkeys(map(runs_table.objective, searches)))
     winners = [one for one in made if one["is_winner"]]
     notes = [f"The winner of {one['search']} is trial {one['trial']}." for one in winners]
     notes.insert(0, f"The score is the trial's {objectives}.")

@@ -182,10 +182,11 @@ def _decided(search: SearchRecord, scores: Mapping[float, Scores]) -> list[str]:
     chosen = list(thresholds(search).values())[-1]
     told = decided(decision, scores[chosen], prevalence=params.get("threshold.prevalence"))
     if folds := params.get("objective.folds"):
+        what = "was trained again on" if params.get("training.retrain") else "has its trainings on"
         told.append(
-            f"The final classifier was trained on train and val. Threshold and temperature were "
-            f"found on what the trial gave for each of their {folds} folds when it was held out; "
-            "so are the probabilities shown for val."
+            f"The final classifier {what} train and val, divided into {folds} folds. Threshold and "
+            "temperature were found on what the trials gave for the fold that each training was "
+            "held out of; so are the probabilities shown for val."
         )
     elif params.get("training.retrain"):
         told.append(
