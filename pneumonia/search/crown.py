@@ -217,8 +217,12 @@ def _predict(one: _Candidate, report: Report) -> Array:
 
 
 def score(outcome: Outcome, best: Crowned) -> dict[str, float]:
-    """Return the objective that the winner comes to on val; that of the best trial beside it."""
+    """Return the objective that the winner comes to; that of the best trial beside it.
+
+    A trial's has its standard deviation, where there are several fits.
+    """
     name, alone = best.config["objective"]["name"], outcome.score or 0.0
-    if not best.draws:
-        return {name: alone}
-    return {name: best.draws[-1].joined_score, members.BEST_TRIAL: alone}
+    own = members.BEST_TRIAL if best.draws else name
+    spread = {} if outcome.spread is None else {f"{own}_std": outcome.spread}
+    joined = {name: best.draws[-1].joined_score} if best.draws else {}
+    return {**joined, own: alone, **spread}

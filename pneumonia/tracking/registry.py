@@ -212,7 +212,8 @@ def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Promo
     if mine["val_digest"] != theirs["val_digest"]:
         return Promotion(False, f"{champion} was scored on another val split")
     if own.tags.get("folds") != other.tags.get("folds"):
-        what = "other folds" if "folds" in other.tags else "val alone"
+        what = "other folds" if "folds" in own.tags else "folds"
+        what = what if "folds" in other.tags else "val alone"
         return Promotion(False, f"{champion} was scored on {what}")
     if any(mine[key] != theirs[key] for key in ("objective", "direction")):
         return Promotion(

@@ -84,6 +84,8 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
         )
     assert end["metrics"]["val_auc"] == draws[-1].joined_score
     assert end["metrics"]["best_trial"] == best
+    assert "val_auc_std" not in end["metrics"]
+    assert ("best_trial_std" in end["metrics"]) == has_folds
     told = members.told(draws)
     assert end["classifier"] == "classifier.keras"
     if not has_folds or len({one.number for one in draws}) > 1:
