@@ -151,7 +151,9 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
         raise ConfigError("export", "a trial of a search of this program", name, hint)
     config = collapse(cfg, presets.values_of(find(cfg), trial.params))
     score, epoch = trial.metrics.get("score", math.nan), trial.metrics.get("best_epoch", math.nan)
-    known = "" if math.isnan(score) else f"On val: {cfg.objective.name} {score:.4f}"
+    folds = cfg.objective.get("folds")
+    where = f"{folds} folds of train and val" if folds else "val"
+    known = "" if math.isnan(score) else f"On {where}: {cfg.objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
     choices = presets.choices_of(search.tags, runs.text(search, "best.yaml"))
     file = shlex.quote(str(output or "FILE.yaml"))
