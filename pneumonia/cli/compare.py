@@ -151,7 +151,9 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
         raise ConfigError("export", "a trial of a search of this program", name, hint)
     config = collapse(cfg, presets.values_of(find(cfg), trial.params))
     score, epoch = trial.metrics.get("score", math.nan), trial.metrics.get("best_epoch", math.nan)
-    known = "" if math.isnan(score) else f"On val: {cfg.objective.name} {score:.4f}"
+    folds = cfg.objective.get("folds")
+    where = f"{folds} folds of train and val" if folds else "val"
+    known = "" if math.isnan(score) else f"On {where}: {cfg.objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
     choices = presets.choices_of(search.tags, runs.text(search, "best.yaml"))
     file = shlex.quote(str(output or "FILE.yaml"))
@@ -234,7 +236,7 @@ def _trials(runs: Runs, names: Sequence[str]) -> _Listing:
     least = {one.params.get("objective.direction") for one in searches} == {"min"}
     made = runs_table.ordered(made, "score" if least else "-score")
     params = dict.fromkeys(name for run, _ in trials for name in run.params)
-    objectives = " or ".join(dict.fromkeys(one.params["objective.name"] for one in searches))
+    objectives = " or ".join(dict.fromkeys(map(runs_table.objective, searches)))
     winners = [one for one in made if one["is_winner"]]
     notes = [f"The winner of {one['search']} is trial {one['trial']}." for one in winners]
     notes.insert(0, f"The score is the trial's {objectives}.")

@@ -29,9 +29,15 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "test_auc")
 
 
+def objective(run: Run) -> str:
+    """Say what ranks the trials of a search: scores of other folds do not compare."""
+    name, folds = (run.params.get(f"objective.{key}", "") for key in ("name", "folds"))
+    return f"{name} over {folds} folds" if folds.isdecimal() else name
+
+
 def search_record(run: Run) -> Record:
     """Return what there is to say of a search, by name: its params and metrics beside our own."""
-    objective = run.params.get("objective.name", "")
+    name = run.params.get("objective.name", "")
     own = {
         "search": run.run_id[:8],
         "run_id": run.run_id,
@@ -39,8 +45,8 @@ def search_record(run: Run) -> Record:
         "status": run.tags.get("status", run.status.lower()),
         "started": _time(run),
         "seconds": run.seconds,
-        "objective": objective,
-        "score": run.metrics.get(objective, run.metrics.get("best_score")),
+        "objective": objective(run),
+        "score": run.metrics.get(name, run.metrics.get("best_score")),
     }
     return _with_others(own, run, run.metrics)
 

@@ -48,6 +48,9 @@ class Objective:
     direction: str
     folds: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name} over {self.folds} folds" if self.folds else self.name
+
     @property
     def sign(self) -> float:
         """What a value is multiplied by for more to be better: 1 or -1."""

@@ -1,4 +1,4 @@
-"""From probabilities to decisions: the threshold and the temperature, chosen on val alone.
+"""From probabilities to decisions: threshold and temperature, chosen on what was held out.
 
 The rules, each a value of `threshold.rule`:
 

@@ -31,9 +31,13 @@ def thresholds(search: SearchRecord) -> dict[str, float]:
     chosen = search.metrics.get("threshold")
     if chosen is not None and chosen != STANDARD:
         is_rule = isinstance(search.params.get("threshold.rule", ""), str)
-        origin = "chosen on val" if is_rule else "as configured"
+        origin = f"chosen {_where(search)}" if is_rule else "as configured"
         found[f"at {chosen:.3g}, {origin}"] = float(chosen)
     return found
+
+
+def _where(search: SearchRecord) -> str:
+    return "out of fold" if search.objective.folds else "on val"
 
 
 def evaluate(search: SearchRecord) -> Evaluated:
@@ -97,7 +101,7 @@ def _scores(search: SearchRecord, evaluated: Evaluated) -> Section:
     first = next(iter(evaluated.values()))[STANDARD]
     text = (
         "The test split chose nothing: neither the winner, nor its epoch, nor the threshold. The "
-        "winner was chosen by val, whose scores are therefore a little too good."
+        f"winner was chosen {_where(search)}: scores on val are therefore a little too good."
     )
     note = (
         f"Intervals: 95 %, {first.resamples:,} bootstrap resamples, stratified by class. They "
@@ -146,7 +150,7 @@ def _calibration(search: SearchRecord, evaluated: Evaluated) -> Section:
     temperature = search.metrics.get("temperature")
     if temperature is not None and temperature != 1:
         scaled = f"The probabilities are scaled by a temperature of {temperature:.3g}"
-        texts.append(f"{scaled}, fitted on val.")
+        texts.append(f"{scaled}, fitted {_where(search)}.")
     last = list(evaluated)[-1]
     figures = [
         score_figures.reliability(measured),
@@ -182,10 +186,12 @@ def _decided(search: SearchRecord, scores: Mapping[float, Scores]) -> list[str]:
     chosen = list(thresholds(search).values())[-1]
     told = decided(decision, scores[chosen], prevalence=params.get("threshold.prevalence"))
     if folds := params.get("objective.folds"):
+        is_new = params.get("training.retrain")
+        what = "was trained again on all" if is_new else f"averages the trainings by {folds} folds"
         told.append(
-            f"The final classifier was trained on train and val. Threshold and temperature were "
-            f"found on what the trial gave for each of their {folds} folds when it was held out; "
-            "so are the probabilities shown for val."
+            f"The final classifier {what} of train and val. Threshold and temperature were found "
+            "on what the trainings gave for the fold that each was held out of; so are the "
+            "probabilities shown for val."
         )
     elif params.get("training.retrain"):
         told.append(

@@ -49,7 +49,7 @@ def render(
         _what_differs(shown, differing),
     ]
     title = f"{len(shown)} searches compared"
-    subtitle = f"By {', '.join(sorted({one.objective.name for one in shown}))}"
+    subtitle = f"By {', '.join(sorted({str(one.objective) for one in shown}))}"
     return page.render(title, subtitle, sections, class_names=("negative", "positive"))
 
 
@@ -125,11 +125,11 @@ def _table(
     links: Mapping[str, str],
 ) -> Section:
     rows = []
-    is_shared = len({one.objective.name for one in searches}) == 1
+    is_shared = len({one.objective for one in searches}) == 1
     for one, name, found in zip(searches, names, scores, strict=True):
         winner = one.winner()
         best = "-" if winner is None else f"{winner.score:.4f}"
-        best = best if is_shared or winner is None else f"{one.objective.name} {best}"
+        best = best if is_shared or winner is None else f"{one.objective} {best}"
         values = {} if winner is None else winner.hyperparameters
         told = ", ".join(f"{path}={short(value)}" for path, value in values.items())
         rows.append((
@@ -137,7 +137,7 @@ def _table(
             str(len(one.trials)), str(len(one.with_status("failed"))), clock_time(one.seconds),
             told or "nothing searched",
         ))  # fmt: skip
-    objective = searches[0].objective.name if is_shared else "objective"
+    objective = str(searches[0].objective) if is_shared else "objective"
     columns = [f"{score_name(name)} on {split}" for split, name in _COLUMNS]
     header = ("search", "status", objective, *columns, "trials", "failed", "time", "winner")
     is_number = (False, False, is_shared, *(True for _ in header[3:-1]), False)

@@ -49,10 +49,10 @@ class Crowned:
     @property
     def told(self) -> str:
         """What it is the mean of, in words; empty where it is one model."""
-        if self.draws:
-            return members.told(self.draws)
-        count = len(self.members)
-        return f"the mean of the {count} trainings of its trial" if count > 1 else ""
+        count, alone = len(self.members), len({draw.number for draw in self.draws}) < 2
+        if count > 1 and alone:
+            return f"the mean of the {count} trainings of its trial"
+        return members.told(self.draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,12 @@ class _Candidate:
 
     Attributes:
         number: The trial's.
-        held_out: The probabilities, float32 (n,), for the images of `held_out.labels`; None
-            where they are still to be computed.
+        held_out: What its fits gave out of fold, as of `ensemble.predict_held_out`; None where
+            there are no folds.
     """
 
     trial_id: str
     number: int
-    epochs: int
     members: tuple[Member, ...]
     held_out: Array | None = None
 
@@ -151,13 +150,15 @@ def _load(
     task: Task, proposal: Proposal, outcome: Outcome, section: Mapping[str, Any],
     store: ArtifactStore, hooks: Hooks,
 ) -> _Candidate:  # fmt: skip
-    about = proposal.trial_id, proposal.number, outcome.best_epoch
+    about = proposal.trial_id, proposal.number
+    epoch, flips = outcome.best_epoch, section["flips"]
     if not task.config["objective"].get("folds"):
-        weights, flips = trial.best_weights(task, store, hooks), section["flips"]
-        return _Candidate(*about, (Member(task.config, weights, outcome.best_epoch, flips=flips),))
+        weights = trial.best_weights(task, store, hooks)
+        return _Candidate(*about, (Member(task.config, weights, epoch, flips=flips),))
     fits = trial.all_fits(task, store, hooks)
-    models = tuple(Member(task.config, fit.best, outcome.best_epoch) for fit in fits)
-    return _Candidate(*about, models, held_out.gather(task.config, fits).mean(axis=0))
+    models = tuple(Member(task.config, fit.best, epoch, flips=flips) for fit in fits)
+    given = [fit.predicted for fit in fits]
+    return _Candidate(*about, models, ensemble.predict_held_out(models, given, report=hooks.report))
 
 
 def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: Report) -> Crowned:
@@ -170,18 +171,8 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
         given = [_predict(one, report) for one in trained]
         drawn = selection.select(labels, given, most=section["members"], weights=weights)
     places = list(dict.fromkeys(drawn))
-    chosen = [
-        replace(one, count=drawn.count(place)) for place in places for one in trained[place].members
-    ]
-    if trained[0].held_out is None:
-        decision, chosen, own = ensemble.decide(config, chosen, report=report)
-    else:
-        given = [_predict(trained[place], report) for place in places]
-        counts = [drawn.count(place) for place in places]
-        decision, chosen, own = ensemble.decide_held_out(config, chosen, given, counts)
-        if config["training"]["retrain"]:  # one training on all images for each trial
-            firsts = np.cumsum([0, *(len(trained[place].members) for place in places[:-1])])
-            chosen = [chosen[first] for first in firsts]
+    counts = [drawn.count(place) for place in places]
+    decision, chosen, own = _decide([trained[place] for place in places], counts, config, report)
     of = dict(zip(places, own, strict=True))
 
     def measure(some: Sequence[int]) -> tuple[float, float]:
@@ -199,15 +190,39 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
     return Crowned(config, tuple(chosen), decision, val, tuple(draws) if is_mean else ())
 
 
+def _decide(
+    trained: Sequence[_Candidate], counts: Sequence[int], config: Config, report: Report
+) -> tuple[Decision, list[Member], list[Array]]:
+    """Return how the mean decides, its members, and what each trial gives."""
+    shares = ensemble.even(counts, [len(one.members) for one in trained])
+    chosen = [
+        replace(one, count=share)
+        for candidate, share in zip(trained, shares, strict=True)
+        for one in candidate.members
+    ]
+    given = [one.held_out for one in trained if one.held_out is not None]
+    if not given:
+        return ensemble.decide(config, chosen, report=report)
+    decision, chosen, own = ensemble.decide_held_out(config, chosen, given, counts)
+    if config["training"]["retrain"]:  # one training on all images for each trial
+        pairs = zip(trained, counts, strict=True)
+        chosen = [replace(one.members[0], count=count) for one, count in pairs]
+    return decision, chosen, own
+
+
 def _predict(one: _Candidate, report: Report) -> Array:
     if one.held_out is not None:
-        return one.held_out
+        return np.mean(one.held_out, axis=0)  # type: ignore[no-any-return]
     return ensemble.predict(one.members, "val", report=report)[0]
 
 
 def score(outcome: Outcome, best: Crowned) -> dict[str, float]:
-    """Return the objective that the winner comes to on val; that of the best trial beside it."""
+    """Return the objective that the winner comes to; that of the best trial beside it.
+
+    A trial's has its standard deviation, where there are several fits.
+    """
     name, alone = best.config["objective"]["name"], outcome.score or 0.0
-    if not best.draws:
-        return {name: alone}
-    return {name: best.draws[-1].joined_score, members.BEST_TRIAL: alone}
+    own = members.BEST_TRIAL if best.draws else name
+    spread = {} if outcome.spread is None else {f"{own}_std": outcome.spread}
+    joined = {name: best.draws[-1].joined_score} if best.draws else {}
+    return {**joined, own: alone, **spread}

@@ -57,9 +57,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Bytes of one trial: its classifier, its state, the features of train and val, of test."""
+    """Bytes of one trial: its classifier, its state, the features of train and val, of test.
+
+    With folds, `folded` is what the final classifier has of it beside the first of its fits.
+    """
 
     classifier: int
+    folded: int
     state: int
     features: int
     test: int
@@ -100,10 +104,11 @@ def estimate(
     # With folds, no trial has a classifier of its own.
     log_models = "none" if cfg.objective.get("folds") else str(cfg.tracking.log_models)
     # The final classifier of several shares what it can, which may be nothing.
-    more = min(trials, int(cfg.winner.members)) - 1
+    members = min(trials, int(cfg.winner.members))
+    further = (members - 1) * largest + members * max(size.folded for size in sizes)
     candidates = min(trials, crown.most_candidates(cfg.winner))
     return Cost(
-        classifiers=_classifiers(trials, largest, log_models=log_models) + more * largest,
+        classifiers=_classifiers(trials, largest, log_models=log_models) + further,
         features=int(min(features, most)),
         states=(_states(rounds) + candidates - 1) * max(size.state for size in sizes),
         logs=_SEARCH + trials * _TRIAL + epochs * _EPOCH,
@@ -143,8 +148,10 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
     own = int(head.count_params())
     trained = own + (0 if built.rest is None else int(built.rest.count_params()))
     train_val, test = _features(config, built, images)
+    is_folded = config["objective"].get("folds") and not config["training"]["retrain"]
     return _Sizes(
         classifier=4 * (int(built.backbone.count_params()) + own),
+        folded=4 * trained * (_fits(config) - 1) if is_folded else 0,
         # The last weights, the best, the optimizer's, of every fit.
         state=4 * trained * (2 + _slots(config)) * _fits(config),
         features=train_val,
@@ -164,7 +171,7 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
     plain = each * (2 if config["winner"]["flips"] else 1)
     is_plain = build(section, "augment") is None
     if config["objective"].get("folds"):  # each image is trained on, and held out
-        sets = 1 if is_plain else views + 1
+        sets = (1 if is_plain else views + 1) + bool(config["winner"]["flips"])
         return each * sets * (images["train"] + images["val"]), plain * images["test"]
     sets = 1 if is_plain else views
     return each * sets * images["train"] + plain * images["val"], plain * images["test"]

@@ -294,7 +294,6 @@ class Search:
             **crown.score(outcome, best),
             "trials": len(self.outcomes),
             "failed_trials": failed,
-            **({} if outcome.spread is None else {f"{self.objective.name}_std": outcome.spread}),
             "epochs": sum(past.count() for past in self.past.trials.values()),
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,

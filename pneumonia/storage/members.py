@@ -20,9 +20,9 @@ class Draw:
     Attributes:
         trial_id: Its name within the search.
         number: Its number within the search, from 1.
-        score: What it comes to alone, by the objective on val.
-        log_loss: What it comes to alone, by the log loss on val, weighted as in training.
-        joined_score: What the mean comes to with it, by the objective on val.
+        score: What it comes to alone, by the objective: on val, or over the folds.
+        log_loss: What it comes to alone, by the log loss there, weighted as in training.
+        joined_score: What the mean comes to with it, by the objective.
         joined_log_loss: Likewise by the log loss.
     """
 
@@ -66,13 +66,13 @@ def table(draws: Sequence[Draw], *, objective: str) -> Table:
         for draw in draws
     )
     return Table(
-        title="Members of the final classifier, in their order, on val",
+        title="Members of the final classifier, in their order",
         header=("trial", f"{objective} alone", "joined", "log loss alone", "joined"),
         rows=rows,
         is_number=(True,) * 5,
         notes=(
             f"It is {told(draws)}. Joined: the mean with those above.",
-            "Val chose them, so its scores are a little too good; the log loss is weighted as in "
-            "training.",
+            "They were chosen by these scores, which are a little too good for that; the log loss "
+            "is weighted as in training.",
         ),
     )

@@ -123,7 +123,8 @@ class SearchRecord:
     def objective(self) -> Objective:
         """What ranks its trials."""
         name = str(self.params.get("objective.name", "val_auc"))
-        return Objective(name, str(self.first.get("direction", "max")))
+        folds = self.params.get("objective.folds")
+        return Objective(name, str(self.first.get("direction", "max")), folds)
 
     @property
     def fits(self) -> int:

@@ -194,7 +194,7 @@ def _model_of_run(client: MlflowClient, run_id: str, model: str) -> tuple[str, d
         with MayBeMissing():  # a later one has taken its place
             models.append(client.get_logged_model(row.model_id))
     if not models:
-        hint = "That run has kept no classifier (`tracking.log_models`)"
+        hint = "That run has kept no classifier (`tracking.log_models`, `objective.folds`)"
         raise ConfigError("model", _EXPECTED, model, hint)
     newest = max(models, key=lambda row: int(row.creation_timestamp))
     return f"models:/{newest.model_id}", _run_tags(client, run_id) | dict(newest.tags)

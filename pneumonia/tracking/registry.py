@@ -57,13 +57,18 @@ def origin_tags(started: Mapping[str, Any]) -> dict[str, str]:
 
 def comparison_tags(started: Mapping[str, Any], ended: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tags of a version by which champions are compared, from a search's events."""
-    objective = started.get("params", {}).get("objective.name")
-    rows = started.get("datasets", [])
+    params = started.get("params", {})
+    objective = params.get("objective.name")
+    digests = {row.get("split"): row.get("digest") for row in started.get("datasets", [])}
+    folds: str | None = None
+    if count := params.get("objective.folds"):
+        folds = f"{count} by seed {params.get('seed')} with train {digests.get('train')}"
     return {
         "objective": objective,
         "direction": started.get("direction"),
         "score": ended.get("metrics", {}).get(objective),
-        "val_digest": next((row.get("digest") for row in rows if row.get("split") == "val"), None),
+        "val_digest": digests.get("val"),
+        "folds": folds,
         **origin_tags(started),
     }
 
@@ -206,6 +211,10 @@ def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Promo
         return Promotion(False, f"what {champion} was scored on cannot be compared")
     if mine["val_digest"] != theirs["val_digest"]:
         return Promotion(False, f"{champion} was scored on another val split")
+    if own.tags.get("folds") != other.tags.get("folds"):
+        what = "other folds" if "folds" in own.tags else "folds"
+        what = what if "folds" in other.tags else "val alone"
+        return Promotion(False, f"{champion} was scored on {what}")
     if any(mine[key] != theirs[key] for key in ("objective", "direction")):
         return Promotion(
             False, f"{champion} was chosen by another objective, {theirs['objective']}"
@@ -213,7 +222,8 @@ def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Promo
     objective = Objective(mine["objective"], mine["direction"])
     is_better = objective.better(mine["score"], theirs["score"])
     scores = f"{objective.name} {mine['score']:.6g}, {theirs['score']:.6g} of {champion}"
-    return Promotion(is_better, f"{scores}, on the same val split")
+    where = "folds" if "folds" in own.tags else "val split"
+    return Promotion(is_better, f"{scores}, on the same {where}")
 
 
 def _facts(version: ModelVersion) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import keras
@@ -19,6 +21,7 @@ from pneumonia.models.mean import Mean
 from pneumonia.models.predictor import Predictor
 from pneumonia.training import calibration, held_out, loop, network
 from pneumonia.training.calibration import Weights
+from pneumonia.training.feeds import JoinedFeed, PartFeed
 from pneumonia.training.inputs import class_rule, class_weights, parts, plain_feed
 
 Array = np.ndarray[Any, Any]
@@ -58,11 +61,41 @@ def predict(
 def _views(one: Member, split: str, report: Report) -> list[Array]:
     """Return what a member gives for a split, and for its mirror images where they count."""
     images: Split = getattr(load_data(one.config), split)
-    mirrored = replace(images, images=_Mirrored(images.images), digest=f"{images.digest}-mirrored")
     return [
         network.predict(one.config, one.weights, plain_feed(one.config, some, report=report))
-        for some in (images, *((mirrored,) if one.flips else ()))
+        for some in (images, *((_mirrored(images),) if one.flips else ()))
     ]
+
+
+def predict_held_out(
+    members: Sequence[Member], predicted: Sequence[Array], *, report: Report
+) -> Array:
+    """Return what the fits of a trial give for `held_out.labels`, float32 (k, n).
+
+    Of that k are the executions, twice as many where mirror images count: its mean is the trial's.
+
+    Args:
+        members: The fits, in the order of `Objective.fits`.
+        predicted: What each gave for the images that it was not trained on.
+        report: Called with a text, how much is done and how much there is to do.
+    """
+    config = members[0].config
+    given = held_out.gather(config, predicted)
+    if not members[0].flips:
+        return given
+    data, rows = load_data(config), held_out.parts(config)
+    sides = (plain_feed(config, _mirrored(one), report=report) for one in (data.train, data.val))
+    both = JoinedFeed(*sides)
+    executions = len(members) // len(rows)
+    turned = [
+        network.predict(config, one.weights, PartFeed(both, rows[place // executions]))
+        for place, one in enumerate(members)
+    ]
+    return np.concatenate([given, held_out.gather(config, turned)])
+
+
+def _mirrored(split: Split) -> Split:
+    return replace(split, images=_Mirrored(split.images), digest=f"{split.digest}-mirrored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +151,37 @@ def decide_held_out(
     Args:
         config: Of the best trial.
         members: The models of all fits of the trials.
-        given: What each trial gave, float32 (n,), for the images of `held_out.labels`.
+        given: What the fits of each trial gave, as of `predict_held_out`.
         counts: How often each trial counts.
+
+    Returns:
+        The decision; the members with the temperature in their weights; what each trial gives.
     """
     labels, temperature = held_out.labels(config), None
     if config["threshold"]["calibrate"] and all(map(_is_foldable, members)):
         tiny = np.finfo(np.float32).tiny
-        logits = logit(np.clip(np.asarray(given, np.float64), tiny, _MOST))
+        logits = [logit(np.clip(one.astype(np.float64), tiny, _MOST)) for one in given]
         weights = class_weights(labels, class_rule(config))
-        drawn = np.repeat(logits, counts, axis=0)
-        temperature = fit_shared_temperature(labels, drawn, weights)
+        shares = even(counts, [len(one) for one in logits])
+        drawn = [np.repeat(one, share, axis=0) for one, share in zip(logits, shares, strict=True)]
+        temperature = fit_shared_temperature(labels, np.concatenate(drawn), weights)
         members = [_divided(one, temperature) for one in members]
         given = [sigmoid(one / temperature).astype(np.float32) for one in logits]
-    joint = np.average(given, axis=0, weights=counts)
+    own = [one.mean(axis=0) for one in given]
+    joint = np.average(own, axis=0, weights=counts)
     decision = calibration.conclude(labels, joint, config, temperature, where="out of fold")
-    return decision, list(members), list(given)
+    return decision, list(members), own
+
+
+def even(counts: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """Return how often each model of some trials counts, that trials count as often as asked.
+
+    Args:
+        counts: How often each trial counts.
+        sizes: How many models each has.
+    """
+    common = math.lcm(*sizes)
+    return [count * common // size for count, size in zip(counts, sizes, strict=True)]
 
 
 def _divided(one: Member, temperature: float) -> Member:
@@ -156,7 +205,15 @@ def retrain(members: Sequence[Member], temperature: float, *, report: Report) ->
 
 
 def score(config: Config, labels: Array, probabilities: Array) -> float:
-    """Return what probabilities (n,) for val come to by the objective of a configuration."""
+    """Return what probabilities for `held_out.labels`, both (n,), come to by the objective.
+
+    As that of a trial, it is the mean over the folds, where there are any.
+    """
+    rows = held_out.parts(config)
+    return fmean(_measure(config, labels[some], probabilities[some]) for some in rows)
+
+
+def _measure(config: Config, labels: Array, probabilities: Array) -> float:
     name = config["objective"]["name"].removeprefix("val_")
     if name == "loss":
         loss = build(config["training"]["loss"], "training.loss")

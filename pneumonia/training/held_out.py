@@ -13,7 +13,6 @@ import numpy as np
 
 from pneumonia.datasets.cache import load_data
 from pneumonia.datasets.folds import divide
-from pneumonia.training.checkpoint import FitState
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -27,19 +26,25 @@ def labels(config: Config) -> Array:
     return np.concatenate([data.train.labels, data.val.labels])
 
 
-def gather(config: Config, fits: Sequence[FitState]) -> Array:
-    """Return the probabilities at the best epochs of all fits of a trial, float32 (executions, n).
+def parts(config: Config) -> list[Array]:
+    """Return the rows, int64 (k,), of `labels` that are measured together: by fold, or all."""
+    folds, data = config["objective"].get("folds"), load_data(config)
+    if folds is None:
+        return [np.arange(len(data.val))]
+    fold_of = divide(data, folds, seed=config["seed"])
+    return [np.flatnonzero(fold_of == fold) for fold in range(folds)]
+
+
+def gather(config: Config, predicted: Sequence[Array]) -> Array:
+    """Return what all fits of a trial give for the images of `labels`, float32 (executions, n).
 
     Args:
         config: The whole configuration of the trial.
-        fits: In the order of `Objective.fits`.
+        predicted: What each gives for those of its part, in the order of `Objective.fits`.
     """
-    folds = config["objective"].get("folds")
-    if folds is None:
-        return np.stack([fit.predicted for fit in fits])
-    executions = len(fits) // folds
-    fold_of = divide(load_data(config), folds, seed=config["seed"])
-    found = np.empty((executions, len(fold_of)), np.float32)
-    for place, fit in enumerate(fits):
-        found[place % executions, fold_of == place // executions] = fit.predicted
+    rows = parts(config)
+    executions = len(predicted) // len(rows)
+    found = np.empty((executions, sum(map(len, rows))), np.float32)
+    for place, given in enumerate(predicted):
+        found[place % executions, rows[place // executions]] = given
     return found

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -175,3 +176,11 @@ def test_csv_has_no_formulas_and_its_numbers_stay_numbers() -> None:
     rows = [{"trial": 1, "-note": "=1+1", "score": -0.5, "is_winner": True, "list": [1, -2]}]
     text = runs_table.render(rows, list(rows[0]), "csv")
     assert text == "trial,'-note,score,is_winner,list\n1,'=1+1,-0.5,true,\"[1, -2]\"\n"
+
+
+def test_the_folds_are_part_of_what_ranks() -> None:
+    folded = replace(SEARCH, params={**SEARCH.params, "objective.folds": "5"})
+    assert runs_table.search_record(folded)["objective"] == "val_auc over 5 folds"
+    assert runs_table.search_record(folded)["score"] == 0.9
+    for params in ({**SEARCH.params, "objective.folds": "null"}, SEARCH.params):
+        assert runs_table.objective(replace(SEARCH, params=params)) == "val_auc"

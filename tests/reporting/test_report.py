@@ -161,10 +161,19 @@ def test_a_name_that_is_no_text_is_no_fault(tmp_path: Path) -> None:
     assert "Calibration" in Page(report.write(tmp_path)).text
 
 
-@pytest.mark.parametrize(("rule", "origin"), [(0.62, "as configured"), ("youden", "chosen on val")])
-def test_a_threshold_says_where_it_comes_from(rule: object, origin: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rule", "folds", "origin"),
+    [
+        (0.62, None, "as configured"),
+        ("youden", None, "chosen on val"),
+        ("youden", 3, "chosen out of fold"),
+    ],
+)
+def test_a_threshold_says_where_it_comes_from(
+    rule: object, folds: int | None, origin: str, tmp_path: Path
+) -> None:
     search = search_record.read(finished(tmp_path))
-    search.params["threshold.rule"] = rule
+    search.params |= {"threshold.rule": rule, "objective.folds": folds}
     assert list(score_sections.thresholds(search)) == ["at 0.5", f"at 0.62, {origin}"]
 
 

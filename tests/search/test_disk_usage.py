@@ -93,6 +93,18 @@ def test_what_may_be_averaged_is_kept_until_the_end(tmp_path: Path) -> None:
     assert best == estimate(tmp_path, ONE)  # there is but one trial
 
 
+def test_the_trainings_of_all_folds_are_in_the_classifier(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"training__retrain": False}
+    two, four = (estimate(tmp_path, objective__folds=folds, **kept) for folds in (2, 4))
+    assert four.states == 2 * two.states
+    weights = two.states / 2 / 2 / 4  # two trials, two fits: last, best, and Adam's two
+    assert four.classifiers - two.classifiers == 2 * weights
+    again = estimate(tmp_path, objective__folds=4, training__retrain=True)
+    assert again.classifiers == two.classifiers - weights
+    flips = estimate(tmp_path, objective__folds=4, winner__flips=True, **kept)
+    assert flips.features == 2 * four.features
+
+
 def test_a_model_that_cannot_be_built_is_left_out(tmp_path: Path) -> None:
     assert estimate(tmp_path, model__layer="choice(block3b_add, nothing)").features > 0
 

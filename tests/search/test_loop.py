@@ -317,7 +317,7 @@ def test_a_checkpoint_that_is_lost_is_not_passed_over_in_silence(
         assert results([e for e in events if e.get("status") != "interrupted"]) == results(whole)
 
 
-def test_folds_choose_and_what_wins_is_trained_on_all(here: Path) -> None:
+def test_folds_choose_and_what_wins_is_the_mean_of_its_trainings(here: Path) -> None:
     class Breaking(SearchCallback):
         def epoch_ended(self, proposal: Proposal, fit: Fit, epoch: int, metrics: Metrics) -> None:
             if (proposal.number, fit, epoch) == (2, Fit(1), 1):

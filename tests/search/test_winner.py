@@ -16,10 +16,12 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.search import crown
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import members, predictions, search_record
+from pneumonia.training import ensemble
 from pneumonia.training.trial import Outcome
 
 __all__ = ["here"]  # a fixture
 
+FITS = 'training.executions_per_trial="choice(1, 2)"'
 BEST, GREEDY = ({"members": 2, "selection": name} for name in ("best", "greedy"))
 
 
@@ -52,6 +54,14 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
         (),
         ("winner.selection=greedy", "threshold.calibrate=true"),
         ("training.retrain=true", "winner.flips=true"),
+        ("objective.folds=2",),
+        (
+            "objective.folds=2",
+            "winner.selection=greedy",
+            "threshold.calibrate=true",
+            "winner.flips=true",
+        ),
+        ("objective.folds=2", "training.retrain=true", FITS),
     ],
 )
 def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path) -> None:
@@ -59,23 +69,37 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     events = run(folder, *several, callbacks=[saying])
     (end,) = of(events, "search_ended")
     draws = members.of_event(end)
-    is_greedy = "winner.selection=greedy" in more
+    is_greedy, has_folds = "winner.selection=greedy" in more, "objective.folds=2" in more
     assert 0 < len(draws) <= 4
     assert len(draws) == 3 or is_greedy
     assert "only 3 of the trials" in " ".join(saying.lines)
     assert of(events, "training_repeated") == []
-    best = max(event["score"] for event in of(events, "trial_ended"))
+    scores = {event["trial_id"]: event["score"] for event in of(events, "trial_ended")}
+    best = max(scores.values())
+    if (
+        FITS not in more and "winner.flips=true" not in more
+    ):  # a trial's own is the mean of its fits
+        assert {one.trial_id: one.score for one in draws} == pytest.approx(
+            {one.trial_id: scores[one.trial_id] for one in draws}
+        )
     assert end["metrics"]["val_auc"] == draws[-1].joined_score
     assert end["metrics"]["best_trial"] == best
+    assert "val_auc_std" not in end["metrics"]
+    assert ("best_trial_std" in end["metrics"]) == has_folds
     told = members.told(draws)
     assert end["classifier"] == "classifier.keras"
-    assert classifier_file.read_facts(folder / "classifier.keras")["members"] == told
-    assert f"# The final classifier of the search is {told}." in (folder / "best.yaml").read_text()
+    if not has_folds or len({one.number for one in draws}) > 1:
+        facts = classifier_file.read_facts(folder / "classifier.keras")
+        assert facts["members"] == told
+        preset = (folder / "best.yaml").read_text()
+        assert f"# The final classifier of the search is {told}." in preset
+        assert ("flips: true" in preset) == ("winner.flips=true" in more)
     # What the file gives is what was written of it.
     section = OmegaConf.to_container(composed(several).dataset, resolve=True)
     data, predictor = load_data({"dataset": section}), Predictor.load(folder / "classifier.keras")
     written = predictions.read(folder / "predictions.csv")
-    for split in (data.test, *(() if "training.retrain=true" in more else (data.val,))):
+    is_held_out = has_folds or "training.retrain=true" in more
+    for split in (data.test, *(() if is_held_out else (data.val,))):
         found = predictor.predict(list(split.images.read(np.arange(20))))
         np.testing.assert_allclose(found, written[split.name].probabilities, atol=1e-5)
     assert predictor.temperature == end["metrics"]["temperature"]
@@ -83,8 +107,9 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert search_record.read(folder).winner().score == best  # type: ignore[union-attr]
 
 
-def test_lost_states_are_made_again_to_the_same(here: Path) -> None:
-    several = (*GRID, "winner.members=2")
+@pytest.mark.parametrize("more", [(), ("objective.folds=2", "winner.flips=true")])
+def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Path) -> None:
+    several = (*GRID, "winner.members=2", *more)
     whole = run(here / "a", *several)
     again = run(here / "b", *several, callbacks=[Doing(lose_all)])
     draws = members.of_event(whole[-1])
@@ -92,3 +117,8 @@ def test_lost_states_are_made_again_to_the_same(here: Path) -> None:
     assert [e["trial_id"] for e in of(again, "training_repeated")] == [d.trial_id for d in draws]
     one, other = ((here / name / "predictions.csv").read_bytes() for name in "ab")
     assert one == other
+
+
+def test_trials_count_alike_however_often_each_was_trained() -> None:
+    assert ensemble.even([2, 1, 1], [4, 6, 4]) == [6, 2, 3]
+    assert ensemble.even([2, 1], [5, 5]) == [2, 1]

@@ -51,9 +51,13 @@ def write(
     objective: str = "val_auc",
     direction: str = "max",
     source: str = "files",
+    folds: int | None = None,
+    train: str = "t1",
 ) -> Path:
     """Write the journal of a search of one trial."""
-    data = [{"name": "x", "split": "val", "digest": digest, "size": 9, "source": source}]
+    digests = {"train": train, "val": digest}
+    data = [{"name": "x", "split": split, "digest": one, "size": 9, "source": source}
+            for split, one in digests.items()]  # fmt: skip
     with closing(Journal(folder)) as journal:
         start_search(
             journal,
@@ -61,7 +65,7 @@ def write(
             name=folder.name,
             direction=direction,
             datasets=data,
-            params={"objective.name": objective},
+            params={"objective.name": objective, "objective.folds": folds, "seed": 1},
             tags={"dataset": dataset},
         )
         trial_id = start_trial(journal, 1)
@@ -164,6 +168,19 @@ def test_less_is_better_where_the_objective_says_so(
     for name, score in (("a", 0.5), ("b", 0.6), ("c", 0.4)):
         send(write(tmp_path / name, score, **loss), settings)
     assert champions(settings) == {"pneumonia-chest": "c"}
+
+
+def test_scores_of_other_folds_do_not_compare(settings: TrackingSettings, tmp_path: Path) -> None:
+    make_ready(settings)
+    send(write(tmp_path / "a", 0.5), settings)
+    assert "was scored on val alone" in send(write(tmp_path / "b", 0.9, folds=5), settings)
+    promote.main(["b", f"tracking.uri={settings.store_uri}"])
+    for name, more in {"c": {}, "d": {"folds": 4}, "e": {"folds": 5, "train": "t2"}}.items():
+        told = send(write(tmp_path / name, 0.95, **more), settings)
+        assert f"was scored on {'other folds' if 'folds' in more else 'folds'}" in told
+    told = send(write(tmp_path / "f", 0.91, folds=5), settings)
+    assert "val_auc 0.91, 0.9 of models:/pneumonia-chest/2, on the same folds" in told
+    assert champions(settings) == {"pneumonia-chest": "f"}
 
 
 def test_always_and_never(settings: TrackingSettings, tmp_path: Path) -> None:

@@ -492,7 +492,7 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
     assert (result.score, result.spread) == (statistics.fmean(best), statistics.stdev(best))
     assert (result.metrics["val_auc"], result.classifier) == (result.score, None)
     fits, labels = checkpoint.read(store, state_key("0")), held_out.labels(cfg)
-    predicted = held_out.gather(cfg, fits)
+    predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert (predicted.shape, predicted.dtype) == ((2, 180), np.float32)
     fold_of = folds.divide(cache.load_data(cfg), 2, seed=1)
     for fit, value in zip(seen, best, strict=True):
@@ -505,7 +505,8 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
 def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     result = run(cfg, tmp_path, 3)
-    predicted = held_out.gather(cfg, checkpoint.read(FolderStore(tmp_path), state_key("0")))
+    fits = checkpoint.read(FolderStore(tmp_path), state_key("0"))
+    predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert metrics.roc_auc(held_out.labels(cfg), predicted[0]) == result.score
     assert (len(predicted), result.spread) == (1, None)
 
