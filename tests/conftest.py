@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 if TYPE_CHECKING:
     import keras
     from samples import Project
+
+gc.disable()  # what is imported for the tests is no garbage; see `pytest_collection_finish`
 
 ROOT = Path(__file__).parents[1]
 PNEUMONIA_MNIST = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
@@ -39,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     places = {tests / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Look through what the tests make for garbage, and not through what was imported for them."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 
 from pneumonia.cli import ui
 from pneumonia.errors import ConfigError
@@ -393,7 +394,7 @@ def test_equal_scores_keep_both_files_until_the_end(
         await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
 
 
-@pytest.mark.parametrize("log_models", ["all", "none"])
+@pytest.mark.parametrize("log_models", ["all", slow("none")])
 def test_models_open_without_this_package(
     settings: TrackingSettings, folder: Path, journal: Journal, keras_file: Path, log_models: Any
 ) -> None:
