@@ -62,6 +62,7 @@ TRAIN = (
     "optimizer.learning_rate=0.003",
     "tuner.max_epochs=2",
 )
+NETWORK = ("model=cnn", "model.layer=null", "model.blocks=1", "model.filters=8")
 GRID = (*TRAIN, "tuner=grid", "tuner.max_trials=4")
 DIVERGING = (*GRID, "optimizer=sgd", "dense.activation=linear")
 PICTURES = (
@@ -906,10 +907,9 @@ def test_a_broken_trial_and_an_interruption(
 def test_retraining_gives_another_classifier_which_is_the_champion(
     here: Callable[..., Ran],
 ) -> None:
-    network = ("model=cnn", "model.layer=null", "model.blocks=1", "model.filters=8")
     decided = ("threshold.rule=youden", "threshold.calibrate=true")
     again = ("augment=blog", "augment.views=online", "training.retrain=true")
-    ran = here(*TRAIN, *network, *again, *decided)
+    ran = here(*TRAIN, *NETWORK, *again, *decided)
     assert ran.status == 0
     store = ran.store
     (trial,) = ran.children.values()
@@ -983,7 +983,7 @@ def test_without_the_trials_models_the_final_one_is_kept(here: Callable[..., Ran
 
 def test_ranges_of_optimizers_and_image_sizes_and_conditions(here: Callable[..., Ran]) -> None:
     ran = here(
-        *(*TRAIN, "optimizer=any", "tuner=random", "tuner.max_trials=2", "seed=2"),
+        *(*TRAIN, *NETWORK, "optimizer=any", "tuner=random", "tuner.max_trials=2", "seed=2"),
         *('model.image_size="choice(32, 40)"', 'optimizer.name="choice(adam, sgd)"'),
     )
     assert ran.status == 0
