@@ -208,7 +208,7 @@ class Spy:
     [
         slow("features", "training__executions_per_trial"),
         ("features", "objective__folds"),
-        ("fine", "training__executions_per_trial"),
+        slow("fine", "training__executions_per_trial"),
     ],
 )
 def test_a_trial_broken_off_goes_on_from_its_last_epoch(
