@@ -32,8 +32,8 @@ LONG = (
     *("e2e/test_search.py", "cli/test_main.py", "tracking/test_tracking_faults.py"),
     *("training/test_trial.py", "e2e/test_mistakes.py", "tracking/test_sqlite_store.py"),
     *("models/test_backbones.py", "tracking/test_tracker.py", "cli/test_compare.py"),
-    *("search/test_loop.py", "e2e/test_at_once.py", "tracking/test_registry.py", "test_startup.py"),
-    *("training/test_feature_cache.py", "e2e/test_ending.py", "models/test_gradcam.py"),
+    *("search/test_loop.py", "e2e/test_at_once.py", "training/test_recipe.py", "test_startup.py"),
+    *("tracking/test_registry.py", "e2e/test_ending.py", "models/test_gradcam.py"),
 )
 
 
