@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Processes of the tests find compiled what one of them has compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format ui bench results chaos docs-pictures clean
@@ -22,10 +24,10 @@ demo: $(VENV)/.installed ## a complete search on generated chest phantoms, offli
 	@$(BIN)/pneumonia experiment=demo
 
 test: $(VENV)/.installed ## all tests but the slow ones
-	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(PYTEST)
 
 test-slow: $(VENV)/.installed ## the slow tests
-	@$(BIN)/python -m pytest $(PARALLEL) -m slow
+	@$(PYTEST) -m slow
 
 check: $(VENV)/.installed ## format, lint, types, layering
 	@$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import quick
 
 from pneumonia import startup
 
@@ -40,6 +41,9 @@ print(keras.src.backend.config.keras_home() == os.environ.get("KERAS_HOME"))
 print([name for name in os.environ if name.startswith(("KERAS_", "TF_ENABLE", "TF_USE", "XLA"))])
 """
 EXPECTED = "tensorflow float32 1e-07 channels_last float32\n"
+# What Keras itself fails at.
+FAULTY = {"floatx": "bfloat16", "epsilon": 1}
+FAULTS = {"KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "few", "TF_USE_LEGACY_KERAS": "1"}
 
 
 def test_starts_quietly_deterministically_and_without_what_is_not_needed(tmp_path: Path) -> None:
@@ -59,14 +63,15 @@ print([name for name in heavy if name in sys.modules])
 import matplotlib.pyplot, pandas
 print(pandas.DataFrame({"x": [1]}).x.sum(), len(matplotlib.pyplot.get_fignums()))
 """
-    # A home of Keras that cannot be used does no harm.
-    (tmp_path / "file").touch()
+    # A home of Keras that cannot be used does no harm, nor do settings that it fails at.
+    (tmp_path / "keras.json").write_text(json.dumps(FAULTY))
     home = f"import os; os.chdir({str(tmp_path)!r})\n"
-    ran = run(home + code + SETTINGS.format(call=""), KERAS_HOME="")
+    ran = run(home + code + SETTINGS.format(call=""), KERAS_HOME="", **FAULTS)
     assert ran.stdout.startswith("True tensorflow\n[]\n1 0\n" + EXPECTED)
+    assert ran.stdout.endswith("\n['KERAS_BACKEND']\n")
     assert ran.stderr == "kept for output\n"
     assert ran.returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["keras.json"]
 
 
 def test_an_import_that_fails_shows_what_was_kept_back(tmp_path: Path) -> None:
@@ -94,27 +99,21 @@ except ImportError as error:
     assert run(code, tmp_path).stdout == "it has come to the import\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "settings", "environment"),
     [
-        pytest.param(
+        (
             "startup.start()",
             {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"},
             {"KERAS_BACKEND": "", "TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--none_such=1"},
-            marks=pytest.mark.slow,
         ),
-        # What Keras itself fails at:
+        ("startup.import_keras()", FAULTY, FAULTS),
+        ("startup.start()", [], {"KERAS_NNX_ENABLED": "1"}),
         (
-            "startup.import_keras()",
-            {"floatx": "bfloat16", "epsilon": 1},
-            {"KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "few", "TF_USE_LEGACY_KERAS": "1"},
-        ),
-        pytest.param("startup.start()", [], {"KERAS_NNX_ENABLED": "1"}, marks=pytest.mark.slow),
-        pytest.param(
             "startup.start()",
             None,
             {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "KERAS_BACKEND": "none such"},
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -175,7 +174,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("module", CALLS)
+@pytest.mark.parametrize("module", quick(CALLS, "command", "search"))
 def test_warnings_of_libraries_are_for_those_who_write_programs(module: str) -> None:
     code = WARNINGS.format(call=CALLS[module])
     ran = run(code)
@@ -191,9 +190,18 @@ def test_warnings_of_libraries_are_for_those_who_write_programs(module: str) -> 
     assert strict.returncode == 1
 
 
-def test_the_process_of_the_tracking_warns_of_nothing_either(tmp_path: Path) -> None:
+# In the place of what takes two seconds to import.
+STAND_IN = """
+import sys, types
+for name in ("mlflow", "mlflow.store", "mlflow.store.db", "mlflow.store.db.utils"):
+    sys.modules[name] = types.ModuleType(name)
+"""
+
+
+@pytest.mark.parametrize("mlflow", quick(("", STAND_IN), STAND_IN), ids=["real", "stand-in"])
+def test_the_process_of_the_tracking_warns_of_nothing_either(mlflow: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import atexit, warnings\natexit.register(warnings.warn, 'at the end')\n"
+        f"import atexit, warnings\natexit.register(warnings.warn, 'at the end')\n{mlflow}"
     )
     ran = run("from pneumonia.tracking.sidecar import serve; serve()", tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

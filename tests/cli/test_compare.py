@@ -31,6 +31,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.storage import journal
 
 ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
 SEARCH = (
     *("dataset=phantom", "dataset.train=120", "dataset.val=60", "dataset.test=60"),
     *("dataset.image_size=32", "model.image_size=32", "model.layer=block2b_add", "dense.units=8"),
@@ -38,6 +39,19 @@ SEARCH = (
     "training.jit=false",
     'optimizer.name="choice(rmsprop, sgd)"',
 )
+
+
+# The command without its pictures and its report.
+MAIN = """
+import sys
+import bare
+from pneumonia import startup
+from pneumonia.cli import main as cli
+startup.foresee = lambda: None
+bare.leave_out()
+sys.argv[0] = "pneumonia"
+sys.exit(cli.main())
+"""
 
 
 @dataclass(frozen=True)
@@ -72,16 +86,16 @@ def run(project: Path, arguments: tuple[str, ...], screen: Terminal) -> list[lis
     left_out = ("TF_", "MLFLOW", "CI", "NO_COLOR")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "pneumonia", *arguments],
+        [sys.executable, "-c", MAIN, *arguments],
         stdin=screen.far, stdout=screen.far, stderr=screen.far, cwd=project,
         start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        env={**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        env={**kept, "PYTHONPATH": PATH, "TERM": "xterm-256color"},
     )  # fmt: skip
     deadline, screens = time.monotonic() + 180, []
     while process.poll() is None:
         assert time.monotonic() < deadline, "\n".join(screen.lines())
         screens.append(screen.lines(0.05))
-        time.sleep(0.05)
+        time.sleep(0.1)
     assert process.returncode == 0, "\n".join(screen.lines())
     return screens
 

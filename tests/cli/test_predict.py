@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import slow
 from numpy.typing import NDArray
 from PIL import Image
 from samples import NAMES, Project, expected, pixels, write_images
@@ -76,7 +77,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     assert len({line.rindex("  ") for line in out.splitlines()}) == 1
 
 
-@pytest.mark.parametrize("has_store", [False, True])
+@pytest.mark.parametrize("has_store", [slow(False), True])
 def test_without_a_champion_tensorflow_is_not_imported(
     has_store: bool, tmp_path: Path, empty_store: Path
 ) -> None:

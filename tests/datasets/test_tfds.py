@@ -122,6 +122,7 @@ def test_it_holds_the_same_images_as_the_file(data_dir: Path) -> None:
 
 
 @needs_file
+@pytest.mark.slow
 def test_reading_a_prepared_dataset_is_quick(data_dir: Path) -> None:
     pneumonia_mnist(data_dir=str(data_dir))
     start = time.process_time()

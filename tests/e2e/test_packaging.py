@@ -124,9 +124,9 @@ def test_config_is_shown_and_leaves_nothing(installed: Installed) -> None:
     ("line", "expected"),
     [
         ("pneumonia tuner=", {"tuner=bayesian", "tuner=grid", "tuner=hyperband", "tuner=random"}),
-        ("pneumonia tuner=g", {"tuner=grid"}),
-        ("pneumonia dense.un", {"dense.units="}),
-        ("pneumonia pre", {"predict"}),
+        slow("pneumonia tuner=g", {"tuner=grid"}),
+        slow("pneumonia dense.un", {"dense.units="}),
+        slow("pneumonia pre", {"predict"}),
         ("pneumonia predict thr", {"threshold="}),
     ],
 )

@@ -312,14 +312,14 @@ def without_safe_path() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("command", "status"),
     [
-        (["-m", "pneumonia", "--cfg", "job"], 0),
+        slow(["-m", "pneumonia", "--cfg", "job"], 0),
         (["-m", "pneumonia", "-m", "hydra/sweeper=nothing"], 2),
         (["-P", "-c", "from pneumonia.cli.main import main; raise SystemExit(main())"], 2),
         (["-m", "pneumonia", "predict", "nothing.png"], 2),
         slow(["-m", "pneumonia", "compare"], 2),
         slow(["-m", "pneumonia", "report"], 2),
         slow(["-m", "pneumonia", "export"], 2),
-        (["-m", "pneumonia", "ui"], 2),
+        slow(["-m", "pneumonia", "ui"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -482,7 +482,7 @@ def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["tracking.uri=http://anna:hu/sh@127.0.0.1:1"], "the URI of an MLflow store"),
+        slow(["tracking.uri=http://anna:hu/sh@127.0.0.1:1"], "the URI of an MLflow store"),
         (["tracking.uri=http://anna:hush@127.0.0.1:1"], "Received: 'http://127.0.0.1:1'"),
         (["tracking.uri=http://anna:hush@h", "hydra.run.dir='o/${tracking.uri}'"], "no password"),
         (
@@ -496,7 +496,7 @@ def test_nothing_that_is_recorded_holds_a_password(capsys: pytest.CaptureFixture
             ["tracking.artifacts=s3://AKIA:hush@bucket/x"],
             "without a password, which MLflow would show",
         ),
-        (["tracking.url=http://anna:hush@h"], "a key of the config. Received: 'http://h'"),
+        slow(["tracking.url=http://anna:hush@h"], "a key of the config. Received: 'http://h'"),
     ],
 )
 def test_a_command_leaves_no_password(

@@ -102,7 +102,8 @@ def test_intervals_contain_the_value_and_are_ordered(kind: str) -> None:
             assert low <= estimate.value <= high, name
 
 
-@pytest.mark.parametrize("kind", [slow("float64"), "ties"])
+@pytest.mark.slow  # as wide as another way says, and right as often as they say, they are always
+@pytest.mark.parametrize("kind", ["float64", "ties"])
 def test_intervals_equal_those_of_resampled_images(kind: str) -> None:
     """The weights give what scikit-learn gives on images that are really drawn."""
     y, score = sample(kind)

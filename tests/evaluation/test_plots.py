@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import slow
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -45,7 +46,7 @@ def texts(figure: Figure) -> str:
     ],
     ids=["confusion_matrix", "roc", "precision_recall", "calibration"],
 )
-@pytest.mark.parametrize("kind", ["usual", "perfect", "one class", "nan", "constant"])
+@pytest.mark.parametrize("kind", ["usual", slow("perfect"), "one class", "nan", slow("constant")])
 def test_figures_of_scores_are_drawn_whatever_the_scores(draw, kind: str, tmp_path: Path) -> None:
     y, score = sample()
     if kind == "perfect":

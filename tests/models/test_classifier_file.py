@@ -27,6 +27,13 @@ def parts(trainable: bool | str = False) -> tuple[keras.Model, keras.Model, kera
     return backbone, head, classifier.assemble(backbone, head, image_size=32)
 
 
+def small() -> tuple[keras.Model, keras.Model, keras.Model]:
+    keras.utils.set_random_seed(1)
+    backbone = backbones.cnn(image_size=32, blocks=1, filters=4, trainable=False)
+    head = heads.dense(backbone.output.shape[1:], units=8, dropout=0.3)
+    return backbone, head, classifier.assemble(backbone, head, image_size=32)
+
+
 def described(path: Path) -> Any:
     """Return the description in a file, without the numbers that Keras gives shared objects."""
 
@@ -77,7 +84,7 @@ def test_leaves_nothing_for_a_killed_process_to_leave_behind(
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    _, head, whole = parts()
+    _, head, whole = small()
     template = Template(whole, head.weights)
     for name in ("a.keras", "b.keras"):
         template.write(tmp_path / name, head, [weight.numpy() for weight in head.weights])
@@ -89,7 +96,7 @@ def test_leaves_nothing_for_a_killed_process_to_leave_behind(
 
 
 def test_refuses_variables_that_are_not_in_the_file() -> None:
-    _, head, whole = parts()
+    _, head, whole = small()
     with pytest.raises(LookupError):
         Template(whole, [*head.weights, keras.Variable(np.zeros((2, 2), np.float32))])
 

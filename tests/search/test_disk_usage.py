@@ -43,7 +43,7 @@ def estimate(
     return found
 
 
-@pytest.mark.parametrize("model", ["features", "cnn", slow("fine")])
+@pytest.mark.parametrize("model", ["features", slow("cnn"), slow("fine")])
 def test_what_is_estimated_is_what_a_trial_takes(model: str, tmp_path: Path) -> None:
     expected = estimate(tmp_path, model=model)
     cfg = config(tmp_path, model)

@@ -296,7 +296,7 @@ class Interrupting(SearchCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("is_elsewhere", [False, True])
+@pytest.mark.parametrize("is_elsewhere", [False, slow(True)])
 def test_a_checkpoint_that_is_lost_is_not_passed_over_in_silence(
     is_elsewhere: bool, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,7 +353,7 @@ def test_folds_choose_and_what_wins_is_the_mean_of_its_trainings(here: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("tuner", [slow("random"), "bayesian", "hyperband"])
+@pytest.mark.parametrize("tuner", [slow("random"), slow("bayesian"), "hyperband"])
 def test_a_search_as_completed_goes_on_to_where_it_was(tuner: str, here: Path) -> None:
     options = (*SMALL, f"tuner={tuner}", "executor.in_order=false",
                *(("tuner.max_epochs=4",) if tuner == "hyperband" else

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import slow
 from omegaconf import OmegaConf
 
 from pneumonia.config import compose
@@ -351,7 +352,9 @@ def test_a_damaged_configuration_is_named(
         assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"folder": 1}', "\0"])
+@pytest.mark.parametrize(
+    "text", ["", slow("[]"), slow("{}"), slow("null"), '{"folder": 1}', slow("\0")]
+)
 def test_a_damaged_note_on_a_fork_is_named(text: str, begin: Callable[..., Path]) -> None:
     begin(status="completed")
     fork = plan("resume.fork=true", "dense.units=8")

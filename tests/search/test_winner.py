@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 from omegaconf import OmegaConf
 from test_loop import GRID, Doing, Saying, composed, here, lose_all, of, run
 
@@ -51,7 +52,7 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        (),
+        slow(()),
         ("winner.selection=greedy", "threshold.calibrate=true"),
         ("training.retrain=true", "winner.flips=true"),
         ("objective.folds=2",),

@@ -12,8 +12,9 @@ DRAWN = (
 )
 
 
-def leave_out(patch: pytest.MonkeyPatch) -> None:
-    """Let the searches of this process draw nothing and write no report."""
+def leave_out(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Let the searches of this process draw nothing and write no report, if only for a time."""
+    patch = patch or pytest.MonkeyPatch()
 
     def nothing(*_: Any, **__: Any) -> None:
         return None

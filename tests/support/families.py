@@ -13,6 +13,13 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def chosen(request: pytest.FixtureRequest, name: str) -> list[Any]:
+    """Return the values of a parameter in those tests of a file that are run."""
+    own = [item for item in request.session.items if item.path == request.path]
+    given = [item.callspec.params for item in own if hasattr(item, "callspec")]
+    return sorted({params[name] for params in given if name in params})
+
+
 def quick(cases: Iterable[str], *names: str) -> list[Any]:
     """Return the cases of a family, all slow but the named ones."""
     every = list(cases)

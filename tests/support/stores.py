@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 
 def keep() -> None:
-    """Let no commit wait for the disk, and read each of MLflow's migrations once.
+    """Let no commit wait for the disk, and read MLflow's migrations once.
 
     What processes that are killed leave behind is as ever: the system has all that was written.
     """
-    from alembic.util import pyfiles
+    from alembic.script import ScriptDirectory
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    load, modules = pyfiles.load_module_py, dict[str, Any]()
+    read, found = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
 
-    def load_once(module_id: str, path: Any) -> Any:
-        name = str(path)
-        if Path(name).parent.name != "versions":  # the others do something when they are loaded
-            return load(module_id, path)
-        if name not in modules:
-            modules[name] = load(module_id, path)
-        return modules[name]
+    def read_once(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in found:
+            found[place] = read(config)
+        return found[place]
 
     def connected(connection: Any, _: object) -> None:
         if type(connection).__module__.startswith("sqlite3"):
             connection.execute("pragma synchronous = off")
 
-    pyfiles.load_module_py = load_once
+    ScriptDirectory.from_config = staticmethod(read_once)  # type: ignore[method-assign, assignment]
     event.listen(Engine, "connect", connected)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import quick
+from families import quick, slow
 from test_tracker import (
     CLASSIFIER,
     client,
@@ -144,9 +144,7 @@ SECOND = {
 }
 
 
-@pytest.mark.parametrize(
-    "second", quick(SECOND, "better", "equal", "other val", "other name", "no score")
-)
+@pytest.mark.parametrize("second", quick(SECOND, "better", "equal", "other val"))
 def test_only_a_better_one_on_the_same_val_split_takes_the_alias(
     settings: TrackingSettings, tmp_path: Path, second: str
 ) -> None:
@@ -247,7 +245,7 @@ def crash(folder: Path, method: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("method", ["set_registered_model_alias", "set_model_version_tag"])
+@pytest.mark.parametrize("method", ["set_registered_model_alias", slow("set_model_version_tag")])
 def test_a_crash_before_or_after_the_alias_leaves_one_decision(
     settings: TrackingSettings, tmp_path: Path, method: str
 ) -> None:

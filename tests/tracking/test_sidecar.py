@@ -193,6 +193,7 @@ def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> Non
     assert json.loads((folder / "tracking.json").read_text())["next"] == 4
 
 
+@pytest.mark.slow  # as one that dies later
 def test_a_sidecar_that_is_killed_at_the_very_start_is_replaced(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

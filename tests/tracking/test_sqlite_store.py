@@ -94,7 +94,7 @@ def dying(statements: int, word: str = "") -> Callable[[Path], sqlite_store._Con
 
 @pytest.mark.parametrize(
     ("statements", "word"),
-    [(1, "create"), slow(40, "create"), (1, "commit"), slow(2, "commit")],
+    [slow(1, "create"), slow(40, "create"), (1, "commit"), slow(2, "commit")],
 )
 def test_whatever_statement_a_kill_hits_the_store_is_built_the_next_time(
     fresh: Path, monkeypatch: pytest.MonkeyPatch, statements: int, word: str
@@ -382,7 +382,7 @@ def forget_place(path: Path = DB) -> None:
 @pytest.mark.parametrize(
     ("move", "is_noted"),
     [
-        (shutil.move, True),
+        slow(shutil.move, True),
         slow(shutil.move, False),
         slow(shutil.copytree, True),
         (shutil.copytree, False),

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 
 from pneumonia.cli import ui
 from pneumonia.errors import ConfigError
@@ -393,7 +394,7 @@ def test_equal_scores_keep_both_files_until_the_end(
         await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
 
 
-@pytest.mark.parametrize("log_models", ["all", "none"])
+@pytest.mark.parametrize("log_models", ["all", slow("none")])
 def test_models_open_without_this_package(
     settings: TrackingSettings, folder: Path, journal: Journal, keras_file: Path, log_models: Any
 ) -> None:
@@ -794,7 +795,15 @@ def test_the_config_group_holds_the_settings(option: str) -> None:
     assert settings.store_uri.startswith("sqlite" if option == "local" else "http://127.0.0.1")
 
 
+# Tells what MLflow's command is given.
+STAND_IN = """#!/bin/sh
+printf '%s\\n' "$MLFLOW_TRACKING_URI" "$@" > given
+"""
+
+
+@pytest.mark.parametrize("is_real", [slow(True), False])  # MLflow's command takes three seconds
 def test_a_deleted_experiment_is_named_with_what_restores_it(
+    is_real: bool,
     empty_store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -814,7 +823,16 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(
     assert capsys.readouterr().err == f"{caught.value}\n"
     # The command that it names works as it is, in a shell, and makes no other store.
     [restore] = re.findall("Run `([^`]*)`", str(caught.value))
+    if not is_real:
+        (tmp_path / "mlflow").write_text(STAND_IN)
+        (tmp_path / "mlflow").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     subprocess.run(restore, shell=True, check=True, capture_output=True)
+    if not is_real:
+        given = Path("given").read_text().splitlines()
+        Path("given").unlink()
+        assert given[1:] == ["experiments", "restore", "-x", known]
+        client(TrackingSettings(uri=given[0])).restore_experiment(known)
     assert Store(settings).experiment_id == known
     assert {path.name for path in Path.cwd().iterdir()} == {"mlruns"}
 

@@ -96,9 +96,10 @@ OPTIMIZERS = ("RMSprop", "Adam", "SGD", "AdamW", "Adafactor", "Muon")
 @pytest.mark.parametrize(
     ("optimizer", "jit"),
     [
-        *((name, False) for name in OPTIMIZERS),
-        (OPTIMIZERS[0], True),
-        *(slow(name, True) for name in OPTIMIZERS[1:]),
+        ("RMSprop", True),
+        ("Adam", False),
+        *(slow(name, name != "RMSprop") for name in OPTIMIZERS),
+        *(slow(name, False) for name in OPTIMIZERS if name not in ("RMSprop", "Adam")),
     ],
 )
 def test_trains_as_keras_does(
@@ -120,7 +121,7 @@ def test_trains_as_keras_does(
     np.testing.assert_allclose(program.predict(x), probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("jit", [slow(True), False])
 def test_goes_on_from_a_state_bit_for_bit(jit: bool, data: tuple[Array, Array]) -> None:
     loss = keras.losses.BinaryCrossentropy()
     keras.utils.set_random_seed(1)

@@ -6,6 +6,8 @@ import functools
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,22 @@ def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) 
         compute(DATA.train, frozen(), **options)
 
 
+def test_threads_compute_each_entry_once(tmp_path: Path) -> None:
+    count, where, meeting = Counter(), section(tmp_path), threading.Barrier(2, timeout=60)
+    frozen()
+
+    def work(split: Any) -> Any:
+        meeting.wait()
+        return [compute(one, frozen(), section=where, report=count) for one in (DATA.train, split)]
+
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(work, (DATA.val, DATA.val))
+    for first, second in zip(one, other, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert count.images == 2
+
+
+@pytest.mark.slow
 def test_processes_compute_each_entry_once(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}

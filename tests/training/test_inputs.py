@@ -109,7 +109,7 @@ def test_features_are_computed_once_per_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "texts"),
     [
-        ({"seed": 2}, ["features of train, view 1"]),
+        slow({"seed": 2}, ["features of train, view 1"]),
         ({"model": {"layer": "block2b_add"}}, ["features of train, view 1", "features of val"]),
         slow({"augment": {"zoom": 0.2}}, ["features of train, view 1"]),
         slow({"features": {"dtype": "float16"}}, ["features of train, view 1", "features of val"]),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from families import slow
 from test_trial import assert_same, config, run, state
 
 from pneumonia.artifacts import FolderStore
@@ -86,7 +87,7 @@ def assert_close(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
-@pytest.mark.parametrize("warmup", [0.0, 0.6])
+@pytest.mark.parametrize("warmup", [slow(0.0), 0.6])
 def test_cosine_is_keras_own_schedule(warmup: float, data: tuple[Array, Array]) -> None:
     recipe = Recipe(schedule="cosine", schedule_epochs=6, warmup=warmup)
     steps = round(warmup * STEPS)
@@ -163,7 +164,7 @@ def test_mixup_trains_on_mixtures_of_images_and_of_labels(data: tuple[Array, Arr
     assert (other["share"] != plan["share"]).all()
 
 
-@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+@pytest.mark.parametrize("kind", [slow("SGD"), "AdamW"])
 def test_the_rest_has_a_learning_rate_of_its_own(kind: str, data: tuple[Array, Array]) -> None:
     options = {"weight_decay": 0.1} | ({"momentum": 0.9} if kind == "SGD" else {})
     model, (x, y) = small(), data
@@ -321,7 +322,7 @@ def test_the_averages_are_measured_kept_and_written(tmp_path: Path) -> None:
     "loss",
     [
         {"_target_": "keras.losses.BinaryCrossentropy", "label_smoothing": 0.2},
-        {"_target_": "keras.losses.BinaryFocalCrossentropy", "gamma": 3.0},
+        slow({"_target_": "keras.losses.BinaryFocalCrossentropy", "gamma": 3.0}),
     ],
 )
 def test_losses_of_keras_by_config(loss: dict[str, Any], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "class_weight": "balanced",
             "early_stopping": None,
             "executions_per_trial": 1,
-            "jit": "auto",
+            "jit": False,  # to compile by XLA takes a second
         },
     }
     for path, value in changes.items():
@@ -150,13 +150,13 @@ BLOG = {
         slow("features", {**BLOG, "views": "online"}),
         slow("cnn", None),
         ("cnn", {**BLOG, "views": "online"}),
-        ("fine", None),
+        slow("fine", None),
     ],
 )
 def test_promoted_equals_straight_bit_for_bit(
     model: str, augment: Config | None, tmp_path: Path
 ) -> None:
-    cfg = config(tmp_path, model)
+    cfg = config(tmp_path, model, training__jit="auto")
     cfg["augment"] = augment or cfg["augment"]
     told: list[int] = []
     run(cfg, tmp_path, 7, "straight")
@@ -208,7 +208,7 @@ class Spy:
     [
         slow("features", "training__executions_per_trial"),
         ("features", "objective__folds"),
-        ("fine", "training__executions_per_trial"),
+        slow("fine", "training__executions_per_trial"),
     ],
 )
 def test_a_trial_broken_off_goes_on_from_its_last_epoch(
@@ -242,7 +242,7 @@ def damage(folder: Path, name: str, how: str) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["half", "flipped", "missing"])
+@pytest.mark.parametrize("how", [slow("half"), "flipped", "missing"])
 def test_a_state_that_is_lost_is_made_again_and_told(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +329,7 @@ def test_a_trial_that_fails_leaves_no_state(
     assert list((tmp_path / "trials").iterdir()) == []
 
 
-@pytest.mark.parametrize("model", ["features", "cnn"])
+@pytest.mark.parametrize("model", ["features", slow("cnn")])
 def test_learns(model: str, tmp_path: Path) -> None:
     result = run(config(tmp_path, model, dense__dropout=0.0), tmp_path, 25)
     assert result.history[-1]["loss"] < 0.9 * result.history[0]["loss"]
@@ -340,7 +340,7 @@ def test_learns(model: str, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [slow("features"), "cnn", "fine"])
+@pytest.mark.parametrize("model", [slow("features"), "cnn", slow("fine")])
 def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, model)
     task, store = Task("0", cfg, 3), FolderStore(tmp_path)
@@ -565,7 +565,7 @@ def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
 
 
 def test_an_unknown_layer_is_a_config_error(tmp_path: Path) -> None:
-    outcome = run(config(tmp_path, model__layer="block9z_add"), tmp_path, 1)
+    outcome = run(config(tmp_path, "cnn", model__layer="block9_pool"), tmp_path, 1)
     assert outcome.reason.startswith("`model.layer`: expected")
 
 
