@@ -30,7 +30,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["executor=dask"], "`executor`: expected one of local, ray. Received: 'dask'"),
     (["executor=ray"], "`executor`: expected local. Received: 'ray'. Running trials as Ray tasks"),
     (["experiment=blogg"], "The nearest is experiment=blog"),
-    (["experiment=outputs/best"], "`experiment`: expected one of blog, "),
+    (["experiment=outputs/best"], "`experiment`: expected one of best, "),
     (["experiment=nothing.yaml"], "a YAML file that exists. Received: 'nothing.yaml'"),
     (["model.name=cnn"], "An option of the group is chosen by model=cnn"),
     (["model.inception_v3=1"], "An option of the group is chosen by model=inception_v3"),
