@@ -256,6 +256,7 @@ def choose(split: Split, kept: Indices) -> Split:
         names=[split.names[index] for index in kept],
         hashes=[split.hashes[index] for index in kept] if split.hashes else None,
         blank=split.blank and split.blank - _scan(others)[1],
+        patients=[split.patients[index] for index in kept] if split.patients else (),
     )
 
 

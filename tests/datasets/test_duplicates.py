@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_a_copy_leaves_train_and_stays_in_val_and_test() -> None:
     )
     assert data.notes[2:] == whole.notes
     assert duplicates.drop(whole) is whole
+
+
+def test_the_patients_of_what_is_left_are_known() -> None:
+    given = build(([1, 7, 3], [0, 1, 1]), [11, 7, 12], [20, 21, 22])
+    train = replace(given.train, patients=["one", "two", "three"])
+    data = duplicates.drop(replace(given, train=train))
+    assert list(data.train.patients) == ["one", "three"]
+    assert duplicates.drop(given).train.patients == ()
 
 
 def test_a_copy_with_another_label_is_told() -> None:
