@@ -141,6 +141,7 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
 
     from pneumonia.config import presets
     from pneumonia.config.search_space import collapse, find
+    from pneumonia.evaluation.objective import Objective
     from pneumonia.storage.search_folder import CONFIG
 
     trial = runs.trial(name, key="export")
@@ -151,9 +152,8 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
         raise ConfigError("export", "a trial of a search of this program", name, hint)
     config = collapse(cfg, presets.values_of(find(cfg), trial.params))
     score, epoch = trial.metrics.get("score", math.nan), trial.metrics.get("best_epoch", math.nan)
-    folds = cfg.objective.get("folds")
-    where = f"{folds} folds of train and val" if folds else "val"
-    known = "" if math.isnan(score) else f"On {where}: {cfg.objective.name} {score:.4f}"
+    objective = Objective(**cfg.objective)
+    known = "" if math.isnan(score) else f"On {objective.where}: {objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
     choices = presets.choices_of(search.tags, runs.text(search, "best.yaml"))
     file = shlex.quote(str(output or "FILE.yaml"))

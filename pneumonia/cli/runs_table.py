@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from pneumonia import files
 from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
+from pneumonia.evaluation.objective import Objective
 from pneumonia.formatting import clock_time, short
 from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
@@ -32,7 +33,7 @@ SEARCH_COLUMNS = ("search", "started", "name", "status", "trials", "score", "tes
 def objective(run: Run) -> str:
     """Say what ranks the trials of a search: scores of other folds do not compare."""
     name, folds = (run.params.get(f"objective.{key}", "") for key in ("name", "folds"))
-    return f"{name} over {folds} folds" if folds.isdecimal() else name
+    return str(Objective(name, "max", int(folds) if folds.isdecimal() else None))
 
 
 def search_record(run: Run) -> Record:

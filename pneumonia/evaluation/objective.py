@@ -52,6 +52,11 @@ class Objective:
         return f"{self.name} over {self.folds} folds" if self.folds else self.name
 
     @property
+    def where(self) -> str:
+        """What images it is measured on, in words."""
+        return f"{self.folds} folds of train and val" if self.folds else "val"
+
+    @property
     def sign(self) -> float:
         """What a value is multiplied by for more to be better: 1 or -1."""
         return 1.0 if self.direction == "max" else -1.0

@@ -16,6 +16,7 @@ from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import metrics, plots
 from pneumonia.evaluation.metrics import Scores
+from pneumonia.evaluation.objective import Objective
 from pneumonia.models import classifier_file
 from pneumonia.models.predictor import Predictor
 from pneumonia.search.crown import Crowned, Ranked
@@ -191,12 +192,12 @@ def write_preset(
 ) -> Path:
     """Write the best trial as a preset without ranges: `best.yaml` in the search's folder."""
     config, path = best.config, SearchFolder(folder).preset
-    folds = config["objective"].get("folds")
+    objective = Objective(**config["objective"])
     comment = _PRESET_COMMENT.format(
-        where=f"{folds} folds of train and val" if folds else "val",
+        where=objective.where,
         number=won.number,
         note=f"The final classifier of the search is {best.told}.\n" if best.told else "",
-        objective=config["objective"]["name"],
+        objective=objective.name,
         score=outcome.score,
         epoch=outcome.best_epoch,
         options=presets.options(choices),

@@ -17,9 +17,8 @@ import numpy as np
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import Kept, load_data
-from pneumonia.datasets.folds import divide
 from pneumonia.models import backbones
-from pneumonia.training import feature_cache
+from pneumonia.training import feature_cache, held_out
 from pneumonia.training.augment import View
 from pneumonia.training.feeds import (
     ComputedFeed,
@@ -136,20 +135,18 @@ def prepare_folds(
     Features are those of train and of val, as without folds: each fold has its rows of them.
     Arguments are those of `prepare`.
     """
-    folds, data = config["objective"].get("folds"), load_data(config)
-    if folds is None:
+    if config["objective"].get("folds") is None:
         return [prepare(config, report=report, together=together)]
-    fold_of, pipeline = divide(data, folds, seed=config["seed"]), _pipeline(config)
-    labels = np.concatenate([data.train.labels, data.val.labels])
-    joined = functools.partial(_joined, config, data, report=report, together=together)
+    labels, pipeline = held_out.labels(config), _pipeline(config)
+    joined = functools.partial(_joined, config, load_data(config), report=report, together=together)
     plain = joined(None)
     train = plain if pipeline is None else joined(pipeline)
     found = []
-    for fold in range(folds):
-        held_out, rows = (np.flatnonzero((fold_of == fold) == is_held) for is_held in (True, False))
+    for held in held_out.parts(config):
+        rows = np.delete(np.arange(len(labels)), held)
         weights = np.zeros(len(labels))
         weights[rows] = _sample_weights(labels[rows], config)
-        own = PartFeed(plain, held_out), labels, weights, labels[held_out], rows
+        own = PartFeed(plain, held), labels, weights, labels[held], rows
         found.append(Inputs(train, *own))
     return found
 

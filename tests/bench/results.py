@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from run import machine
 from scipy.stats import spearmanr
 
 from pneumonia.errors import UserError
@@ -29,6 +30,11 @@ from pneumonia.storage.search_record import SearchRecord
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
+ABOUT = (
+    "Official splits; everything is chosen on train and val, and test is read once by each search, "
+    "at its end. Mean ± standard deviation over seeds; of the first seed the 95 % bootstrap "
+    "interval over the images of test. Accuracy, sensitivity and specificity are at 0.5."
+)
 SCORES = ("auc", "accuracy", "sensitivity", "specificity")
 PUBLISHED = (
     ("the study (InceptionV3, frozen, Hyperband)", "", "0.920", "150 px"),
@@ -130,7 +136,7 @@ def page(folder: Path) -> str:
         ]
         for recipe in STUDY
     }
-    lines = ["# Results on PneumoniaMNIST", "", *_about(), ""]
+    lines = ["# Results on PneumoniaMNIST", "", f"{machine('results')} {ABOUT}", ""]
     for group in dict.fromkeys(recipe.group for recipe in STUDY):
         rows = [(recipe, runs) for recipe, runs in found.items() if recipe.group == group and runs]
         if rows:
@@ -142,31 +148,23 @@ def page(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _about() -> list[str]:
-    answer = ("git", "rev-parse", "--short", "HEAD")
-    told = subprocess.run(answer, cwd=ROOT, capture_output=True, text=True, check=False)
-    written = f"Written by `make results` at commit {told.stdout.strip()}, on "
-    return [
-        f"{written}{time.strftime('%Y-%m-%d')}. Official splits; everything is chosen on train and "
-        "val, and test is read once by each search, at its end. Mean ± standard deviation over "
-        "seeds; of the first seed the 95 % bootstrap interval over the images of test. Accuracy, "
-        "sensitivity and specificity are at 0.5.",
-    ]
-
-
 def _scores(rows: Sequence[tuple[Recipe, Sequence[SearchRecord]]]) -> list[str]:
     cells = []
     for recipe, runs in rows:
         objective = runs[0].objective.name
         ends = [runs[0].metrics.get(f"test_auc_{end}", float("nan")) for end in ("low", "high")]
         cells.append((
-            recipe.name, str(len(runs)), f"{objective} {_mean(runs, lambda one: one.score)}",
+            recipe.name, str(len(runs)), _commits(runs), f"{objective} {_mean(runs, lambda one: one.score)}",
             *(_mean(runs, lambda one, name=name: one.metrics[f"test_{name}"]) for name in SCORES),
             f"{ends[0]:.3f} to {ends[1]:.3f}", _mean(runs, lambda one: one.seconds / 60, digits=1),
         ))  # fmt: skip
-    header = ("", "seeds", "chosen by", "AUC", *SCORES[1:], "AUC of seed 1", "minutes")
+    header = ("", "seeds", "commit", "chosen by", "AUC", *SCORES[1:], "AUC of seed 1", "minutes")
     commands = [f"- {recipe.name}: `pneumonia {' '.join(recipe.overrides)}`" for recipe, _ in rows]
     return [*_table(header, cells), "", *commands]
+
+
+def _commits(runs: Sequence[SearchRecord]) -> str:
+    return ", ".join(dict.fromkeys(one.tags.get("git_commit", "unknown")[:7] for one in runs))
 
 
 def _mean(

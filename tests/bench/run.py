@@ -96,7 +96,7 @@ class Bench:
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data, self.folder = data, folder
-        self.lines = ["# Benchmarks", "", *_machine()]
+        self.lines = ["# Benchmarks", "", f"{machine('bench')} Wall-clock seconds.", ""]
 
     def run(self, parts: list[str]) -> str:
         """Run the parts in an order in which they can build on each other."""
@@ -394,8 +394,8 @@ def _searched(events: list[dict[str, Any]]) -> float:
     return float(last - first) / 1000
 
 
-def _machine() -> list[str]:
-    """Describe what this ran on."""
+def machine(target: str) -> str:
+    """Say which target of make wrote a page, at which commit, and what it ran on."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -410,12 +410,11 @@ def _machine() -> list[str]:
         check=False,
     )
     commit = answer.stdout.strip() or "unknown"
-    return [
-        f"Written by `make bench` at commit {commit}, on {time.strftime('%Y-%m-%d')}: {model}, "
+    return (
+        f"Written by `make {target}` at commit {commit}, on {time.strftime('%Y-%m-%d')}: {model}, "
         f"{os.cpu_count()} processors, {memory:.0f} GiB, {platform.system()}, "
-        f"Python {platform.python_version()}. No accelerator is used. Wall-clock seconds.",
-        "",
-    ]
+        f"Python {platform.python_version()}. No accelerator is used."
+    )
 
 
 if __name__ == "__main__":
