@@ -154,7 +154,8 @@ def _scores(rows: Sequence[tuple[Recipe, Sequence[SearchRecord]]]) -> list[str]:
         objective = runs[0].objective.name
         ends = [runs[0].metrics.get(f"test_auc_{end}", float("nan")) for end in ("low", "high")]
         cells.append((
-            recipe.name, str(len(runs)), _commits(runs), f"{objective} {_mean(runs, lambda one: one.score)}",
+            recipe.name, str(len(runs)), _commits(runs),
+            f"{objective} {_mean(runs, lambda one: one.score)}",
             *(_mean(runs, lambda one, name=name: one.metrics[f"test_{name}"]) for name in SCORES),
             f"{ends[0]:.3f} to {ends[1]:.3f}", _mean(runs, lambda one: one.seconds / 60, digits=1),
         ))  # fmt: skip

@@ -308,7 +308,7 @@ def wide_ours(path: str) -> dict[str, Any]:
     return {"epoch_seconds": min(took)}
 
 
-def fit(path: str, network: str) -> dict[str, Any]:
+def fit(path: str) -> dict[str, Any]:
     """Time epochs of Keras' own `fit` of a network that trains, with `augment=chest` before it."""
     import keras
 
@@ -317,6 +317,7 @@ def fit(path: str, network: str) -> dict[str, Any]:
     from pneumonia.training import augment
 
     keras.utils.set_random_seed(1)
+    network = sys.argv[3]
     data, size = np.load(path), 112 if network == "efficientnet_lite0" else 28
     if network == "efficientnet_lite0":
         backbone = backbones.efficientnet_lite0(image_size=size, trainable="block3a_expand_conv")
