@@ -151,6 +151,11 @@ MISTAKES: list[tuple[list[str], str]] = [
         "`training.class_weight`: expected balanced or null, with training.balanced_batches=true",
     ),
     (["training.retrain=maybe"], "expected true, false or a range. Received: 'maybe'"),
+    (
+        ["training.precision=float16"],
+        "expected float32, mixed_float16, mixed_bfloat16 or a range. Received: 'float16'",
+    ),
+    (["training.precision=16"], "`training.precision`: expected float32, mixed_float16, mixed_bf"),
     (["training.jit=always"], "expected true, false, auto or a range"),
     *(
         ([f"training.threads={given}"], "`training.threads`: expected an integer from 1 to 1024")
@@ -224,7 +229,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+dense.input_shape=[3]"], "`dense.input_shape`: expected nothing, as the program decides"),
     (["+dense._args_=[3]"], "`dense._args_`: expected an argument that"),
     (["+model._partial_=true"], "`model._partial_`: expected an argument that"),
-    (["+optimizer.loss_scale_factor=128"], "expected null, as no loss is scaled. Received: 128"),
+    (
+        ["+optimizer.loss_scale_factor=128"],
+        "expected null, as training.precision=mixed_float16 scales",
+    ),
     (["+training.loss.from_logits=true"], "expected false, as heads give probabilities"),
     (["+training.loss.label_smoothing=2"], "expected a number from 0 to 1"),
     (["+optimizer.gradient_accumulation_steps=0"], "expected an integer of at least 2, null"),
