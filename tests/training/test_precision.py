@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from families import quick, slow
+from test_trial import assert_same, config, state
 
-from pneumonia.training import compiled_layers, compiled_loop
+from pneumonia.artifacts import FolderStore, state_key
+from pneumonia.datasets.cache import load_data
+from pneumonia.models import classifier
+from pneumonia.training import checkpoint, compiled_layers, compiled_loop, network, trial
 from pneumonia.training.compiled_loop import Chunk, Program
+from pneumonia.training.trial import Hooks, Task
 
 Array = np.ndarray[Any, Any]
 SIZE, COUNT, BATCH = 8, 48, 8
@@ -18,7 +24,7 @@ LOSS = keras.losses.BinaryCrossentropy()
 MIXED = ("mixed_float16", "mixed_bfloat16")
 
 
-def network(*, convolutions: bool = True, dropout: float = 0.3) -> keras.Model:
+def made(*, convolutions: bool = True, dropout: float = 0.3) -> keras.Model:
     """A backbone and a head, as a trial trains them."""
     keras.utils.set_random_seed(3)
     images = keras.Input((SIZE, SIZE, 1), name="images")
@@ -37,7 +43,7 @@ def network(*, convolutions: bool = True, dropout: float = 0.3) -> keras.Model:
 
 
 def started(precision: str, *, jit: bool = False, **options: Any) -> Program:
-    model, optimizer = network(**options), keras.optimizers.Adam(0.01, weight_decay=0.01)
+    model, optimizer = made(**options), keras.optimizers.Adam(0.01, weight_decay=0.01)
     found = compiled_loop.program(
         model, optimizer, loss=LOSS, jit=jit, averages=True, precision=precision
     )
@@ -75,7 +81,7 @@ def test_all_but_the_last_layer_compute_in_16_bits_on_float32_weights(precision:
     assert np.isfinite(epoch(program, 1))
     assert {value.dtype.name for value in program.weights()} == {"float32"}
     assert compiled_loop.program(
-        network(), keras.optimizers.Adam(0.01, weight_decay=0.01), loss=LOSS, jit=False,
+        made(), keras.optimizers.Adam(0.01, weight_decay=0.01), loss=LOSS, jit=False,
         averages=True, precision="float32",
     ) is not program  # fmt: skip
 
@@ -145,3 +151,26 @@ def test_a_loss_in_float16_is_scaled_and_a_step_that_overflows_is_left_out() -> 
             np.testing.assert_array_equal(one, other)
     program = started("mixed_float16", convolutions=False)
     assert float(program._optimizer.dynamic_scale) == 2.0**15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "precision"), [("cnn", MIXED[0]), ("fine", MIXED[1])])
+def test_a_trial_goes_on_exactly_and_its_file_answers_alike(
+    model: str, precision: str, tmp_path: Path
+) -> None:
+    cfg, store = config(tmp_path, model, training__precision=precision), FolderStore(tmp_path)
+    for name, epochs, parent in (("straight", 4, None), ("first", 2, None), ("on", 4, "first")):
+        ended = trial.run(Task(name, cfg, epochs, parent, keeps_classifier=True), store, Hooks())
+        assert ended.status == "COMPLETED", ended.traceback
+    assert_same(state(tmp_path, "on"), state(tmp_path, "straight"))
+    [done] = checkpoint.read(store, state_key("on"))
+    assert {value.dtype.name for value in done.best} == {"float32"}
+    val = load_data(cfg).val
+    loaded = classifier.load(tmp_path / str(ended.classifier))
+    answers = loaded.predict(np.stack(list(val.images.read(range(len(val))))), verbose=0)[:, 0]
+    feed = network.plain_feed(cfg, val, report=lambda *_: None)
+    np.testing.assert_allclose(answers, network.predict(cfg, done.best, feed), atol=1e-5)
+    np.testing.assert_allclose(answers, done.predicted, atol=0.03)
+    assert np.abs(answers - done.predicted).max() > 0  # the epochs themselves were mixed
+    policies = {layer.dtype_policy.name for layer in compiled_layers.leaves(loaded)}
+    assert policies <= {"float32", "uint8"}
