@@ -165,7 +165,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["training.threads='choice(1, 2)'"],
         "Received: 'choice(1, 2)'. TensorFlow keeps them as long as its process: one command for",
     ),
-    (["training.threads=1,2"], "For one search each: pneumonia -m 'training.threads=1,2'"),
+    (["training.threads=1,2"], "expected a single value. Received: '1,2'. TensorFlow keeps them"),
     (["-m", "training.threads=1,2"], "`training.threads`: expected one number for all searches"),
     (["-m", "training.threads=null,3"], "Received: 'null, 3'. TensorFlow keeps them as long as"),
     (["training.metrics=3"], "expected a mapping of metrics by name"),
