@@ -203,7 +203,9 @@ def _job(cfg: DictConfig) -> float:
         from pneumonia.storage import search_record
 
         spec = resume.plan(
-            resume.SearchSpec(cfg, folder, choices), HydraConfig.get().overrides.task
+            resume.SearchSpec(cfg, folder, choices),
+            HydraConfig.get().overrides.task,
+            use_threads=startup.use_threads,
         )
         if spec.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)

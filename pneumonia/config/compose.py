@@ -297,7 +297,7 @@ def _first_of(parsed: Override) -> str:
 
 def _endless(key: str, value: str) -> ConfigError:
     hint = "range(1, 4) and choice(1, 2) have values for one search each"
-    if key.split(".")[0] in GROUPS:
+    if key.split(".")[0] in GROUPS and key not in schema.OF_PROCESS:
         hint = f"One search over it: '{key}=\"{value}\"'; {hint}"
     return ConfigError(key, "values for one search each, not an interval", value, hint)
 
