@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from made import RANGES, Made, finished
-from omegaconf import OmegaConf
 
 from pneumonia.errors import UserError
 from pneumonia.evaluation.thresholds import Decision
