@@ -55,7 +55,6 @@ def _run(arguments: list[str]) -> int:
     _check_here()
     from pneumonia.cli import sweep
     from pneumonia.config import compose
-    from pneumonia.config.suggestions import quoted
 
     given, goes_on = arguments, sweep.find(arguments)
     if goes_on is not None:
@@ -71,8 +70,9 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if configs and compose.is_job(configs[0]):
         folder = goes_on or sweep.folder_of(configs)
-        others = [item for item in sys.argv[1:] if not item.startswith(f"{sweep.DIR}=")]
-        sys.argv[1:] = [f"{sweep.DIR}={quoted(str(folder))}", *others]
+        own = sweep.overrides(folder, configs)
+        names = tuple(item.partition("=")[0] + "=" for item in own)
+        sys.argv[1:] = [*own, *(item for item in sys.argv[1:] if not item.startswith(names))]
         return sweep.run(folder, given, configs, _let_hydra)
     if configs:
         return _let_hydra()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -25,7 +26,9 @@ from pneumonia.storage.jobs import JobRecord
 FAULT = 1
 _POLL_SECONDS = 0.5
 _ASKED = "Stopping: what runs ends its epoch. A second signal (Ctrl-C) does not wait for it."
-_is_here = False  # whether jobs run in the process that launches them; in theirs it stays so
+_LONGEST_REASON = 400
+_launcher = 0  # the process that launches jobs, known in no other
+_is_watched = False  # whether a thread of it tells what fails
 
 
 def attempt(run: Callable[[], float]) -> float:
@@ -39,15 +42,16 @@ def attempt(run: Callable[[], float]) -> float:
     """
     hydra = HydraConfig.get()
     folder, status, reason, score = Path(hydra.sweep.dir), 0, "", math.nan
-    if not _is_here and jobs.is_stopping(folder):
+    is_here = _launcher == os.getpid()
+    if not is_here and jobs.is_stopping(folder):
         return score
     try:
-        with contextlib.nullcontext() if _is_here else _stopping_when_asked(folder):
+        with contextlib.nullcontext() if is_here else _stopping_when_asked(folder):
             score = run()
     except UserError as error:
         status, reason = USER_ERROR, str(error)
     except KeyboardInterrupt:
-        if _is_here:
+        if is_here:
             raise
         status, reason = INTERRUPTED, "interrupted"
     except (Exception, SystemExit) as error:  # a user's function may call `sys.exit`
@@ -56,7 +60,7 @@ def attempt(run: Callable[[], float]) -> float:
     text = without_passwords(" ".join(hydra.overrides.task))
     job = JobRecord(int(hydra.job.num), text, str(hydra.sweep.subdir), status, reason)
     jobs.note(job, folder)
-    if _is_here:
+    if is_here and not _is_watched:
         _tell(job)
     return score
 
@@ -79,8 +83,8 @@ def launch(
     Raises:
         KeyboardInterrupt: After a signal, when what ran has stopped; it says how to go on.
     """
-    global _is_here
-    _is_here, fault, is_interrupted = is_here, "", False
+    global _launcher, _is_watched
+    _launcher, _is_watched, fault, is_interrupted = os.getpid(), not is_here, "", False
     try:
         with contextlib.nullcontext() if is_here else _Watch(folder):
             run()
@@ -90,22 +94,25 @@ def launch(
         if is_here or isinstance(error, UserError):
             raise
         # A process that was killed, a cluster that refuses: nothing of ours is at fault.
-        [reason, *_] = without_passwords(f"{type(error).__name__}: {error}").splitlines()
-        fault = f"The launcher has failed. {reason}"
-    ended = [job for job in jobs.read(folder) if job.status != INTERRUPTED]
-    of = f"{len(ended)} of {most}" if most else str(len(ended))
-    go_on = f"{of} jobs have come to their end. To go on: {shell.resume(folder)}"
+        reason = " ".join(without_passwords(f"{type(error).__name__}: {error}").split())
+        fault = f"The launcher has failed: {reason[:_LONGEST_REASON]}\n"
+    ended = [job.number for job in jobs.read(folder) if job.status != INTERRUPTED]
+    of = f"{len(ended)} of {most} jobs have" if most else f"{len(ended)} jobs have"
+    left = ", ".join(str(number) for number in range(most or 0) if number not in ended)
+    of = f"{of} come to their end{f', not {left}' if fault and left else ''}"
+    go_on = f"{of}. To go on: {shell.resume(folder)}"
     if is_interrupted:
         raise KeyboardInterrupt(f"Interrupted. {go_on}")
     _compare(folder)
     status = _tell_failed(folder)
     if fault:
-        terminal.write(f"{fault}\n{go_on}\n", sys.stderr)
+        terminal.write(f"{fault}{go_on}\n", sys.stderr)
     return FAULT if fault else status
 
 
 def _tell(job: JobRecord) -> None:
-    if job.status:
+    """Tell what has failed; what was interrupted is told at the end."""
+    if job.status not in (0, INTERRUPTED):
         terminal.write(f"{job.name} failed: {job.reason}\n", sys.stderr)
 
 
@@ -139,8 +146,10 @@ def _stopping_when_asked(folder: Path) -> Iterator[None]:
     """Stop the job of another process after its epoch when the sweep is to stop.
 
     The terminal's Ctrl-C reaches such a process as well, or not: what counts is what the process
-    that launched it has understood.
+    that launched it has understood. One that waits for its next job must not end by it, since
+    joblib ends all where one ends.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     is_over = threading.Event()
 
     def look() -> None:
@@ -165,7 +174,7 @@ class _Watch:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._told = folder, len(jobs.noted(folder))
+        self._folder, self._known = folder, len(jobs.noted(folder))
         self._is_asked, self._is_over = False, threading.Event()
         self._before: dict[signal.Signals, Any] = {}
         self._thread = threading.Thread(target=self._look, name="jobs", daemon=True)
@@ -194,6 +203,6 @@ class _Watch:
         while not is_over:
             is_over = self._is_over.wait(_POLL_SECONDS)
             found = jobs.noted(self._folder)
-            for job in found[self._told :]:
+            for job in found[self._known :]:
                 _tell(job)
-            self._told = len(found)
+            self._known = len(found)

@@ -6,6 +6,7 @@ to, one whose search was broken off goes on with it, the others begin.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pneumonia import shell
 from pneumonia.cli import multirun
 from pneumonia.config import compose
 from pneumonia.config.search_space import plain
+from pneumonia.config.suggestions import quoted
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.storage import jobs
@@ -147,6 +149,18 @@ def run(
         status = multirun.launch(folder, lambda: launch(is_here), most=most, is_here=is_here)
         jobs.write_sweep(replace(record, is_over=status == 0), folder)
     return status
+
+
+def overrides(folder: Path, configs: Sequence[DictConfig]) -> list[str]:
+    """Return what Hydra is told of a sweep beside what was typed."""
+    found = [f"{DIR}={quoted(str(folder))}"]
+    wanted = configs[0].hydra.launcher.get("n_jobs")
+    if wanted is not None and not compose.has_own_sweeper(configs[0]):
+        # joblib starts them all, and one without a job that gets the terminal's Ctrl-C ends all.
+        available = wanted if wanted > 0 else os.cpu_count() or 1
+        if available > len(configs):
+            found.append(f"hydra.launcher.n_jobs={len(configs)}")
+    return found
 
 
 def folder_of(configs: Sequence[DictConfig]) -> Path:
