@@ -289,7 +289,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (
         [
-            "+hydra.callbacks.x={_target_: pneumonia.cli.multirun.Compare, "
+            "+hydra.callbacks.x={_target_: hydra.experimental.callback.Callback, "
             "a: {_target_: os.system, command: 'touch executed'}}"
         ],
         "`hydra.callbacks.x`: expected a mapping whose only",
