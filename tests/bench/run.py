@@ -271,9 +271,9 @@ class Bench:
         )
         size = max(path.stat().st_size for path in pairs[-1][0].folder.rglob("*.keras"))
         self.lines += [
-            "The server and PostgreSQL run with the lowest priority, as if on another machine: what "
-            "they do is in the last two rows. The tracking process imports MLflow for 2 s of its "
-            f"time, and sends every classifier, {size / 1e6:.0f} MB each.",
+            "The server and PostgreSQL run with the lowest priority, as if on another machine; "
+            "what they do is in the last two rows. The tracking process imports MLflow for 2 s of "
+            f"its time, and sends every classifier, {size / 1e6:.1f} MB each.",
             "",
         ]
 
