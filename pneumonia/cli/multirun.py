@@ -149,7 +149,8 @@ def _stopping_when_asked(folder: Path) -> Iterator[None]:
     that launched it has understood. One that waits for its next job must not end by it, since
     joblib ends all where one ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     is_over = threading.Event()
 
     def look() -> None:

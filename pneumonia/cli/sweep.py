@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import shell
 from pneumonia.cli import multirun
-from pneumonia.config import compose
+from pneumonia.config import hydra_internals
 from pneumonia.config.search_space import plain
 from pneumonia.config.suggestions import quoted
 from pneumonia.config.validate import flatten
@@ -145,7 +145,7 @@ def run(
         typed = [without_passwords(item) for item in arguments]
         record = jobs.began(typed, [_params(cfg) for cfg in configs])
         jobs.write_sweep(record, folder)
-        most = None if compose.has_own_sweeper(configs[0]) else len(configs)
+        most = None if hydra_internals.has_own_sweeper(configs[0]) else len(configs)
         status = multirun.launch(folder, lambda: launch(is_here), most=most, is_here=is_here)
         jobs.write_sweep(replace(record, is_over=status == 0), folder)
     return status
@@ -155,7 +155,7 @@ def overrides(folder: Path, configs: Sequence[DictConfig]) -> list[str]:
     """Return what Hydra is told of a sweep beside what was typed."""
     found = [f"{DIR}={quoted(str(folder))}"]
     wanted = configs[0].hydra.launcher.get("n_jobs")
-    if wanted is not None and not compose.has_own_sweeper(configs[0]):
+    if wanted is not None and not hydra_internals.has_own_sweeper(configs[0]):
         # joblib starts them all, and one without a job that gets the terminal's Ctrl-C ends all.
         available = wanted if wanted > 0 else os.cpu_count() or 1
         if available > len(configs):
