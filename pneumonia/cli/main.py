@@ -187,7 +187,9 @@ def _let_hydra(is_here: bool = True) -> int:
     try:
         job()
     except Exception as error:
-        is_launched = has_begun or not (is_here or isinstance(error, HydraException))
+        # Where jobs run elsewhere, an error is the launcher's, but for what Hydra finds before.
+        is_hydras = isinstance(error, HydraException) or type(error) is RuntimeError
+        is_launched = has_begun or not (is_here or is_hydras)
         told = None if is_launched else _user_error(error) or _told_by_hydra(error)
         if told is None:
             raise
