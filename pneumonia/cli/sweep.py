@@ -6,6 +6,7 @@ to, one whose search was broken off goes on with it, the others begin.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -40,7 +41,9 @@ def find(arguments: Sequence[str]) -> Path | None:
         if (folder := jobs.last_sweep(OUTPUTS)) is None:
             raise ConfigError("resume", f"a sweep under {OUTPUTS}, with -m", name)
         return folder
-    return Path(name) if name and (Path(name) / jobs.SWEEP).is_file() else None
+    with contextlib.suppress(OSError, ValueError):  # a name that no path may have
+        return Path(name) if name and (Path(name) / jobs.SWEEP).is_file() else None
+    return None
 
 
 def arguments_of(folder: Path, given: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.cli import common, compare, export, hydra_args, predict, report, ui, usage
+from pneumonia.cli import common, compare, export, hydra_args, predict, report, sweep, ui, usage
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
@@ -512,8 +512,8 @@ def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> Non
     assert main("-m", "seed=5,6", "hydra.sweep.dir=outputs/third") == 0
     assert main("-m", "resume=last") == 0
     assert [folder.parent.name for _, folder in search.jobs[-2:]] == ["second", "second"]
-    assert main("-m", "resume=last", "plan=true") == 0
-    assert len(search.jobs) == 8
+    assert main("-m", "resume=last") == 0
+    assert [folder.parent.name for _, folder in search.jobs[-2:]] == ["third", "third"]
 
 
 @pytest.mark.parametrize(
@@ -564,6 +564,31 @@ def test_a_folder_has_one_sweep_and_one_process_that_runs_it(
     assert main("resume=mine") == 2
     assert "mine/sweep.json: damaged." in capsys.readouterr().err
     assert len(search.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["hydra.launcher.n_jobs=8"], ["hydra.launcher.n_jobs=3"]),
+        (["hydra.launcher.n_jobs=2"], []),
+        (["hydra.launcher.n_jobs=-1"], ["hydra.launcher.n_jobs=3"]),
+    ],
+)
+def test_no_process_is_launched_without_a_job(
+    given: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    configs = compose.check(["hydra/launcher=joblib", *given, "seed=1,2,3"], multirun=True)
+    found = sweep.overrides(Path("a,b"), configs)
+    assert found == ['hydra.sweep.dir="a,b"', *expected]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_sweep_may_have(
+    main: Any, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(f"resume={name}") == 2
+    assert capsys.readouterr().err.startswith("`resume")
 
 
 @pytest.mark.slow
