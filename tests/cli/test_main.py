@@ -1154,6 +1154,7 @@ def test_what_hydra_cannot_use_of_its_own(
     main: Any, search: Search, arguments: list[str], fragment: str, capfd: Any
 ) -> None:
     assert main(*arguments) == 2
+    assert not list(Path().glob("outputs/*/*/sweep.json"))
     told = capfd.readouterr().err
     assert fragment in told
     assert "Traceback" not in told
