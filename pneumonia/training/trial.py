@@ -149,7 +149,8 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
         fits.train()
     except StopTrial:
         seconds = time.monotonic() - started
-        return _outcome(task, fits.stopped, "STOPPED", seconds=seconds)
+        # Of fits with fewer epochs than others the mean is no measure of a trial.
+        return _outcome(task, fits.done or fits.stopped, "STOPPED", seconds=seconds)
     kept.finish(fits.done)
     key = None
     # Each fold's has seen other images: none of them stands for the trial.
@@ -161,11 +162,9 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
 
 
 def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) -> Outcome:
-    config = task.config
-    objective = Objective(**config["objective"])
-    planned = objective.fits(config["training"]["executions_per_trial"])
-    # Of some folds alone, the mean is no measure of the trial: they are not equally hard.
-    if not fits or (objective.folds and len(fits) < len(planned)):
+    objective = Objective(**task.config["objective"])
+    # Nor that of some folds alone: they are not equally hard.
+    if not fits or (objective.folds and status == "STOPPED"):
         return Outcome(task.trial_id, status, **more)
     best, measured = _best(fits, objective)
     number = objective.best_epoch(best.history)

@@ -511,21 +511,26 @@ def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
     assert (len(predicted), result.spread) == (1, None)
 
 
-def test_a_trial_that_is_stopped_before_its_last_fold_has_no_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("several", "ranks"), [("objective__folds", 0), ("training__executions_per_trial", 1)]
+)
+def test_a_trial_that_is_stopped_is_ranked_by_complete_fits_alone(
+    several: str, ranks: int, tmp_path: Path
+) -> None:
     def stop() -> None:
         if len(told) == enough:
             raise StopTrial
 
-    told: list[Fit] = []
-    cfg = config(tmp_path, objective__folds=2)
-    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(fit), between_epochs=stop)
-    enough = 3
-    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
-    assert (outcome.status, outcome.score, told) == ("STOPPED", None, [Fit(0)] * 3)
-    enough = 4
-    told.clear()
-    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
-    assert (outcome.status, told) == ("STOPPED", [*[Fit(0)] * 3, Fit(1)])
+    told: list[Metrics] = []
+    cfg = config(tmp_path, **{several: 2})
+    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(m), between_epochs=stop)
+    for enough in (3, 4, 5):
+        told.clear()
+        outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
+        assert (outcome.status, len(told)) == ("STOPPED", enough)
+        best = max(metrics["val_auc"] for metrics in told[:3])
+        assert outcome.score == (best if ranks else None)
+    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), Hooks())
     assert outcome.score is not None
 
 
