@@ -115,6 +115,7 @@ KEYS: dict[str, Check] = {
     "winner.members": COUNT,
     "winner.selection": one_of("best", "greedy"),
     "winner.flips": BOOLEAN,
+    "winner.test": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,

@@ -286,7 +286,7 @@ class Search:
             self.callbacks.say(missing)
         best = crown.crown(found, self.cfg.winner, self._task, self.store, hooks)
         classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(best, ranked, self.folder, report=hooks.report)
+        evaluation, drawn = winner.evaluate(best, ranked, self.folder, report=hooks.report)
         preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
@@ -299,13 +299,13 @@ class Search:
             "seconds": time.monotonic() - self.began,
             "threshold": best.decision.threshold,
             "temperature": best.decision.temperature,
-            **evaluation.metrics(),
+            **(evaluation.metrics() if evaluation else {}),
         }
-        files = [preset.name, search_folder.CONFIG, *evaluation.files]
+        files = [preset.name, search_folder.CONFIG, *drawn]
         told = (self.bounds.note, proposal.trial_id, measured, files, classifier)
         won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
-        if not self.bounds.note:
+        if evaluation and not self.bounds.note:  # otherwise there is something left to do of it
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:

@@ -179,6 +179,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         "`winner.selection`: expected best or greedy. Received: 'gready'",
     ),
     (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
+    (["winner.test=never"], "`winner.test`: expected true or false. Received: 'never'"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),
