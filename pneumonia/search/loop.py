@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import FolderStore, state_key
+from pneumonia.artifacts import FolderStore, state_keys
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -264,7 +264,8 @@ class Search:
         found = crown.candidates(self._ranked(), self.cfg.winner)
         needed = self.oracle.promotable() | {one.trial_id for _, one in found}
         for trial_id in self.kept - needed:
-            self.store.drop(state_key(trial_id))
+            for key in state_keys(trial_id, len(self.past.trials[trial_id].reached)):
+                self.store.drop(key)
         self.kept &= needed
 
     def _ranked(self) -> list[tuple[Proposal, Outcome]]:

@@ -125,7 +125,7 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
     Raises:
         StorageError: Where a disk is full or refuses: the trial cannot help it.
     """
-    kept = Checkpoints(store, state_key(task.trial_id))
+    kept = Checkpoints(store, task.trial_id)
     try:
         return _run(task, store, hooks, kept)
     except Exception as error:
@@ -134,7 +134,7 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
             raise
         if fault is not None:
             raise fault from error
-        kept.drop()  # what has failed does not go on
+        kept.drop(len(_planned(task)))  # what has failed does not go on
         if isinstance(error, UserError | DivergedError | TooSlowError):
             return Outcome(task.trial_id, "FAILED", reason=str(error))
         line = str(error).strip().splitlines()
@@ -264,8 +264,7 @@ class _Fits:
             self._left = _left(task, self._store, self._hooks)
         parent = functools.cache(lambda: _state(task, task.parent, self._store, self._hooks))
         limit = Limit(config["training"].get("max_seconds") if self._kept else None, self._pause)
-        planned = Objective(**config["objective"]).fits(config["training"]["executions_per_trial"])
-        for place, fit in enumerate(planned):
+        for place, fit in enumerate(_planned(task)):
             tell = functools.partial(self._hooks.on_epoch, task.trial_id, fit)
             own = self._left[place : place + 1]
             # What the process that was killed had no time to tell.
@@ -304,6 +303,11 @@ class _Fits:
             raise
 
 
+def _planned(task: Task) -> list[Fit]:
+    executions = task.config["training"]["executions_per_trial"]
+    return Objective(**task.config["objective"]).fits(executions)
+
+
 def _left(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[FitState, ...]:
     """Return what a process before this one has left of a trial."""
     if not task.has_begun:
@@ -323,7 +327,7 @@ def _state(task: Task, of: str | None, store: ArtifactStore, hooks: Hooks) -> tu
     if of is None:
         return ()
     try:
-        return checkpoint.read(store, state_key(of))
+        return checkpoint.read(store, of)
     except StateError as error:
         if task.unrepeatable:
             raise StateError(

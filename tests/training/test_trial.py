@@ -119,7 +119,7 @@ def run(
 
 
 def states(folder: Path, name: str) -> tuple[FitState, ...]:
-    return checkpoint.read(FolderStore(folder), state_key(name))
+    return checkpoint.read(FolderStore(folder), name)
 
 
 def state(folder: Path, name: str) -> FitState:
@@ -222,7 +222,8 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     spy = Spy(monkeypatch, tmp_path)
     # It has no time to tell of the epoch after which it ends.
     assert spy.run(broken, until=2) == ([(0, 3)], 2)
-    assert len(list((tmp_path / "trials").iterdir())) == 3
+    names = {path.name for path in (tmp_path / "trials").iterdir()}
+    assert names == {"broken.zip", "parent-1.zip", "parent.zip", "whole-1.zip", "whole.zip"}
     told, trained = spy.run(broken, until=3)
     assert (told[2:], trained) == ([(0, 3), (0, 4), (0, 5), (1, 3)], 3)
     told, trained = spy.run(broken)
@@ -491,7 +492,7 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
     best = [max(values) for values in seen.values()]
     assert (result.score, result.spread) == (statistics.fmean(best), statistics.stdev(best))
     assert (result.metrics["val_auc"], result.classifier) == (result.score, None)
-    fits, labels = checkpoint.read(store, state_key("0")), held_out.labels(cfg)
+    fits, labels = checkpoint.read(store, "0"), held_out.labels(cfg)
     predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert (predicted.shape, predicted.dtype) == ((2, 180), np.float32)
     fold_of = folds.divide(cache.load_data(cfg), 2, seed=1)
@@ -505,7 +506,7 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
 def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     result = run(cfg, tmp_path, 3)
-    fits = checkpoint.read(FolderStore(tmp_path), state_key("0"))
+    fits = checkpoint.read(FolderStore(tmp_path), "0")
     predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert metrics.roc_auc(held_out.labels(cfg), predicted[0]) == result.score
     assert (len(predicted), result.spread) == (1, None)
