@@ -38,7 +38,8 @@ def told(rows: Rows, folder: Path) -> list[str]:
                                  for mark in MARKS))
         for name, some in curves.items()
     ]  # fmt: skip
-    lines = table(("", "seeds", *(f"{objective} after {mark}" for mark in MARKS)), cells)
+    heads = (f"after {mark} epochs" for mark in MARKS)
+    lines = [f"The objective is {objective}.", "", *table(("", "seeds", *heads), cells)]
     if min(map(len, curves.values())) > 1:
         plots.save(draw(curves, objective), folder / "pictures" / "tuners.png")
         lines += ["", f"![{objective} against epochs, by tuner](pictures/tuners.png)"]

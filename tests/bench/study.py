@@ -60,6 +60,7 @@ BOTH: Mapping[str, tuple[str, ...]] = {
     "focal loss": FOCAL,
     "no weight decay": ("optimizer.weight_decay=0",),
     "with flips": ("winner.flips=true",),
+    "with parts of images": ("winner.crop=0.75",),
     "with duplicates in train": ("dataset.drop_duplicates=false",),
     "MixUp": ("training.mixup=0.2",),
 }
