@@ -83,11 +83,13 @@ OF_NETWORK = {
     "a tenth of the rate below the head": ("training.rest_learning_rate=0.1",),
 }
 
-# Heads on cached features; every tuner spends the same epochs.
+# Heads on cached features, of which many can be bad; every tuner spends the same epochs.
 RACE = (
     *(*FROZEN, "augment=none", "augment.views=1", "training.schedule=constant"),
     *("training.average=null", "training.early_stopping=null", "winner.members=1"),
     *("tracking.log_models=none", UNREAD, "tuner.max_epochs=20", "budget.epochs=600"),
+    'optimizer.learning_rate="tag(log, interval(1e-5, 1e-1))"',
+    'optimizer.weight_decay="tag(log, interval(1e-4, 1e-1))"',
 )
 TUNERS = {
     "hyperband": ("tuner.hyperband_iterations=3",),

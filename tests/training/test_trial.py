@@ -538,7 +538,7 @@ def test_a_trial_that_is_stopped_is_ranked_by_complete_fits_alone(
 def test_what_stops_a_trial_is_told_where_a_disk_refuses_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def stop() -> None:
