@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import FolderStore, state_key
+from pneumonia.artifacts import FolderStore, state_keys
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -264,7 +264,8 @@ class Search:
         found = crown.candidates(self._ranked(), self.cfg.winner)
         needed = self.oracle.promotable() | {one.trial_id for _, one in found}
         for trial_id in self.kept - needed:
-            self.store.drop(state_key(trial_id))
+            for key in state_keys(trial_id, len(self.past.trials[trial_id].reached)):
+                self.store.drop(key)
         self.kept &= needed
 
     def _ranked(self) -> list[tuple[Proposal, Outcome]]:
@@ -286,7 +287,7 @@ class Search:
             self.callbacks.say(missing)
         best = crown.crown(found, self.cfg.winner, self._task, self.store, hooks)
         classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(best, ranked, self.folder, report=hooks.report)
+        evaluation, drawn = winner.evaluate(best, ranked, self.folder, report=hooks.report)
         preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
@@ -299,13 +300,13 @@ class Search:
             "seconds": time.monotonic() - self.began,
             "threshold": best.decision.threshold,
             "temperature": best.decision.temperature,
-            **evaluation.metrics(),
+            **(evaluation.metrics() if evaluation else {}),
         }
-        files = [preset.name, search_folder.CONFIG, *evaluation.files]
+        files = [preset.name, search_folder.CONFIG, *drawn]
         told = (self.bounds.note, proposal.trial_id, measured, files, classifier)
         won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
-        if not self.bounds.note:
+        if evaluation and not self.bounds.note:  # otherwise there is something left to do of it
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:
