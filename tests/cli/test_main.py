@@ -521,9 +521,9 @@ def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> Non
     [
         (["seed=1,2,4"], "was asked for, seed=1,2,3. Received: 'seed=1,2,4'. Beside it may stand"),
         (["dense.units=3"], "was asked for, nothing. Received: 'dense.units=3'"),
-        (["resume.fork=true"], "was asked for, nothing. Received: 'resume.fork=true'"),
-        (["--config-dir", "."], "was asked for, nothing. Received: '--config-dir'"),
-        (["executor.in_order=false"], "was asked for, nothing. Received: 'executor.in_order=fal"),
+        slow(["resume.fork=true"], "was asked for, nothing. Received: 'resume.fork=true'"),
+        slow(["--config-dir", "."], "was asked for, nothing. Received: '--config-dir'"),
+        slow(["executor.in_order=false"], "was asked for, nothing. Received: 'executor.in_orde"),
     ],
 )
 def test_another_sweep_is_none_to_go_on_with(
