@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pneumonia.training.fused_layers import fuse
+
 # What these do to a number does not depend on its place in an array.
 _NAMES = "SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Nadam Ftrl Lion"
 ELEMENTWISE = tuple(getattr(keras.optimizers, name) for name in _NAMES.split())
@@ -131,7 +133,10 @@ def clone(
     *,
     transposing: keras.optimizers.Optimizer | None,
 ) -> keras.Model:
-    """Return a model of layers that can be compiled; its dropouts go into the list."""
+    """Return a model of layers that can be compiled; its dropouts go into the list.
+
+    Where there is no `transposing`, XLA does not compile them, which fuses them in its own way.
+    """
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if transposing is not None and may_transpose(layer, transposing):
@@ -144,6 +149,8 @@ def clone(
     cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
     for ours, theirs in zip(leaves(cloned), leaves(model), strict=True):
         ours.trainable = theirs.trainable
+    if transposing is None:
+        fuse(cloned)
     order = {layer.name: position for position, layer in enumerate(dropouts(model))}
     found.sort(key=lambda layer: order[layer.name])
     return cloned
