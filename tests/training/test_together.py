@@ -36,7 +36,7 @@ def cut(depth: int, *, seed: int = 1, pooling: str = "avg", custom: Any = None) 
     ends = []
     for _ in range(3):
         x = keras.layers.Conv2D(4, 3)(x)
-        x = keras.layers.BatchNormalization()(x) if custom is None else custom(x)
+        x = keras.layers.BatchNormalization(trainable=False)(x) if custom is None else custom(x)
         ends.append(x := keras.layers.Add()([keras.layers.ReLU()(x), 0.5 * x]))
     pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
     model = keras.Model(image, pool[pooling]()(ends[depth - 1]))
