@@ -12,7 +12,7 @@ import tensorflow as tf
 from families import slow
 
 from pneumonia.models import backbones
-from pneumonia.training import fused_layers
+from pneumonia.training import compiled_loop, fused_layers
 
 Conv, Depthwise, Norm = (
     keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.BatchNormalization
@@ -151,6 +151,51 @@ def test_not_a_normalization_that_learns() -> None:
     model = network(keras.Sequential([Conv(4, 1, use_bias=False), Norm()]).call)
     model.layers[-1].trainable = True
     check(model, folded=0)
+
+
+def block(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Convolve as in a MobileNet; to a probability."""
+    for layer in (Conv(6, 1, use_bias=False), Norm(), keras.layers.ReLU(6.0)):
+        x = layer(x)
+    for layer in (Depthwise(5, strides=2, padding="same"), Norm(), keras.layers.ReLU()):
+        x = layer(x)
+    return keras.layers.Dense(1, "sigmoid")(keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_gradients_are_the_same_again() -> None:
+    model = network(block)
+    fused_layers.fuse(model)
+    x = np.random.default_rng(1).normal(size=(64, 9, 11, 4)).astype(np.float32)
+    for one, other in zip(gradients(model, x), gradients(model, x), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_program_trains_as_keras_does_and_goes_on_to_the_same_bits() -> None:
+    model, rng = network(block), np.random.default_rng(1)
+    x = rng.normal(size=(32, 9, 11, 4)).astype(np.float32)
+    y = rng.integers(0, 2, 32).astype(np.float32)
+    rows = rng.permutation(32).reshape(4, 8).astype(np.int32)
+    halves = [
+        compiled_loop.Chunk(x, rows[part], y[rows[part]], np.ones((2, 8), np.float32), 2)
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    loss = keras.losses.BinaryCrossentropy()
+    program = compiled_loop.program(model, keras.optimizers.Adam(0.01), loss=loss)
+    program.start(model, learning_rate=0.01, seed=1)
+    program.train(halves[:1])
+    state = program.state()
+    program.train(halves[1:])
+    straight = program.weights()
+    program.resume(*state)
+    program.train(halves[1:])
+    for one, other in zip(program.weights(), straight, strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+    for batch in rows:
+        model.train_on_batch(x[batch], y[batch])
+    for one, variable in zip(straight, compiled_loop.variables(model), strict=True):
+        np.testing.assert_allclose(one, variable.numpy(), atol=1e-4)
+    np.testing.assert_allclose(program.predict(x), model.predict(x, verbose=0)[:, 0], atol=1e-5)
 
 
 @pytest.mark.slow
