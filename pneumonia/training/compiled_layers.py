@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pneumonia.training.fused_layers import fuse
+
 # XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
@@ -140,6 +142,7 @@ def clone(
 ) -> keras.Model:
     """Return a model of layers that can be compiled; its dropouts go into the list.
 
+    Where there is no `transposing`, XLA does not compile them, and convolutions are fused here.
     Its layers follow Keras' dtype policy `precision` where they say nothing else, all but the last
     one: https://keras.io/api/mixed_precision/policy. Variables are float32 under each of them.
     """
@@ -162,6 +165,8 @@ def clone(
     cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
     for ours, theirs in zip(leaves(cloned), leaves(model), strict=True):
         ours.trainable = theirs.trainable
+    if transposing is None:
+        fuse(cloned)
     order = {layer.name: position for position, layer in enumerate(dropouts(model))}
     found.sort(key=lambda layer: order[layer.name])
     return cloned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ from pneumonia.training.frozen_graph import Frozen
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
+Report = Callable[[str, int, int], None]
 
 # Views of an epoch that no cached view has: online renderings count their epochs from here.
 _ONLINE = 2**20
@@ -73,6 +75,50 @@ def is_computed(feed: Feed) -> bool:
     return isinstance(feed, ComputedFeed) and feed.whole() is None
 
 
+def is_rendered(feed: Feed) -> bool:
+    """Tell whether a feed renders all the images for an epoch, and may do so in a thread."""
+    if isinstance(feed, JoinedFeed):
+        return all(map(is_rendered, feed.feeds))
+    return isinstance(feed, RenderedFeed) and feed.is_apart
+
+
+def rendered_ahead(
+    feed: Feed, epochs: range, items: Callable[[int], Iterator[Item]]
+) -> Generator[Item]:
+    """Yield the items of epochs; in a thread, the images of the next are rendered meanwhile.
+
+    What that raises is raised where the next epoch begins. To be closed: the thread then ends
+    after the batch that it is at.
+    """
+    is_closed = threading.Event()
+
+    def report(*_: object) -> None:
+        if is_closed.is_set():
+            raise InterruptedError("Nobody is going to train on it.")
+
+    with ThreadPoolExecutor(1, "renders") as thread:
+        try:
+            if epochs:
+                _render(feed, epochs[0])
+            for epoch in epochs:
+                coming = None
+                if epoch + 1 in epochs:
+                    coming = thread.submit(_render, feed, epoch + 1, report=report)
+                yield from items(epoch)
+                if coming is not None:
+                    coming.result()
+        finally:
+            is_closed.set()
+
+
+def _render(feed: Feed, epoch: int, **options: Report) -> None:
+    if isinstance(feed, JoinedFeed):
+        for one in feed.feeds:
+            _render(one, epoch, **options)
+    elif isinstance(feed, RenderedFeed):
+        feed.render(epoch, **options)
+
+
 class StoredFeed:
     """Features on disk: in every epoch, each image is shown by one of its views.
 
@@ -117,21 +163,29 @@ class RenderedFeed:
 
     Args:
         size: The number of images.
-        view: Returns the features (N, ...) of a view, given its index.
+        view: Returns the features (N, ...) of a view, given its index and, where it is not to
+            report to who trains, what to call instead.
+        is_apart: Whether a thread may make them while another trains.
     """
 
-    def __init__(self, size: int, view: Callable[[int], Array]) -> None:
-        self._size, self._view = size, view
-        self._current: tuple[int, Array] | None = None
+    def __init__(self, size: int, view: Callable[..., Array], *, is_apart: bool = False) -> None:
+        self._size, self._view, self.is_apart = size, view, is_apart
+        self._made: dict[int, Array] = {}
 
     def __len__(self) -> int:
         return self._size
 
+    def render(self, epoch: int, **options: Report) -> None:
+        """Make the rendering of an epoch, unless it is there: the one that is read, or the next."""
+        if epoch not in self._made:
+            self._made[epoch] = self._view(_ONLINE + epoch, **options)
+
     def read(self, epoch: int, indices: Array) -> Array:
         """Return features of the rendering of an epoch."""
-        if self._current is None or self._current[0] != epoch:
-            self._current = epoch, self._view(_ONLINE + epoch)
-        return np.asarray(self._current[1][indices], np.float32)
+        self.render(epoch)
+        for other in set(self._made) - {epoch, epoch + 1}:
+            del self._made[other]
+        return np.asarray(self._made[epoch][indices], np.float32)
 
     def whole(self) -> None:
         """Return nothing: every epoch has features of its own."""

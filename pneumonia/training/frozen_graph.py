@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pneumonia.models.classifier import resize
 from pneumonia.models.layers import identity
 from pneumonia.models.multicrop import Shown
 from pneumonia.training.augment import View
+from pneumonia.training.fused_layers import Fused, substitutes
 
 Array = np.ndarray[Any, Any]
 Graph = Callable[[tf.Tensor], Sequence[tf.Tensor]]
@@ -123,39 +124,38 @@ def _build(models: tuple[keras.Model, ...], precision: str) -> Graph:
     function = tf.function(
         lambda x: _outputs(models, x), input_signature=signature, autograph=False
     )
-    depthwise = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    layers = [
-        layer
-        for model in models
-        for layer in model._flatten_layers(include_self=False, recursive=True)
-    ]
-    if precision != BFLOAT16 and any(isinstance(layer, depthwise) for layer in layers):
-        # With constants, TensorFlow 2.21 takes half as long again for depthwise convolutions.
-        return function  # type: ignore[no-any-return]
-    # Constants let batch normalization be folded into the convolutions.
+    # What is worked out of weights alone is worked out once.
     return convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[no-any-return]
 
 
 def _outputs(models: Sequence[keras.Model], x: tf.Tensor) -> list[tf.Tensor]:
     """Return what each model gives; an operation that several apply to the same is applied once."""
-    if len(models) == 1:
-        return [models[0](x, training=False)]
+    if not all(hasattr(model, "_run_through_graph") for model in models):
+        return [model(x, training=False) for model in models]
     made: dict[Hashable, Any] = {}
 
-    def shared(operation: keras.Operation) -> Callable[..., Any]:
+    def shared(
+        calls: Mapping[keras.layers.Layer, Callable[..., Any]], operation: keras.Operation
+    ) -> Callable[..., Any]:
         mode = {"training": False} if isinstance(operation, keras.layers.Layer) else {}
+        call = calls.get(operation, functools.partial(operation, **mode))
+        parts = (call.layer, call.norm) if isinstance(call, Fused) else (operation,)
 
         def apply(*args: Any, **kwargs: Any) -> Any:
             place = repr(keras.tree.map_structure(_leaf, (args, kwargs)))
             with tf.init_scope():  # weights are read, not a part of the graph that is being built
-                key = identity(operation), place
+                key = (*map(identity, parts), place)
             if key not in made:
-                made[key] = operation(*args, **kwargs, **mode)
+                made[key] = call(*args, **kwargs)
             return made[key]
 
         return apply
 
-    return [keras.tree.flatten(model._run_through_graph(x, shared))[0] for model in models]
+    found = []
+    for model in models:
+        run = functools.partial(shared, substitutes(model))
+        found.append(keras.tree.flatten(model._run_through_graph(x, run))[0])
+    return found
 
 
 def _leaf(value: Any) -> str:

@@ -210,10 +210,15 @@ def _feed(
         about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
         view = functools.partial(View, pipeline, about, seed=seed)
         if augment["views"] == ONLINE:
-            return RenderedFeed(len(split), lambda index: compute([view(index)])[0])
+            is_apart = features["precision"] == "float32"  # not told to TensorFlow as a whole
+            return RenderedFeed(
+                len(split),
+                lambda index, **options: compute([view(index)], **options)[0],
+                is_apart=is_apart,
+            )
         return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 
-    def compute(views: Sequence[View | Shown | None]) -> list[Array]:
+    def compute(views: Sequence[View | Shown | None], report: Report = report) -> list[Array]:
         return feature_cache.compute(
             split,
             frozen,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pneumonia.training.compiled_loop import Chunk
-from pneumonia.training.feeds import ahead, is_computed
+from pneumonia.training.feeds import ahead, is_computed, is_rendered, rendered_ahead
 from pneumonia.training.inputs import Inputs
 from pneumonia.training.recipe import Recipe
 
@@ -48,7 +48,9 @@ class Steps:
         return rows[self.recipe.order(labels[rows], self.seed, epoch)]
 
     def chunks(self, epochs: range) -> Generator[Chunk]:
-        """Yield the chunks of epochs; where images are rendered, the next is made meanwhile."""
+        """Yield the chunks of epochs; where images are rendered, the next are made meanwhile."""
+        if is_rendered(self.inputs.train):
+            return rendered_ahead(self.inputs.train, epochs, self._chunks)
         every = (chunk for epoch in epochs for chunk in self._chunks(epoch))
         return ahead(every) if is_computed(self.inputs.train) else every
 

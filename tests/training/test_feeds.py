@@ -17,10 +17,13 @@ from pneumonia.training.feeds import (
     ComputedFeed,
     Feed,
     JoinedFeed,
+    RenderedFeed,
     StoredFeed,
     ahead,
     is_computed,
+    is_rendered,
     read_all,
+    rendered_ahead,
 )
 from pneumonia.training.frozen_graph import Frozen
 
@@ -172,6 +175,47 @@ def test_what_making_an_item_raises_reaches_who_takes_it(error: type[BaseExcepti
     coming = ahead(items())
     assert next(coming) == 1
     with pytest.raises(error, match="an image is gone"):
+        next(coming)
+
+
+def rendered(view: Callable[..., Any]) -> RenderedFeed:
+    return RenderedFeed(len(DATA.train), view, is_apart=True)
+
+
+def test_the_next_epoch_is_rendered_in_a_thread_and_no_more() -> None:
+    made: list[int] = []
+    second, third = threading.Event(), threading.Event()
+
+    def view(index: int, report: Any = None) -> Any:
+        made.append(index % 2**20)
+        [threading.Event(), second, third][len(made) - 1].set()
+        while report and third.is_set():
+            report("", 1, 2)
+        return np.full((len(DATA.train), 1), index % 2**20)
+
+    feed = rendered(view)
+    assert is_rendered(feed)
+    assert is_rendered(JoinedFeed(feed, feed))
+    coming = rendered_ahead(feed, range(4, 9), lambda epoch: iter([feed.read(epoch, np.arange(1))]))
+    assert next(coming) == 4
+    assert second.wait(10)
+    assert made == [4, 5]
+    assert next(coming) == 5
+    assert third.wait(10)
+    coming.close()
+    assert made == [4, 5, 6]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("renders")]
+
+
+def test_what_rendering_raises_reaches_who_takes_the_next_epoch() -> None:
+    def view(index: int, report: Any = None) -> Any:
+        if report:
+            raise OSError("the disk is full")
+        return np.zeros((len(DATA.train), 1))
+
+    coming = rendered_ahead(rendered(view), range(1, 3), lambda epoch: iter([epoch]))
+    assert next(coming) == 1
+    with pytest.raises(OSError, match="full"):
         next(coming)
 
 

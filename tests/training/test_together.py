@@ -13,7 +13,7 @@ import pytest
 from test_feature_cache import DATA, SIZE, section
 from test_trial import BLOG, config
 
-from pneumonia.training import feature_cache, frozen_graph, inputs, loop, network, steps
+from pneumonia.training import feature_cache, feeds, frozen_graph, inputs, loop, network, steps
 from pneumonia.training.augment import View, geometric
 from pneumonia.training.frozen_graph import Frozen
 
@@ -36,7 +36,7 @@ def cut(depth: int, *, seed: int = 1, pooling: str = "avg", custom: Any = None) 
     ends = []
     for _ in range(3):
         x = keras.layers.Conv2D(4, 3)(x)
-        x = keras.layers.BatchNormalization()(x) if custom is None else custom(x)
+        x = keras.layers.BatchNormalization(trainable=False)(x) if custom is None else custom(x)
         ends.append(x := keras.layers.Add()([keras.layers.ReLU()(x), 0.5 * x]))
     pool = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
     model = keras.Model(image, pool[pooling]()(ends[depth - 1]))
@@ -169,22 +169,29 @@ def test_those_who_ask_for_the_same_cuts_compute_them_once(tmp_path: Path) -> No
     assert texts == ["features of val at 3 layers"]
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 def test_a_training_is_the_same_where_its_chunks_are_made_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = config(tmp_path, "cnn", dataset__train=40, dataset__val=20, training__batch_size=8)
+    if frozen:
+        cfg["model"]["trainable"] = "block2_conv"
     cfg["augment"] = {**BLOG, "views": "online"}
     cfg["training"]["early_stopping"] = {"patience": 1, "min_delta": 1.0}  # two epochs of four
     monkeypatch.setattr(steps, "_CHUNK_BYTES", 1)  # a step a chunk
 
     def train() -> Any:
         made = inputs.prepare(cfg, report=lambda *_: None)
+        assert feeds.is_rendered(made.train) is frozen
         one = loop.Training(network.trainable(cfg, 0), made, cfg, 1)
         return loop.train(one, 4, begin=None, tell=lambda *_: None)
 
     ahead = train()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    names = {thread.name.partition("_")[0] for thread in threading.enumerate()}
+    assert not names & {"ahead", "renders"}
     monkeypatch.setattr(steps, "ahead", lambda items: items)
+    monkeypatch.setattr(steps, "is_rendered", lambda feed: False)
+    cfg["features"]["folder"] = str(tmp_path / "others")
     alone = train()
     assert len(ahead.history) == 2
     assert ahead.history == alone.history
