@@ -6,6 +6,7 @@ folder before it calls a job.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -233,10 +234,12 @@ def _hydra(folder: str | None) -> AbstractContextManager[Hydra]:
 
 
 def _check_executor(cfg: DictConfig) -> None:
-    """Refuse to run what is planned: trials as Ray tasks."""
-    if cfg.executor.get("_target_") == "pneumonia.search.executors.ray":
-        hint = "Running trials as Ray tasks is planned, and not part of this version"
-        raise ConfigErrors([ConfigError("executor", "local", "ray", hint)])
+    """Refuse what needs a package that is not there."""
+    if cfg.executor.get("_target_") != "pneumonia.search.executors.ray":
+        return
+    if importlib.util.find_spec("ray") is None:
+        expected, hint = "local, as Ray is not installed", "pip install 'pneumonia[ray]' brings it"
+        raise ConfigErrors([ConfigError("executor", expected, "ray", hint)])
 
 
 def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfig:

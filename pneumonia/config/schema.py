@@ -148,6 +148,9 @@ KEYS: dict[str, Check] = {
     "executor.workers": COUNT,
     "tracking.promote": one_of("better", "always", "never"),
     "executor.address": TEXT | NULL,
+    "executor.cpus": POSITIVE,
+    "executor.gpus": _FROM_ZERO,
+    "executor.retries": Bounds(0).integer(),
 }
 """Keys that no plug-in takes."""
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from pneumonia.artifacts import ArtifactStore
-from pneumonia.errors import UserError
+from pneumonia.search import ray_session
 from pneumonia.training import inputs, trial
 from pneumonia.training.trial import Hooks, Outcome, Task
 
@@ -146,14 +146,28 @@ def local(*, workers: int = 1, in_order: bool = True) -> LocalExecutor:
     return LocalExecutor(workers, in_order=in_order)
 
 
-def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
-    """Refuse: trials as Ray tasks are not there yet, and `config.compose` says so before.
+def ray(
+    *,
+    workers: int = 2,
+    in_order: bool = True,
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+    retries: int = 2,
+) -> Executor:
+    """Return an executor that runs trials as actors of Ray.
 
     Args:
-        workers: Trials at a time.
-        address: Of a Ray cluster.
-
-    Raises:
-        UserError: Always.
+        workers: As of `local`.
+        in_order: As of `local`.
+        cpus: CPUs for each trial.
+        gpus: GPUs for each trial.
+        address: Of a Ray cluster; None for this machine alone.
+        retries: How often a trial is tried again when its worker is lost.
     """
-    raise UserError(f"`executor`: expected local. Received: ray({workers=}, {address=}).")
+    ray_session.configure(address)
+    from pneumonia.search.ray_executor import RayExecutor
+
+    return RayExecutor(
+        workers, in_order=in_order, cpus=cpus, gpus=gpus, address=address, retries=retries
+    )

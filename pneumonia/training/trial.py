@@ -108,12 +108,14 @@ class Hooks:
         on_repeat: Told that a trial is trained again from its beginning, and why.
         report: Told a text, how much is done and how much there is to do.
         between_epochs: Called before every epoch; what it raises stops the training there.
+        on_lost: Told that a trial's worker is lost, and why, by an executor that has workers.
     """
 
     on_epoch: Callable[[str, Fit, int, Metrics], None] = _silent
     on_repeat: Callable[[str, str], None] = _silent
     report: Report = _silent
     between_epochs: Callable[[], None] = _silent
+    on_lost: Callable[[str, str], None] = _silent
 
 
 @compiled_loop.hold()
