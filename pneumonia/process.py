@@ -1,7 +1,8 @@
-"""Telling a process that is still there from another that took its number."""
+"""Processes: how many processors ours has, and one that is still there or another of its number."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -23,3 +24,8 @@ def process_start(pid: int) -> str | None:
     command = ["ps", "-o", "lstart=", "-p", str(pid)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or None
+
+
+def processors() -> int:
+    """Return how many processors this process may use: the threads that TensorFlow takes itself."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

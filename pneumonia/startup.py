@@ -18,6 +18,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from pneumonia import process
+from pneumonia.errors import UserError
+
 _STDERR = 2
 # Settings of the environment that would make other results, or another program: the defaults of
 # Keras, KerasTuner and TensorFlow count. KERAS_HOME stays, where weights are kept.
@@ -29,6 +32,7 @@ _UNSET = re.compile(
 )
 # Libraries that tell those who write programs, by a log, what they do not like.
 _LOGGING = ("PIL", "absl", "h5py", "keras", "matplotlib", "pydicom", "tensorflow")
+_threads: int | None = None  # those that TensorFlow is to compute with
 
 
 def prepare() -> None:
@@ -51,6 +55,37 @@ def prepare() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def use_threads(count: int) -> None:
+    """Let TensorFlow compute every operation with so many threads, before it computes anything.
+
+    Into how many parts it cuts a sum, and so how it rounds, depends on their number: it is a part
+    of a result, and all that trains has to say it. How many operations it computes at a time is no
+    part of one, and stays its own choice.
+
+    Raises:
+        UserError: TensorFlow computes already, with another number, which it keeps.
+    """
+    global _threads
+    _threads = count
+    if "tensorflow" in sys.modules:
+        _set_threads(count)
+
+
+def _set_threads(count: int) -> None:
+    import tensorflow as tf
+
+    settings = tf.config.threading
+    try:
+        settings.set_intra_op_parallelism_threads(count)
+    except RuntimeError as error:  # it has begun to compute, by default with all processors
+        running = settings.get_intra_op_parallelism_threads() or process.processors()
+        if running != count:
+            raise UserError(
+                f"`training.threads`: expected {running}, with which TensorFlow computes in this "
+                f"process already. Received: {count}. Run it by a command of its own."
+            ) from error
+
+
 @cache
 def import_keras() -> None:
     """Import TensorFlow and Keras, with Keras' own defaults: all that a classifier needs."""
@@ -61,6 +96,8 @@ def import_keras() -> None:
 
         # What it warns of, such as tracing, is for those who write programs, not for users.
         tf.get_logger().setLevel("ERROR")
+        if _threads is not None:
+            _set_threads(_threads)
         tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
     # Where somebody else has imported Keras before, with the user's `keras.json`.
     keras.config.set_floatx("float32")

@@ -52,6 +52,21 @@ def check_hydra(hydra: DictConfig) -> None:
         raise ConfigErrors([error])
 
 
+def check_jobs(jobs: Sequence[DictConfig]) -> None:
+    """Check what searches that Hydra runs one after the other, in this process, must agree in.
+
+    Raises:
+        ConfigErrors: Where they cannot run in the same process.
+    """
+    if not jobs or not str(jobs[0].hydra.launcher.get("_target_")).endswith(".BasicLauncher"):
+        return
+    for path, hint in schema.OF_PROCESS.items():
+        values = dict.fromkeys(OmegaConf.select(cfg, path) for cfg in jobs)
+        if len(values) > 1:
+            shown = ", ".join("null" if value is None else str(value) for value in values)
+            raise ConfigErrors([ConfigError(path, "one number for all searches", shown, hint)])
+
+
 def _hydra(hydra: DictConfig) -> Iterator[ConfigError]:
     # `hydra.launcher=x`, which assigns a text to a group, for `hydra/launcher=x`.
     for group in ("launcher", "sweeper", "job_logging", "hydra_logging", "help"):

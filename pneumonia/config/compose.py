@@ -98,6 +98,7 @@ def check(
                 errors |= {str(error): error for error in found.errors}
     if errors:
         raise ConfigErrors(list(errors.values()))
+    compatibility.check_jobs(every)
     return every
 
 

@@ -41,11 +41,14 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
         comment: Lines to put above it.
     """
     objective = config.get("objective", {}).items()
+    views = {"flips": False, "crop": 1.0}  # all that the winner of a single trial may have
+    winner = {**views, **config.get("winner", {})}
+    changed = {name: winner[name] for name, usual in views.items() if winner[name] != usual}
     body = {
         "defaults": [{f"override /{name}": choices[name]} for name in _CHOSEN if choices.get(name)],
         **{name: config[name] for name in _BESIDE if name in config},
         "objective": {name: value for name, value in objective if value is not None},
-        **({"winner": {"flips": True}} if config.get("winner", {}).get("flips") else {}),
+        **({"winner": changed} if changed else {}),
         "features": {name: value for name, value in config["features"].items() if name in _EXACT},
         # One training up to that epoch is all that a preset asks of a tuner.
         "tuner": {"max_epochs": epochs},

@@ -115,6 +115,7 @@ KEYS: dict[str, Check] = {
     "winner.members": COUNT,
     "winner.selection": one_of("best", "greedy"),
     "winner.flips": BOOLEAN,
+    "winner.crop": Bounds(above=0, high=1).number(),
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,
@@ -139,6 +140,7 @@ KEYS: dict[str, Check] = {
     "training.head_epochs": Bounds(0).integer(),
     "training.rest_learning_rate": POSITIVE,
     "training.jit": BOOLEAN | one_of("auto"),
+    "training.threads": Bounds(1, 1024).integer() | NULL,
     "tracking.uri": URI | NULL,
     "tracking.experiment": EXPERIMENT,
     "tracking.log_models": one_of("all", "best", "none"),
@@ -212,6 +214,11 @@ SECTIONS = {
     "training.loss": (),
 }
 """Mappings that hold a `_target_` and its arguments, with the keys beside those arguments."""
+
+OF_PROCESS = {
+    "training.threads": "TensorFlow keeps them as long as its process: one command for each number",
+}
+"""Keys of the groups that hold no range, as they cannot change from trial to trial; why."""
 
 MOVED = {
     "training.tensorboard": "Write callbacks=[default,tensorboard]",

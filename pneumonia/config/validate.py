@@ -252,13 +252,13 @@ def _unknown(path: str, value: object) -> ConfigError | None:
 
 
 def _check_value(path: str, value: Any, check: Check, raw: str = "") -> Iterator[ConfigError]:
-    can_vary = path.split(".")[0] in GROUPS
+    can_vary = path.split(".")[0] in GROUPS and path not in schema.OF_PROCESS
     if looks_like_range(value):
         if can_vary:
             yield from _check_range(parse(path, value), check, raw)
         else:
             searched = f"{', '.join(GROUPS[:-1])} and {GROUPS[-1]}"
-            hint = f"Ranges are for {searched} only"
+            hint = schema.OF_PROCESS.get(path, f"Ranges are for {searched} only")
             yield ConfigError(path, check.expected, value, hint)
         return
     if isinstance(value, list) and any(map(looks_like_range, value)):

@@ -6,7 +6,7 @@ al. 2017, https://arxiv.org/abs/1610.02391). The score is the logit of the proba
 has the same direction, and does not vanish where the probability is near 0 or 1.
 
 Of the mean of several classifiers it is the mean of their heat maps, and likewise of the mean over
-an image and its mirror image.
+mirror images and parts of an image, each laid where it lies.
 
 A heat map is as coarse as that layer, and it tells what moved the score, not where the disease is.
 """
@@ -41,9 +41,6 @@ T = TypeVar("T")
 SUFFIX = ".heatmap.png"
 """What a heat map's name ends in, after the whole name of its image."""
 
-MIRRORED = "mirrored_mean"
-"""The name of the operation that ends a mean over each image and its mirror image."""
-
 _BATCH = 16
 # Values of images of one size that are handled at a time: 64 MB as floats.
 _BATCH_VALUES = 16_000_000
@@ -61,14 +58,16 @@ def explainer(classifier: keras.Model) -> Explain:
     """
     import keras
 
+    from pneumonia.models import multicrop
+
     operations, output = classifier.operations, classifier.output
-    flips = operations[-1].name == MIRRORED
-    if flips:
+    views = operations[-1].name if multicrop.is_mean(operations[-1]) else None
+    if views:
         output, operations = operations[-2].input, operations[:-2]
     last, outputs = operations[-1], Counter([output])
     if isinstance(last, keras.layers.Average):
         outputs = Counter(last.input)
-    members = [_explainer(keras.Model(classifier.input, one), flips=flips) for one in outputs]
+    members = [_explainer(keras.Model(classifier.input, one), views=views) for one in outputs]
     if len(members) == 1:
         return members[0]
 
@@ -80,12 +79,14 @@ def explainer(classifier: keras.Model) -> Explain:
     return explain
 
 
-def _explainer(classifier: keras.Model, *, flips: bool) -> Explain:
+def _explainer(classifier: keras.Model, *, views: str | None) -> Explain:
     """Return what makes heat maps of a classifier that is not the mean of several.
 
-    With flips it gives probabilities for the images and then for their mirror images.
+    With views, of that name, it gives probabilities for one after the other.
     """
     import tensorflow as tf
+
+    from pneumonia.models import multicrop
 
     look, judge = _halves(classifier)
 
@@ -97,9 +98,8 @@ def _explainer(classifier: keras.Model, *, flips: bool) -> Explain:
         gradients = tape.gradient(score, maps)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
-        if flips:
-            plain, mirrored = tf.split(heat, 2)
-            heat = plain + mirrored[..., ::-1]
+        if views:
+            heat = multicrop.join_heat(heat, classifier, flips=views == multicrop.MEANS[True])
         return heat
 
     signature = tf.TensorSpec((None, None, None, None), tf.uint8)

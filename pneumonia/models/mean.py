@@ -15,7 +15,8 @@ from typing import Any
 
 import keras
 
-from pneumonia.models import classifier, gradcam
+from pneumonia.models import classifier, multicrop
+from pneumonia.models.multicrop import WHOLE, MultiCrop
 
 
 class Mean:
@@ -24,11 +25,11 @@ class Mean:
     Their weights are copied, so they may change as soon as one has been added.
 
     Args:
-        flips: Whether it is the mean over each image and its mirror image too.
+        views: Of each image, over which it is the mean too.
     """
 
-    def __init__(self, *, flips: bool = False) -> None:
-        self._flips = flips
+    def __init__(self, views: MultiCrop = WHOLE) -> None:
+        self._views = views
         self._image = keras.Input((None, None, None), dtype="uint8", name="image")
         self._made: dict[str, Any] = {}
         self._names: Counter[str] = Counter()
@@ -38,7 +39,7 @@ class Mean:
         self, backbone: keras.Model, head: keras.Model, *, image_size: int, count: int = 1
     ) -> None:
         """Add a classifier, as often as it counts; arguments as of `classifier.assemble`."""
-        x = self._merge(classifier.preprocessing(image_size, flips=self._flips), self._image)
+        x = self._merge(classifier.preprocessing(image_size, self._views), self._image)
         x = self._merge(backbone, x)
         own = keras.models.clone_model(head)
         own.set_weights(head.get_weights())
@@ -49,13 +50,13 @@ class Mean:
         """Return the classifier, from uint8 images (n, H, W, C) to the mean (n, 1)."""
         outputs = self._outputs
         x = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
-        if self._flips:
-            x = keras.ops.mean(keras.ops.reshape(x, (2, -1, 1)), axis=0)
+        if len(self._views) == 1:
+            return keras.Model(self._image, x, name="classifier")
+        x = keras.ops.mean(keras.ops.reshape(x, (len(self._views), -1, 1)), axis=0)
         whole = keras.Model(self._image, x, name="classifier")
-        for operation, name in zip(
-            whole.operations[-2:], ("mirrored", gradcam.MIRRORED), strict=True
-        ):
-            operation.name = name if self._flips else operation.name
+        names = "views", multicrop.MEANS[self._views.flips]
+        for operation, name in zip(whole.operations[-2:], names, strict=True):
+            operation.name = name
         return whole
 
     def _merge(self, model: keras.Model, x: keras.KerasTensor) -> keras.KerasTensor:

@@ -16,6 +16,7 @@ from pneumonia.storage.search_folder import BUDGET
 from pneumonia.storage.search_record import SearchRecord
 
 NONE = "(none)"
+THREADS = "training.threads"
 _FREE = (
     *("resume", "tracking.", "executor.", "budget.", "plan", "progress", "callbacks"),
     *("features.folder", "features.max_gb", "features.cache"),
@@ -24,7 +25,7 @@ _FREE = (
     *("tuner.max_consecutive_failures", "training.max_seconds"),
 )
 # Beside the arguments of a trial, what its result depends on.
-_COMMON = ("seed", "objective.", "features.")
+_COMMON = ("seed", "objective.", "features.", THREADS)
 
 
 def of_search(past: SearchRecord, cfg: DictConfig, *, has_data: bool = True) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
+from pneumonia.models.multicrop import MultiCrop
 from pneumonia.search import crown
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
@@ -168,10 +169,11 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch
         views = config["tuner"]["max_epochs"]
-    plain = each * (2 if config["winner"]["flips"] else 1)
+    shown = len(MultiCrop(config["winner"]["flips"], config["winner"]["crop"]))
+    plain = each * shown
     is_plain = build(section, "augment") is None
     if config["objective"].get("folds"):  # each image is trained on, and held out
-        sets = (1 if is_plain else views + 1) + bool(config["winner"]["flips"])
+        sets = (0 if is_plain else views) + shown
         return each * sets * (images["train"] + images["val"]), plain * images["test"]
     sets = 1 if is_plain else views
     return each * sets * images["train"] + plain * images["val"], plain * images["test"]

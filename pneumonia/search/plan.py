@@ -30,7 +30,7 @@ _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
 # Of the newest searches, so many are looked at, and so many of the same model and data are enough.
 _LOOKED_AT, _ENOUGH = 30, 3
 # What the time of an epoch depends on, beside the images.
-_PACE = ("model.", "augment.", "training.batch_size", "training.jit")
+_PACE = ("model.", "augment.", "training.batch_size", "training.jit", "training.threads")
 
 
 @dataclass(frozen=True, slots=True)

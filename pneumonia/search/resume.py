@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia import files, terminal
+from pneumonia import files, process, terminal
 from pneumonia.config import schema, validate
 from pneumonia.config.search_space import plain
 from pneumonia.config.validate import flatten
@@ -83,6 +83,9 @@ class SearchSpec:
 def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
     """Return what a command is to run, where it may go on with a search or fork one.
 
+    Threads that nobody has numbered are as many as this machine has processors: from here on they
+    are a number, which the search keeps on other machines.
+
     Args:
         spec: What it would be without: the composed configuration, and a new folder.
         overrides: The command's own.
@@ -91,7 +94,7 @@ def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
         ConfigError: Where there is no such search.
         UserError: Where something has changed that has to stay the same.
     """
-    asked = spec.cfg.resume
+    spec, asked = _numbered(spec), spec.cfg.resume
     if asked.search is None and not asked.fork:
         return spec
     name = "last" if asked.search is None else str(asked.search)
@@ -110,7 +113,8 @@ def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
         return replace(whole, origin=_origin(past, whole))
     more = dict(_more(past, found.cfg))
     is_over = past.is_completed and not more
-    _refuse(name, list(changes.of_search(past, found.cfg, has_data=not is_over)))
+    changed_since = list(changes.of_search(past, found.cfg, has_data=not is_over))
+    _refuse(name, changed_since, threads=past.params.get(changes.THREADS))
     return replace(found, origin=_origin(past, found), more=more, is_over=is_over)
 
 
@@ -140,6 +144,14 @@ def claim(spec: SearchSpec, *, uri: str | None) -> Journal:
     if spec.more:
         found.append("search_extended", params=dict(spec.more))
     return found
+
+
+def _numbered(spec: SearchSpec) -> SearchSpec:
+    if plain(spec.cfg)["training"].get("threads", 1) is not None:
+        return spec
+    cfg = spec.cfg.copy()
+    cfg.training.threads = process.processors()
+    return replace(spec, cfg=cfg)
 
 
 def _fork(found: SearchSpec, past: SearchRecord, *, into: SearchSpec) -> SearchSpec:
@@ -192,9 +204,11 @@ def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
     return Origin(folder, search_id, tuple(changes.of_results(past, spec.cfg)), is_alike)
 
 
-def _refuse(name: str, lines: Sequence[str]) -> None:
+def _refuse(name: str, lines: Sequence[str], *, threads: int | None) -> None:
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
+        if threads and any(line.startswith(changes.THREADS) for line in lines):
+            listed += f"\nResults depend on the number of threads: {changes.THREADS}={threads}."
         raise UserError(
             "`resume`: expected a search that is still the same. "
             f"Received: {name!r}, of which this has changed:\n{listed}\n"

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pneumonia
+from pneumonia import process
 from pneumonia.errors import without_passwords
 
 PACKAGE = Path(pneumonia.__file__).parent
@@ -28,7 +29,6 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
 """The libraries whose versions decide what a trial comes to, and which trials are proposed."""
 DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
@@ -60,12 +60,12 @@ def provenance() -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """Return tags for the machine: where all are the same, training again gives the same bits."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    set_ = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
+    # TensorFlow's are `training.threads`; these are what NumPy and SciPy may use.
+    set_ = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if name in os.environ]
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "cpu": _line("/proc/cpuinfo", "model name") or platform.processor(),
-        "threads": " ".join([str(usable), *set_]),
+        "threads": " ".join([str(process.processors()), *set_]),
         "gpu": _line("/proc/driver/nvidia/gpus/*/information", "Model"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +14,12 @@ import keras
 import numpy as np
 
 from pneumonia.config.instantiate import LOCK, build
-from pneumonia.datasets.base import ImageSource, Split
+from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation.thresholds import Decision, fit_shared_temperature, logit, sigmoid
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.mean import Mean
+from pneumonia.models.multicrop import WHOLE, MultiCrop, Shown
 from pneumonia.models.predictor import Predictor
 from pneumonia.training import calibration, held_out, loop, network
 from pneumonia.training.calibration import Weights
@@ -41,14 +43,14 @@ class Member:
         weights: The values of its trained variables.
         epochs: After how many they were best.
         count: How often it counts in the mean.
-        flips: Whether the mean is over each image and its mirror image too, as for all members.
+        views: Of each image, over which the mean is too; the same for all members.
     """
 
     config: Config
     weights: Weights
     epochs: int
     count: int = 1
-    flips: bool = False
+    views: MultiCrop = WHOLE
 
 
 def predict(
@@ -59,12 +61,17 @@ def predict(
 
 
 def _views(one: Member, split: str, report: Report) -> list[Array]:
-    """Return what a member gives for a split, and for its mirror images where they count."""
+    """Return what a member gives for each view of a split."""
     images: Split = getattr(load_data(one.config), split)
+    feed = functools.partial(plain_feed, one.config, images, report=report)
     return [
-        network.predict(one.config, one.weights, plain_feed(one.config, some, report=report))
-        for some in (images, *((_mirrored(images),) if one.flips else ()))
+        network.predict(one.config, one.weights, feed(shown=shown)) for shown in _shown(one.views)
     ]
+
+
+def _shown(views: MultiCrop) -> list[Shown | None]:
+    """Return all views; the whole images are no other rendering of themselves."""
+    return [None, *(Shown(views, index) for index in range(1, len(views)))]
 
 
 def predict_held_out(
@@ -72,7 +79,7 @@ def predict_held_out(
 ) -> Array:
     """Return what the fits of a trial give for `held_out.labels`, float32 (k, n).
 
-    Of that k are the executions, twice as many where mirror images count: its mean is the trial's.
+    Of that k are the executions, as often as there are views: its mean is the trial's.
 
     Args:
         members: The fits, in the order of `Objective.fits`.
@@ -81,34 +88,17 @@ def predict_held_out(
     """
     config = members[0].config
     given = held_out.gather(config, predicted)
-    if not members[0].flips:
-        return given
     data, rows = load_data(config), held_out.parts(config)
-    sides = (plain_feed(config, _mirrored(one), report=report) for one in (data.train, data.val))
-    both = JoinedFeed(*sides)
-    executions = len(members) // len(rows)
-    turned = [
-        network.predict(config, one.weights, PartFeed(both, rows[place // executions]))
-        for place, one in enumerate(members)
-    ]
-    return np.concatenate([given, held_out.gather(config, turned)])
-
-
-def _mirrored(split: Split) -> Split:
-    return replace(split, images=_Mirrored(split.images), digest=f"{split.digest}-mirrored")
-
-
-@dataclass(frozen=True, slots=True)
-class _Mirrored:
-    """The mirror images of a split's images."""
-
-    images: ImageSource
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, indices: Any) -> list[Array]:
-        return [image[:, ::-1] for image in self.images.read(indices)]
+    executions, all_given = len(members) // len(rows), [given]
+    for shown in _shown(members[0].views)[1:]:
+        feed = functools.partial(plain_feed, config, report=report, shown=shown)
+        both = JoinedFeed(feed(data.train), feed(data.val))
+        more = [
+            network.predict(config, one.weights, PartFeed(both, rows[place // executions]))
+            for place, one in enumerate(members)
+        ]
+        all_given.append(held_out.gather(config, more))
+    return np.concatenate(all_given)
 
 
 def mean(members: Sequence[Member], values: Sequence[Array]) -> Array:
@@ -225,7 +215,7 @@ def _measure(config: Config, labels: Array, probabilities: Array) -> float:
 
 def assemble(members: Sequence[Member]) -> Predictor:
     """Return the classifier of the members in memory."""
-    if len(members) == 1 and not members[0].flips:
+    if len(members) == 1 and members[0].views == WHOLE:
         return network.assemble(members[0].config, members[0].weights)
     return Predictor(_join(members))
 
@@ -241,7 +231,7 @@ def write(members: Sequence[Member], path: Path, *, facts: Mapping[str, Any]) ->
 
 def _join(members: Sequence[Member]) -> keras.Model:
     with LOCK:
-        whole = Mean(flips=members[0].flips)
+        whole = Mean(members[0].views)
         for one in members:
             model, built = network.trainable(one.config, 0), parts(one.config)
             network.put(model, one.weights)  # trials may share the layers of a backbone that trains

@@ -31,6 +31,7 @@ from filelock import FileLock
 from pneumonia import files
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
+from pneumonia.models.multicrop import Shown
 from pneumonia.process import process_start
 from pneumonia.training import frozen_graph
 from pneumonia.training.augment import View
@@ -58,7 +59,7 @@ class _Entry:
     """What is to be computed: a frozen part's features of a view, and their file."""
 
     frozen: Frozen
-    view: View | None
+    view: View | Shown | None
     path: Path
 
 
@@ -66,7 +67,7 @@ def compute(
     split: Split,
     frozen: Frozen,
     *,
-    views: Sequence[View | None],
+    views: Sequence[View | Shown | None],
     section: Section,
     report: Report,
     others: Callable[[], Iterable[Frozen]] = tuple,
@@ -113,7 +114,7 @@ def compute(
 
 
 def _entries(
-    split: Split, frozen: Frozen, views: Sequence[View | None], section: Section
+    split: Split, frozen: Frozen, views: Sequence[View | Shown | None], section: Section
 ) -> list[_Entry]:
     folder = Path(section["folder"])
     names = [_key(split, frozen, view, section) for view in views]
@@ -164,7 +165,7 @@ def _compute_once(
     folder: Path,
     split: Split,
     frozen: Frozen,
-    views: Sequence[View | None],
+    views: Sequence[View | Shown | None],
     section: Section,
     report: Report,
 ) -> list[Array]:
@@ -193,7 +194,7 @@ def digest(model: keras.Model | None, section: Any) -> str:
     return result.hexdigest()
 
 
-def _key(split: Split, frozen: Frozen, view: View | None, section: Section) -> str:
+def _key(split: Split, frozen: Frozen, view: View | Shown | None, section: Section) -> str:
     parts = [
         _CODE,
         tf.__version__,

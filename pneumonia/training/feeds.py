@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pneumonia.datasets.base import Split
+from pneumonia.models.multicrop import Shown
 from pneumonia.seeding import VIEW, generator
 from pneumonia.training.augment import View
 from pneumonia.training.frozen_graph import Frozen
@@ -144,12 +145,20 @@ class ComputedFeed:
         frozen: What makes inputs of them.
         pipeline: The augmentation; without one, small inputs are kept after the first reading.
         seed: The seed of the training.
+        shown: Without augmentation, the view of the images that is computed.
     """
 
     def __init__(
-        self, split: Split, frozen: Frozen, *, pipeline: keras.Sequential | None, seed: int
+        self,
+        split: Split,
+        frozen: Frozen,
+        *,
+        pipeline: keras.Sequential | None,
+        seed: int,
+        shown: Shown | None = None,
     ) -> None:
         self._split, self._frozen, self._pipeline, self._seed = split, frozen, pipeline, seed
+        self._shown = shown
         self._kept: StoredFeed | None = None
 
     def __len__(self) -> int:
@@ -174,7 +183,7 @@ class ComputedFeed:
 
     def _compute(self, epoch: int, indices: Array) -> Array:
         pipeline = self._pipeline
-        view = None if pipeline is None else View(pipeline, "", _ONLINE + epoch, self._seed)
+        view = self._shown if pipeline is None else View(pipeline, "", _ONLINE + epoch, self._seed)
         parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
         return np.concatenate([self._frozen.read(self._split, part, view) for part in parts])
 

@@ -19,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.models.classifier import resize
+from pneumonia.models.multicrop import Shown
 from pneumonia.training.augment import View
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +46,7 @@ class Frozen:
         """Return the images at `indices`, resized."""
         return resize(split.images.read(indices), self.image_size)
 
-    def read(self, split: Split, indices: Array, view: View | None = None) -> Array:
+    def read(self, split: Split, indices: Array, view: View | Shown | None = None) -> Array:
         """Return what is made of the images at `indices`: resized, augmented, through the model.
 
         Which augmentation an image gets depends on the first index and on their number.

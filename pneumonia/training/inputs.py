@@ -18,6 +18,7 @@ from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import backbones
+from pneumonia.models.multicrop import Shown
 from pneumonia.training import feature_cache, held_out
 from pneumonia.training.augment import View
 from pneumonia.training.feeds import (
@@ -157,9 +158,9 @@ def _pipeline(config: Config) -> keras.Sequential | None:
         return build(section, "augment")
 
 
-def plain_feed(config: Config, split: Split, *, report: Report) -> Feed:
-    """Return the inputs of a split without augmentation."""
-    return _feed(config, split, None, report=report)
+def plain_feed(config: Config, split: Split, *, report: Report, shown: Shown | None = None) -> Feed:
+    """Return the inputs of a split without augmentation, or of a view of its images."""
+    return _feed(config, split, None, report=report, shown=shown)
 
 
 def _joined(
@@ -181,8 +182,10 @@ def _joined(
     return _feeds.get(key, make) if config["features"]["cache"] else make()
 
 
-def _key(config: Config, split: Split, pipeline: keras.Sequential | None) -> list[Any]:
-    own = None if pipeline is None else [config["augment"], config["seed"]]
+def _key(
+    config: Config, split: Split, pipeline: keras.Sequential | None, shown: Shown | None = None
+) -> list[Any]:
+    own = shown if pipeline is None else [config["augment"], config["seed"]]
     return [split.digest, parts(config).frozen.digest, config["features"], own]
 
 
@@ -193,6 +196,7 @@ def _feed(
     *,
     report: Report,
     together: Sequence[Config] = (),
+    shown: Shown | None = None,
 ) -> Feed:
     """Return the inputs of a split, kept for the trials that share them."""
     frozen, seed = parts(config).frozen, config["seed"]
@@ -200,16 +204,16 @@ def _feed(
 
     def make() -> Feed:
         if frozen.model is None:
-            return ComputedFeed(split, frozen, pipeline=pipeline, seed=seed)
+            return ComputedFeed(split, frozen, pipeline=pipeline, seed=seed, shown=shown)
         if pipeline is None:
-            return StoredFeed(compute([None]), seed)
+            return StoredFeed(compute([shown]), seed)
         about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
         view = functools.partial(View, pipeline, about, seed=seed)
         if augment["views"] == ONLINE:
             return RenderedFeed(len(split), lambda index: compute([view(index)])[0])
         return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 
-    def compute(views: Sequence[View | None]) -> list[Array]:
+    def compute(views: Sequence[View | Shown | None]) -> list[Array]:
         return feature_cache.compute(
             split,
             frozen,
@@ -219,7 +223,7 @@ def _feed(
             others=lambda: _others(config, together),
         )
 
-    return _feeds.get(_key(config, split, pipeline), make) if features["cache"] else make()
+    return _feeds.get(_key(config, split, pipeline, shown), make) if features["cache"] else make()
 
 
 def _others(config: Config, together: Sequence[Config]) -> Iterator[Frozen]:

@@ -152,6 +152,15 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["training.retrain=maybe"], "expected true, false or a range. Received: 'maybe'"),
     (["training.jit=always"], "expected true, false, auto or a range"),
+    *(
+        ([f"training.threads={given}"], "`training.threads`: expected an integer from 1 to 1024")
+        for given in ("0", "-1", "many", "1.5", "true", "2000")
+    ),
+    (
+        ["training.threads='choice(1, 2)'"],
+        "Received: 'choice(1, 2)'. TensorFlow keeps them as long as its process: one command for",
+    ),
+    (["training.threads=1,2"], "`training.threads`"),
     (["training.metrics=3"], "expected a mapping of metrics by name"),
     (["training.metrics.auc=3"], "`training.metrics.auc`: expected a mapping with `_target_`"),
     (["training.loss=hinge"], "Write training.loss._target_=keras.losses.Hinge"),
@@ -179,6 +188,8 @@ MISTAKES: list[tuple[list[str], str]] = [
         "`winner.selection`: expected best or greedy. Received: 'gready'",
     ),
     (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
+    (["winner.crop=0"], "`winner.crop`: expected a number above 0, up to 1. Received: 0"),
+    (["winner.crop=1.5"], "`winner.crop`: expected a number above 0, up to 1. Received: 1.5"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pneumonia.models import backbones, classifier, gradcam, heads, litert
 from pneumonia.models.mean import Mean
+from pneumonia.models.multicrop import MultiCrop, Shown
 from pneumonia.models.predictor import Predictor
 
 SIZE = 16
@@ -124,24 +125,34 @@ def test_it_is_exported_whole(loaded: keras.Model, tmp_path: Path) -> None:
         np.testing.assert_allclose(exported(image), np.asarray(loaded(image))[:, 0], atol=1e-5)
 
 
-def test_it_is_the_mean_over_mirror_images_too(
-    members: list[tuple[keras.Model, keras.Model, int]], tmp_path: Path
+@pytest.mark.parametrize(
+    "views", [MultiCrop(flips=True), MultiCrop(crop=0.75), MultiCrop(True, 0.5)]
+)
+def test_it_is_the_mean_over_views_too(
+    views: MultiCrop, members: list[tuple[keras.Model, keras.Model, int]], tmp_path: Path
 ) -> None:
-    images = [pixels(28, 28, 1), pixels(28, 28, 1, seed=1)]
+    images = [pixels(SIZE, SIZE, 1), pixels(SIZE, SIZE, 1, seed=1)]
     batch = np.stack(images)
-    for some in (members, members[:1]):
-        whole = Mean(flips=True)
+    same_size = [one for one in members if one[0].input.shape[1] == SIZE]
+    for some in (same_size, same_size[:1]):
+        whole = Mean(views)
         for backbone, own, count in some:
             whole.add(backbone, own, image_size=backbone.input.shape[1], count=count)
         classifier.save(whole.finish(), tmp_path / "c.keras")
         predictor, plain = Predictor.load(tmp_path / "c.keras"), Predictor(join(*some))
-        expected = (plain.classify(batch) + plain.classify(batch[:, :, ::-1])) / 2
+        floats = batch.astype(np.float32).repeat(3, axis=3)
+        shown = [Shown(views, index).render(floats, 0) for index in range(len(views))]
+        judged = [[own(backbone(one)) for backbone, own, _ in some] for one in shown]
+        counts = [count for *_, count in some]
+        expected = np.average(np.mean(judged, axis=0), axis=0, weights=counts)[:, 0]
         assert np.ptp(plain.classify(batch) - expected) > 1e-6
         np.testing.assert_allclose(predictor.classify(batch), expected, atol=1e-6)
-        mirrored = predictor.explain([image[:, ::-1] for image in images])
-        for heat, other in zip(predictor.explain(images), mirrored, strict=True):
-            np.testing.assert_allclose(heat, other[:, ::-1], atol=1e-3)
-            assert heat.shape == (28, 28)
+        heats = predictor.explain(images)
+        assert {heat.shape for heat in heats} == {(SIZE, SIZE)}
+        if views.flips:
+            mirrored = predictor.explain([image[:, ::-1] for image in images])
+            for heat, other in zip(heats, mirrored, strict=True):
+                np.testing.assert_allclose(heat, other[:, ::-1], atol=1e-3)
         if litert.is_supported():
             (tmp_path / "c.tflite").write_bytes(litert.convert(predictor.model))
             given = litert.load(tmp_path / "c.tflite")(batch[:1])

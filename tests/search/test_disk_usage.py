@@ -32,7 +32,9 @@ BRACKETS = (
 def estimate(
     folder: Path, rounds: tuple[Round, ...] = ONE, *, model: str = "features", **changes: Any
 ) -> Cost:
-    cfg = config(folder, model) | {"winner": {"members": 1, "selection": "best", "flips": False}}
+    cfg = config(folder, model) | {
+        "winner": {"members": 1, "selection": "best", "flips": False, "crop": 1.0}
+    }
     for path, value in changes.items():
         group, _, key = path.partition("__")
         cfg[group] = {**cfg[group], key: value} if key else value

@@ -44,7 +44,7 @@ def job(*overrides: str) -> tuple[SearchSpec, list[str]]:
 @functools.cache
 def begun(*overrides: str) -> SearchSpec:
     """Return what a search of its own is; composing takes a third of a second."""
-    return job(*SEARCH, *overrides)[0]
+    return plan(*SEARCH, *overrides)
 
 
 def plan(*overrides: str) -> SearchSpec:
@@ -87,8 +87,30 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_a_command_without_resume_is_what_it_is() -> None:
-    given, overrides = job(*SEARCH)
+    given, overrides = job(*SEARCH, "training.threads=3")
     assert resume.plan(given, overrides) is given
+
+
+def test_a_search_keeps_its_threads_on_other_machines(
+    begin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumonia.process.processors", lambda: 5)
+    begun.cache_clear()
+    begin()
+    begun.cache_clear()
+    monkeypatch.setattr("pneumonia.process.processors", lambda: 64)
+    assert plan("resume=last").cfg.training.threads == 5
+    assert plan("resume=last", "training.threads=5").cfg.training.threads == 5
+    for given, number in (("4", 4), ("null", 64)):
+        with pytest.raises(UserError) as caught:
+            plan("resume=last", f"training.threads={given}")
+        assert f"training.threads: 5 → {number}\n" in str(caught.value)
+        assert "depend on the number of threads: training.threads=5." in str(caught.value)
+    kept, other = plan("resume.fork=true"), plan("resume.fork=true", "training.threads=4")
+    assert (kept.cfg.training.threads, other.cfg.training.threads) == (5, 4)
+    assert kept.origin is not None
+    assert other.origin is not None
+    assert (kept.origin.reasons, other.origin.reasons) == ((), ("training.threads: 5 → 4",))
 
 
 def test_the_same_search_goes_on(begin: Callable[..., Path]) -> None:

@@ -53,14 +53,15 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
     "more",
     [
         slow(()),
-        ("winner.selection=greedy", "threshold.calibrate=true"),
-        ("training.retrain=true", "winner.flips=true"),
+        ("winner.selection=greedy", "threshold.calibrate=true", "winner.crop=0.75"),
+        ("training.retrain=true", "winner.flips=true", "winner.crop=0.8"),
         ("objective.folds=2",),
         (
             "objective.folds=2",
             "winner.selection=greedy",
             "threshold.calibrate=true",
             "winner.flips=true",
+            "winner.crop=0.9",
         ),
         ("objective.folds=2", "training.retrain=true", FITS),
     ],
@@ -77,9 +78,8 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert of(events, "training_repeated") == []
     scores = {event["trial_id"]: event["score"] for event in of(events, "trial_ended")}
     best = max(scores.values())
-    if (
-        FITS not in more and "winner.flips=true" not in more
-    ):  # a trial's own is the mean of its fits
+    # A trial's own is the mean of its fits, on whole images.
+    if FITS not in more and not any("winner.flips" in one or "winner.crop" in one for one in more):
         assert {one.trial_id: one.score for one in draws} == pytest.approx(
             {one.trial_id: scores[one.trial_id] for one in draws}
         )
@@ -95,6 +95,7 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
         preset = (folder / "best.yaml").read_text()
         assert f"# The final classifier of the search is {told}." in preset
         assert ("flips: true" in preset) == ("winner.flips=true" in more)
+        assert ("crop: 0." in preset) == any("winner.crop" in one for one in more)
     # What the file gives is what was written of it.
     section = OmegaConf.to_container(composed(several).dataset, resolve=True)
     data, predictor = load_data({"dataset": section}), Predictor.load(folder / "classifier.keras")

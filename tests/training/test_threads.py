@@ -1,0 +1,46 @@
+"""TensorFlow's threads are a number that is set once in a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pneumonia import startup
+from pneumonia.errors import UserError
+from pneumonia.process import processors
+
+
+def test_what_computes_already_keeps_its_threads() -> None:
+    startup.import_keras()
+    startup.use_threads(processors())
+    with pytest.raises(UserError) as caught:
+        startup.use_threads(processors() + 1)
+    assert f"expected {processors()}, with which TensorFlow computes" in str(caught.value)
+
+
+CODE = """
+from pneumonia import startup
+from pneumonia.errors import UserError
+startup.use_threads(5)
+startup.use_threads(3)
+startup.start()
+import tensorflow as tf
+tf.linalg.matmul(tf.ones((9, 9)), tf.ones((9, 9)))
+print(tf.config.threading.get_intra_op_parallelism_threads())
+startup.use_threads(3)
+try:
+    startup.use_threads(1)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_threads_are_set_before_tensorflow_starts() -> None:
+    ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "3"
+    assert lines[1].startswith("`training.threads`: expected 3, with which")
+    assert "Received: 1." in lines[1]
