@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from pneumonia import files
+from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, state_key
 from pneumonia.datasets import shipping
 from pneumonia.datasets.cache import load_data
@@ -125,7 +125,8 @@ class RayExecutor:
                     self._hear()
 
     def _hire(self) -> Any:
-        actor = self._kind.remote(str(Path.cwd()), self._scratch)
+        own = {"threads": startup.threads(), "scratch": self._scratch}
+        actor = self._kind.remote(str(Path.cwd()), **own)
         actor.prepare.remote()
         return actor
 

@@ -42,11 +42,12 @@ class Worker:
     Args:
         project: The folder that relative paths of the configuration count from; made on a machine
             that has none.
+        threads: What TensorFlow computes with.
         scratch: Where temporary files go; None for the system's folder.
     """
 
-    def __init__(self, project: str, scratch: str | None) -> None:
-        self._project, self._scratch = Path(project), scratch
+    def __init__(self, project: str, *, threads: int, scratch: str | None) -> None:
+        self._project, self._threads, self._scratch = Path(project), threads, scratch
         self._said: SimpleQueue[Message] = SimpleQueue()
         self._answers: SimpleQueue[Message] = SimpleQueue()
         # One thread for all the trials: it keeps the programs that it has traced.
@@ -56,6 +57,7 @@ class Worker:
         """Import what trains."""
         self._project.mkdir(parents=True, exist_ok=True)
         os.chdir(self._project)
+        startup.use_threads(self._threads)
         startup.start()
 
     def run(self, task: Task) -> Message:

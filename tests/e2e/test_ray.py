@@ -1,0 +1,192 @@
+"""Whole searches whose trials run as actors of Ray: the same as here, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_at_once import by_trial, without_workers
+from test_search import (
+    SEARCH,
+    SMALL,
+    Ran,
+    assert_nothing_repeats_or_runs,
+    assert_same_weights,
+    finish,
+    start,
+    with_store,
+)
+
+from pneumonia.search.ray_session import PREFIX
+from pneumonia.storage import journal
+
+pytestmark = pytest.mark.slow  # Ray, and each of its workers, takes ten seconds to begin
+
+RAY = ("executor=ray", "executor.workers=2")
+# Networks that train for some seconds, in many epochs.
+LONG = (
+    *(item for item in SMALL if not item.startswith("model.")),
+    *("model=cnn", "model.image_size=32", "model.blocks=2", "model.filters=8"),
+    *("tuner=random", "tuner.max_trials=4", "tuner.max_epochs=80"),
+    *("training.early_stopping=null", 'dense.dropout="choice(0.1, 0.2, 0.3, 0.4, 0.5)"'),
+)
+
+
+def run(project: Path, *arguments: str) -> Ran:
+    ran = finish(start(project, *arguments), project)
+    assert ran.status == 0, ran.stderr
+    return ran
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Ran:
+    """What the search of the other tests comes to in one process."""
+    return run(with_store(tmp_path_factory.mktemp("local") / "project", empty_store), *LONG)
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come to it"
+        time.sleep(0.05)
+
+
+def trained(project: Path) -> list[str]:
+    """Return the trial of each epoch so far."""
+    folders = [path.parent for path in (project / "outputs").rglob(journal.NAME)]
+    events = (event for folder in folders for event in journal.read(folder))
+    return [event["trial_id"] for event in events if event["kind"] == "epoch_ended"]
+
+
+def workers(pid: int) -> list[psutil.Process]:
+    found = psutil.Process(pid).children(recursive=True)
+    return [one for one in found if "ray::Worker" in " ".join(one.cmdline())]
+
+
+def listening(pid: int) -> Iterator[str]:
+    """Yield the addresses at which a process and those that it began wait for others."""
+    every = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for one in every:
+        for connection in one.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                yield connection.laddr.ip.removeprefix("::ffff:")
+
+
+def left_behind(pid: int) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{pid}-*"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_hyperband_is_the_same(count: int, tmp_path: Path, empty_store: Path) -> None:
+    here, there = (with_store(tmp_path / name, empty_store) for name in ("here", "there"))
+    alone = run(here, *SEARCH)
+    process = start(there, *SEARCH, "executor=ray", f"executor.workers={count}")
+    ran = finish(process, there)
+    assert ran.status == 0, ran.stderr
+    assert any("promoted_from" in event["tags"] for event in ran.of("trial_started"))
+    first, *_ = events = [without_workers(one) for one in (alone, ran)]
+    for one in events:
+        one[0]["params"] = {k: v for k, v in one[0]["params"].items() if "executor" not in k}
+        one[0]["choices"].pop("executor")
+        one[0]["tags"].pop("choices")
+    assert events[1] == first
+    assert_same_weights(alone, ran)
+    assert_nothing_repeats_or_runs(ran.store)
+    assert "ray" not in ran.stdout.lower().replace("x-ray", "")
+    assert left_behind(process.pid) == []
+
+
+def test_a_worker_that_is_killed_costs_no_trial(
+    local: Ran, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    process = start(project, *LONG, *RAY)
+    wait_for(lambda: len(trained(project)) > 40)
+    assert set(listening(process.pid)) == {"127.0.0.1"}
+    victim = workers(process.pid)[0]
+    victim.send_signal(signal.SIGKILL)
+    ran = finish(process, project)
+    assert ran.status == 0, ran.stderr
+    (lost,) = ran.of("worker_lost")
+    assert lost["reason"] == "its process was killed, or has crashed"
+    assert ran.stderr.count(f"The worker of trial {int(lost['trial_id']) + 1} is lost") == 1
+    assert ran.of("training_repeated") == []
+    told = [event for event in by_trial(ran) if event["kind"] != "worker_lost"]
+    assert told == by_trial(local)
+    assert_same_weights(ran, local)
+    assert_nothing_repeats_or_runs(ran.store)
+
+
+def test_a_trial_fails_when_its_retries_are_used_up(tmp_path: Path, empty_store: Path) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    options = ("tuner.max_trials=2", "executor.workers=1", "executor.retries=0")
+    process = start(project, *LONG, *RAY, *options)
+    wait_for(lambda: len(trained(project)) > 10)
+    workers(process.pid)[0].send_signal(signal.SIGKILL)
+    ran = finish(process, project)
+    assert ran.status == 0, ran.stderr
+    failed, completed = ran.of("trial_ended")
+    assert failed["reason"] == (
+        "Its worker was lost once (`executor.retries=0`): its process was killed, or has crashed."
+    )
+    assert (failed["status"], completed["status"]) == ("FAILED", "COMPLETED")
+    assert [one["trial_id"] for one in ran.of("worker_lost")] == [failed["trial_id"]]
+
+
+@pytest.mark.parametrize(("killed", "resumed"), [("ray", "local"), ("local", "ray")])
+def test_a_killed_driver_leaves_nothing_and_another_executor_goes_on(
+    killed: str, resumed: str, local: Ran, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    process = start(project, *LONG, *(RAY if killed == "ray" else ()))
+    wait_for(lambda: len(trained(project)) > 40)
+    begun = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    # The sidecar of the tracking, and nothing else, has still something to do.
+    _, alive = psutil.wait_procs(begun, timeout=30)
+    assert alive == []
+    ran = run(project, "resume=last", *(RAY if resumed == "ray" else ("executor=local",)))
+    assert by_trial(ran) == by_trial(local)
+    assert_same_weights(ran, local)
+    assert_nothing_repeats_or_runs(ran.store)
+    if killed == "ray":
+        assert len(left_behind(process.pid)) == 1  # until another search begins Ray
+    else:
+        assert left_behind(process.pid) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_it_in_order(
+    name: str, local: Ran, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    process = start(project, *LONG, *RAY)
+    wait_for(lambda: len(set(trained(project))) > 1)
+    begun = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(getattr(signal, name))
+    ran = finish(process, project)
+    assert ran.status == 130
+    assert "Interrupted. To go on: pneumonia resume=" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert psutil.wait_procs(begun, timeout=30)[1] == []
+    assert left_behind(process.pid) == []
+    states = {path.stem for path in (ran.folder / "trials").glob("*.zip")}
+    assert states >= set(trained(project)) - {e["trial_id"] for e in ran.of("trial_ended")}
+    assert len(states) >= 2
+    again = run(project, "resume=last")
+    assert by_trial(again) == by_trial(local)
+    assert_same_weights(again, local)
+
+
+def test_a_budget_of_epochs_is_kept_to_the_epoch(tmp_path: Path, empty_store: Path) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    ran = run(project, *LONG, *RAY, "tuner.max_epochs=3", "budget.epochs=4")
+    assert trained(project) == ["0000"] * 3 + ["0001"]
+    assert ran.end["status"] == "completed"
