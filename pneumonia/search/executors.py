@@ -26,10 +26,12 @@ class Executor(Protocol):
     Attributes:
         workers: How many trials it can run at once.
         in_order: Whether the search hears of them in the order in which they were proposed.
+        store: The address where states of trainings are kept; None for the search's folder.
     """
 
     workers: int
     in_order: bool
+    store: str | None
 
     def open(self, store: ArtifactStore, hooks: Hooks) -> None:
         """Make ready: what trials keep goes to the store, what they tell and ask to the hooks."""
@@ -63,7 +65,7 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int = 1, *, in_order: bool = True) -> None:
-        self.workers, self.in_order = workers, in_order
+        self.workers, self.in_order, self.store = workers, in_order, None
         self._pool = ThreadPoolExecutor(workers, "trial") if workers > 1 else None
         self._ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._running = 0
@@ -154,6 +156,7 @@ def ray(
     gpus: float = 0,
     address: str | None = None,
     retries: int = 2,
+    store: str | None = None,
 ) -> Executor:
     """Return an executor that runs trials as actors of Ray.
 
@@ -164,10 +167,17 @@ def ray(
         gpus: GPUs for each trial.
         address: Of a Ray cluster; None for this machine alone.
         retries: How often a trial is tried again when its worker is lost.
+        store: As of `Executor`.
     """
     ray_session.configure(address)
     from pneumonia.search.ray_executor import RayExecutor
 
     return RayExecutor(
-        workers, in_order=in_order, cpus=cpus, gpus=gpus, address=address, retries=retries
+        workers,
+        in_order=in_order,
+        cpus=cpus,
+        gpus=gpus,
+        address=address,
+        retries=retries,
+        store=store,
     )

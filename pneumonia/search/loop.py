@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import FolderStore, state_key
+from pneumonia.artifacts import ArtifactStore, FolderStore, SharedStore, state_key
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -88,7 +88,7 @@ class Search:
         self.bounds = StopRule(limits, most_failures=most, journal=log, past=self.past)
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
-        self.store = FolderStore(self.folder)
+        self.store: ArtifactStore = FolderStore(self.folder)
         self.executor: Executor = build(_plain(spec.cfg.executor), "executor")
         # Trials that run at once would share the epochs that are left: each has its turn instead.
         most = None if limits.get("epochs") is None else 1
@@ -137,6 +137,9 @@ class Search:
         source = self.fork.origin.source if self.fork else None
         self.recorder.begin_search(data, self.choices, flatten(self.cfg), source=source)
         assert self.past.started is not None
+        if address := self.executor.store:
+            place = f"{address.rstrip('/')}/{self.past.started['search_id']}"
+            self.store = SharedStore(place, folder=self.folder, others=self.store)
         self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
@@ -306,6 +309,8 @@ class Search:
         won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
         if not self.bounds.note:
+            for trial_id in self.kept:
+                self.store.drop(state_key(trial_id))
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:

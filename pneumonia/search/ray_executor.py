@@ -14,7 +14,7 @@ import numpy as np
 import ray
 
 from pneumonia import files, startup
-from pneumonia.artifacts import ArtifactStore, state_key
+from pneumonia.artifacts import ArtifactStore, SharedStore, state_key
 from pneumonia.datasets import shipping
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
@@ -61,6 +61,7 @@ class RayExecutor:
         address: Of a cluster; None begins one here.
         retries: How often a trial is tried again, each time from where it was kept last, when its
             worker is lost.
+        store: As of `Executor`.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class RayExecutor:
         gpus: float,
         address: str | None,
         retries: int,
+        store: str | None,
     ) -> None:
-        self.workers, self.in_order = workers, in_order
+        self.workers, self.in_order, self.store = workers, in_order, store
         self._cpus, self._gpus, self._address, self._retries = cpus, gpus, address, retries
         self._free: list[_Seat] = []
         self._waiting: dict[Any, _Seat] = {}  # by the reference of what it will say next
@@ -125,7 +127,8 @@ class RayExecutor:
                     self._hear()
 
     def _hire(self) -> Any:
-        own = {"threads": startup.threads(), "scratch": self._scratch}
+        shared = self._store.address if isinstance(self._store, SharedStore) else None
+        own = {"threads": startup.threads(), "shared": shared, "scratch": self._scratch}
         actor = self._kind.remote(str(Path.cwd()), **own)
         actor.prepare.remote()
         return actor

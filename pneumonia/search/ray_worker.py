@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pneumonia import files, startup
+from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,11 +44,16 @@ class Worker:
         project: The folder that relative paths of the configuration count from; made on a machine
             that has none.
         threads: What TensorFlow computes with.
+        shared: The address of states of trainings, as of `SharedStore`; None where the driver keeps
+            them.
         scratch: Where temporary files go; None for the system's folder.
     """
 
-    def __init__(self, project: str, *, threads: int, scratch: str | None) -> None:
-        self._project, self._threads, self._scratch = Path(project), threads, scratch
+    def __init__(
+        self, project: str, *, threads: int, shared: str | None, scratch: str | None
+    ) -> None:
+        self._project, self._threads = Path(project), threads
+        self._shared, self._scratch = shared, scratch
         self._said: SimpleQueue[Message] = SimpleQueue()
         self._answers: SimpleQueue[Message] = SimpleQueue()
         # One thread for all the trials: it keeps the programs that it has traced.
@@ -95,7 +101,10 @@ class Worker:
             return trial.Outcome(task.trial_id, "FAILED", reason=str(error))
         prefix = f"pneumonia-ray-{os.getpid()}-"
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix=prefix) as folder:
-            return trial.run(task, DriverStore(Path(folder), self._call), self._hooks())
+            store: ArtifactStore = DriverStore(Path(folder), self._call)
+            if self._shared is not None:
+                store = SharedStore(self._shared, folder=Path(folder), others=store)
+            return trial.run(task, store, self._hooks())
 
     def _hooks(self) -> Hooks:
         from pneumonia.training.trial import Hooks
