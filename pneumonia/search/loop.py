@@ -144,6 +144,7 @@ class Search:
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
         notes += [self.fork.opening()] if self.fork else []
+        notes += planning.of_ray(self.cfg, plan.seconds)
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()
 
