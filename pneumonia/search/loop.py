@@ -150,8 +150,8 @@ class Search:
 
     def _run_trials(self) -> None:
         began = time.monotonic()
-        self.executor.open(self.store, self.listener.hooks())
         try:
+            self.executor.open(self.store, self.listener.hooks())
             self._run_all()
         except BaseException:
             self.executor.cancel()

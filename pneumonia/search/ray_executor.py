@@ -30,20 +30,19 @@ _PATIENCE = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
-    """A worker, and what it does.
+class _Job:
+    """A trial to run, and how many workers it has lost."""
 
-    Attributes:
-        actor: Ray's handle of it.
-        task: What it runs, if anything.
-        losses: How many workers this trial has lost.
-        has_spoken: Whether this worker has come to run anything.
-    """
+    task: Task
+    losses: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A worker, by Ray's handle of it, and what it runs, if anything."""
 
     actor: Any
-    task: Task | None = None
-    losses: int = 0
-    has_spoken: bool = False
+    job: _Job | None = None
 
 
 class RayExecutor:
@@ -77,7 +76,9 @@ class RayExecutor:
     ) -> None:
         self.workers, self.in_order, self.store = workers, in_order, store
         self._cpus, self._gpus, self._address, self._retries = cpus, gpus, address, retries
+        self._jobs: list[_Job] = []  # those that wait for a worker
         self._free: list[_Seat] = []
+        self._misses = 0  # workers in a row that were lost before they could begin
         self._waiting: dict[Any, _Seat] = {}  # by the reference of what it will say next
         self._data: dict[str, tuple[shipping.Packed, Any]] = {}
         self._files: dict[tuple[str, int], Any] = {}
@@ -93,7 +94,8 @@ class RayExecutor:
         kind = ray.remote(ray_worker.Worker)
         # A call that fails for lack of a worker is told here, and never made again by Ray.
         self._kind = kind.options(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)
-        self._free = [_Seat(self._hire()) for _ in range(self.workers)]
+        for _ in range(self.workers):
+            self._hire()
 
     def capacity(self, task: Task) -> int:
         """Return the workers: each is a process of its own."""
@@ -101,9 +103,8 @@ class RayExecutor:
 
     def submit(self, task: Task) -> None:
         """Let a worker begin a trial."""
-        seat = self._free.pop()
-        seat.task, seat.losses = task, 0
-        self._begin(seat)
+        self._jobs.append(_Job(task))
+        self._assign()
 
     def wait(self) -> Outcome:
         """Wait for the next trial that ends."""
@@ -120,21 +121,24 @@ class RayExecutor:
         self._is_over = True
         with self._stack, contextlib.suppress(KeyboardInterrupt):
             # One that still imports TensorFlow has nothing to keep.
-            self._waiting = {ref: seat for ref, seat in self._waiting.items() if seat.has_spoken}
+            self._waiting = {ref: seat for ref, seat in self._waiting.items() if seat.job}
             while self._waiting:
                 # Why the search ends is known already; how far a trial has come is kept if it can.
                 with contextlib.suppress(Exception):
                     self._hear()
 
-    def _hire(self) -> Any:
+    def _hire(self) -> None:
+        """Begin a worker, on whatever node Ray finds room for it."""
         shared = self._store.address if isinstance(self._store, SharedStore) else None
         own = {"threads": startup.threads(), "shared": shared, "scratch": self._scratch}
         actor = self._kind.remote(str(Path.cwd()), **own)
-        actor.prepare.remote()
-        return actor
+        self._waiting[actor.prepare.remote()] = _Seat(actor)
 
-    def _begin(self, seat: _Seat) -> None:
-        self._waiting[seat.actor.run.remote(seat.task)] = seat
+    def _assign(self) -> None:
+        while self._jobs and self._free and not self._is_over:
+            seat = self._free.pop()
+            seat.job = self._jobs.pop(0)
+            self._waiting[seat.actor.run.remote(seat.job.task)] = seat
 
     def _answer(self, seat: _Seat, kind: str, value: Any = None) -> None:
         self._waiting[seat.actor.answer.remote(kind, value)] = seat
@@ -143,8 +147,8 @@ class RayExecutor:
         """Do what a worker calls for; return what came of a trial if it is over."""
         ready, _ = ray.wait(list(self._waiting), timeout=_PATIENCE)
         if not ready:
-            up = self.workers - sum(not seat.has_spoken for seat in self._waiting.values())
-            if up < self.workers:
+            if self._jobs:
+                up = self.workers - sum(seat.job is None for seat in self._waiting.values())
                 self._hooks.report("starting workers", up, self.workers)
             return None
         seat = self._waiting.pop(ready[0])
@@ -153,8 +157,10 @@ class RayExecutor:
         except ray.exceptions.RayTaskError:  # raised there, by a fault of the program
             raise
         except ray.exceptions.RayError as error:
-            return self._lose(seat, error)
-        seat.has_spoken = True
+            return self._lose(seat, _why(error))
+        if seat.job is None:
+            self._misses = 0
+            return self._dismiss(seat)
         name, *args = said
         match name:
             case ray_worker.ENDED:
@@ -165,21 +171,23 @@ class RayExecutor:
                 raise StorageError(*args)
             case ray_worker.BROKEN:
                 raise RuntimeError(f"A worker has failed:\n{args[0]}")
-        self._serve(seat, name, args)
+        self._serve(seat, seat.job.task, name, args)
         return None
 
     def _dismiss(self, seat: _Seat, outcome: Outcome | None = None) -> Outcome | None:
-        seat.task = None
+        """Let a worker begin the next trial that waits for one."""
+        seat.job = None
         self._free.append(seat)
+        self._assign()
         return outcome
 
-    def _serve(self, seat: _Seat, name: str, args: list[Any]) -> None:
+    def _serve(self, seat: _Seat, task: Task, name: str, args: list[Any]) -> None:
         """Answer a call with what it comes to here."""
         if self._is_over and name in ("between_epochs", "report"):
             self._answer(seat, CANCEL)
             return
         try:
-            self._answer(seat, VALUE, self._calls(seat)[name](*args))
+            self._answer(seat, VALUE, self._calls(task)[name](*args))
         except StopTrial:
             self._answer(seat, STOP)
         except BaseException as error:
@@ -189,7 +197,7 @@ class RayExecutor:
             self._answer(seat, CANCEL)
             raise
 
-    def _calls(self, seat: _Seat) -> dict[str, Callable[..., Any]]:
+    def _calls(self, task: Task) -> dict[str, Callable[..., Any]]:
         hooks, store = self._hooks, self._store
         return {
             "on_epoch": hooks.on_epoch,
@@ -199,8 +207,8 @@ class RayExecutor:
             "put": lambda key, content: store.put(key, partial(_write, content)),
             "get": self._read,
             "drop": store.drop,
-            "data": partial(self._ship, seat),
-            "files": partial(self._ship_files, seat),
+            "data": partial(self._ship, task),
+            "files": partial(self._ship_files, task),
         }
 
     def _read(self, key: str) -> Array | None:
@@ -209,42 +217,48 @@ class RayExecutor:
         except FileNotFoundError:
             return None
 
-    def _ship(self, seat: _Seat) -> tuple[str, Any]:
+    def _ship(self, task: Task) -> tuple[str, Any]:
         """Return the node that this is, and a reference to the dataset of a trial."""
-        return ray.get_runtime_context().get_node_id(), self._packed(seat)[1]
+        return ray.get_runtime_context().get_node_id(), self._packed(task)[1]
 
-    def _packed(self, seat: _Seat) -> tuple[shipping.Packed, Any]:
-        assert seat.task is not None
-        name = json.dumps(seat.task.config["dataset"], sort_keys=True)
+    def _packed(self, task: Task) -> tuple[shipping.Packed, Any]:
+        name = json.dumps(task.config["dataset"], sort_keys=True)
         if name not in self._data:
-            packed = shipping.pack(load_data(seat.task.config))
+            packed = shipping.pack(load_data(task.config))
             self._data[name] = packed, ray.put(packed)
         return self._data[name]
 
-    def _ship_files(self, seat: _Seat, number: int) -> Any:
-        packed, _ = self._packed(seat)
+    def _ship_files(self, task: Task, number: int) -> Any:
+        packed, _ = self._packed(task)
         key = packed.digest, number
         if key not in self._files:
             self._files[key] = ray.put(shipping.read_files(packed, number))
         return self._files[key]
 
-    def _lose(self, seat: _Seat, error: Exception) -> Outcome | None:
-        """Put a new worker in the place of one that is lost, and try its trial again."""
-        task = seat.task
-        if self._is_over or task is None:
+    def _lose(self, seat: _Seat, reason: str) -> Outcome | None:
+        """Begin a worker for one that is lost; whichever is free first tries its trial again."""
+        job, seat.job = seat.job, None
+        if self._is_over:
             return None
-        seat.losses, seat.has_spoken, reason = seat.losses + 1, False, _why(error)
-        self._hooks.on_lost(task.trial_id, reason)
         with contextlib.suppress(ray.exceptions.RayError):  # where it is only out of reach
             ray.kill(seat.actor)
-        seat.actor = self._hire()
-        if seat.losses <= self._retries:
-            self._begin(seat)
+        if job is None:
+            self._misses += 1
+            if self._misses > self._retries:
+                raise UserError(f"`executor=ray`: no worker can begin: {reason}.")
+            self._hire()
             return None
-        self._store.drop(state_key(task.trial_id))  # what has failed does not go on
-        times = "once" if seat.losses == 1 else f"{seat.losses} times"
+        job.losses += 1
+        self._hooks.on_lost(job.task.trial_id, reason)
+        self._hire()
+        if job.losses <= self._retries:
+            self._jobs.insert(0, job)
+            self._assign()
+            return None
+        self._store.drop(state_key(job.task.trial_id))  # what has failed does not go on
+        times = "once" if job.losses == 1 else f"{job.losses} times"
         told = f"Its worker was lost {times} (`executor.retries={self._retries}`): {reason}."
-        return self._dismiss(seat, Outcome(task.trial_id, "FAILED", reason=told))
+        return Outcome(job.task.trial_id, "FAILED", reason=told)
 
 
 def _write(content: Array, path: Path) -> None:

@@ -36,9 +36,9 @@ Call = Callable[..., Any]
 class Worker:
     """Owns a thread that trains, and hands over what it calls the driver for.
 
-    The driver calls `run`, then `answer` for whatever comes back, until the trial is over: so all
-    that a trial tells is with the driver before it goes on. Values alone travel, as an exception of
-    ours may not survive the way.
+    The driver calls `prepare` once; for each trial `run`, then `answer` for whatever comes back,
+    until it is over. So all that a trial tells is with the driver before it goes on. Values alone
+    travel, as an exception of ours may not survive the way.
 
     Args:
         project: The folder that relative paths of the configuration count from; made on a machine
@@ -68,7 +68,6 @@ class Worker:
 
     def run(self, task: Task) -> Message:
         """Begin a trial; return the first thing that it says."""
-        self.prepare()
         self._pool.submit(self._run, task)
         return self._said.get()
 

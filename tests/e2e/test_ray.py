@@ -8,9 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from test_at_once import by_trial, without_workers
 from test_search import (
     SEARCH,
@@ -80,6 +83,32 @@ def listening(pid: int) -> Iterator[str]:
 
 def left_behind(pid: int) -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{pid}-*"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Return a cluster of three nodes on this machine, of which two have a processor each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+        yield made
+        made.shutdown()
+
+
+def write_images(folder: Path) -> Path:
+    """Write images of two classes that can be told apart, if not well."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("normal", "pneumonia")):
+        (folder / name).mkdir(parents=True)
+        for index in range(100):
+            pixels = np.clip(rng.normal(110 + 15 * number, 60, (32, 32)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+    return folder
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -190,3 +219,39 @@ def test_a_budget_of_epochs_is_kept_to_the_epoch(tmp_path: Path, empty_store: Pa
     ran = run(project, *LONG, *RAY, "tuner.max_epochs=3", "budget.epochs=4")
     assert trained(project) == ["0000"] * 3 + ["0001"]
     assert ran.end["status"] == "completed"
+
+
+def test_nodes_need_no_common_files_and_one_may_go(
+    cluster: Any, tmp_path: Path, empty_store: Path
+) -> None:
+    images = write_images(tmp_path / "images")
+    options = [item for item in LONG if not item.startswith("dataset")]
+    options += ["dataset=image_folder", f"dataset.path={images}"]
+    alone = run(with_store(tmp_path / "alone", empty_store), *options)
+    project = with_store(tmp_path / "project", empty_store)
+    there = (f"executor.address={cluster.address}", f"executor.store=file://{tmp_path}/states")
+    process = start(project, *options, *RAY, *there)
+    wait_for(lambda: len(set(trained(project))) > 1 and len(trained(project)) > 40)
+    assert any((tmp_path / "states").rglob("*.zip"))
+    cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+    ran = finish(process, project)
+    assert ran.status == 0, ran.stderr
+    assert len(ran.of("worker_lost")) >= 1
+    told = [event for event in by_trial(ran) if event["kind"] != "worker_lost"]
+    assert told == by_trial(alone)
+    assert_same_weights(ran, alone)
+    # The node has copies of its own, and what was kept for the search is gone.
+    copies = {path.parent for path in (project / "outputs" / "features").rglob("*.png")}
+    assert len(copies) == 3
+    assert [path for path in (tmp_path / "states").rglob("*") if path.is_file()] == []
+
+
+def test_more_workers_than_there_is_room_for_are_refused(
+    cluster: Any, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    more = (f"executor.address={cluster.address}", "executor.gpus=1")
+    ran = finish(start(project, *LONG, *RAY, *more), project)
+    assert ran.status == 2
+    assert "`executor.workers`: expected at most 0. Received: 2." in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -24,6 +24,7 @@ class Driver:
 
     def __init__(self, folder: Path) -> None:
         self.worker = Worker(str(folder), threads=startup.threads(), shared=None, scratch=None)
+        self.worker.prepare()
         self.kept: dict[str, np.ndarray[Any, Any]] = {}
         self.said: list[tuple[Any, ...]] = []
         self.instead: dict[str, tuple[Any, ...]] = {}
