@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from test_search import (
     Ran,
     assert_nothing_repeats_or_runs,
     assert_same_weights,
-    finish,
+    searches,
     start,
     with_store,
 )
@@ -36,9 +37,14 @@ RAY = ("executor=ray", "executor.workers=2")
 LONG = (
     *(item for item in SMALL if not item.startswith("model.")),
     *("model=cnn", "model.image_size=32", "model.blocks=2", "model.filters=8"),
-    *("tuner=random", "tuner.max_trials=4", "tuner.max_epochs=80"),
+    *("tuner=random", "tuner.max_trials=4", "tuner.max_epochs=50"),
     *("training.early_stopping=null", 'dense.dropout="choice(0.1, 0.2, 0.3, 0.4, 0.5)"'),
 )
+
+
+def finish(process: subprocess.Popen[str], project: Path) -> Ran:
+    stdout, stderr = process.communicate(timeout=900)
+    return Ran(project, searches(project)[-1], process.returncode, stdout, stderr)
 
 
 def run(project: Path, *arguments: str) -> Ran:
@@ -53,7 +59,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Ran:
     return run(with_store(tmp_path_factory.mktemp("local") / "project", empty_store), *LONG)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not come to it"
@@ -136,7 +142,7 @@ def test_a_worker_that_is_killed_costs_no_trial(
 ) -> None:
     project = with_store(tmp_path / "project", empty_store)
     process = start(project, *LONG, *RAY)
-    wait_for(lambda: len(trained(project)) > 40)
+    wait_for(lambda: len(trained(project)) > 20)
     assert set(listening(process.pid)) == {"127.0.0.1"}
     victim = workers(process.pid)[0]
     victim.send_signal(signal.SIGKILL)
@@ -174,7 +180,7 @@ def test_a_killed_driver_leaves_nothing_and_another_executor_goes_on(
 ) -> None:
     project = with_store(tmp_path / "project", empty_store)
     process = start(project, *LONG, *(RAY if killed == "ray" else ()))
-    wait_for(lambda: len(trained(project)) > 40)
+    wait_for(lambda: len(trained(project)) > 20)
     begun = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -231,7 +237,7 @@ def test_nodes_need_no_common_files_and_one_may_go(
     project = with_store(tmp_path / "project", empty_store)
     there = (f"executor.address={cluster.address}", f"executor.store=file://{tmp_path}/states")
     process = start(project, *options, *RAY, *there)
-    wait_for(lambda: len(set(trained(project))) > 1 and len(trained(project)) > 40)
+    wait_for(lambda: len(set(trained(project))) > 1 and len(trained(project)) > 20)
     assert any((tmp_path / "states").rglob("*.zip"))
     cluster.remove_node(cluster.nodes[0], allow_graceful=False)
     ran = finish(process, project)
