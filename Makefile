@@ -43,7 +43,7 @@ ui: $(VENV)/.installed ## the MLflow UI on the local results
 	@$(BIN)/pneumonia ui port=$(PORT)
 
 bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folder with pneumoniamnist.npz>)
-	@PYTHONPATH=. $(BIN)/python tests/bench/run.py
+	@PYTHONPATH=.:tests/support $(BIN)/python tests/bench/run.py
 
 results: $(VENV)/.installed ## run the study of docs/results.md, seed by seed; it goes on where it was stopped
 	@PYTHONPATH=. $(BIN)/python tests/bench/results.py

@@ -45,11 +45,14 @@ def first_search() -> str:
     return command("pneumonia", "experiment=demo")
 
 
-def resume(folder: Path, search_id: str, *more: str) -> str:
-    """Return the command that goes on with a search, by its id where it lies in `outputs` here."""
+def resume(folder: Path, search_id: str = "", *more: str) -> str:
+    """Return the command that goes on with a search, by its id where it lies in `outputs` here.
+
+    A sweep has no id.
+    """
     try:
         is_found = Path("outputs").resolve() in folder.resolve().parents
     except FileNotFoundError:  # the current folder was removed
         is_found = False
     place = shown(folder) if "/" in shown(folder) else f"./{shown(folder)}"
-    return command("pneumonia", f"resume={search_id if is_found else place}", *more)
+    return command("pneumonia", f"resume={search_id if search_id and is_found else place}", *more)

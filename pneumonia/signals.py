@@ -25,6 +25,12 @@ GRACE_SECONDS = 3.0
 _END = b"\0"
 _FROM_HERE = "\r\x1b[J"  # from the start of the line, with all below it erased
 _ASKED = "Stopping after this epoch. A second signal (Ctrl-C) stops at once."
+_asked = threading.Event()
+
+
+def ask() -> None:
+    """Ask what runs in this process, and all that will, to stop, as a first signal does."""
+    _asked.set()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -75,12 +81,12 @@ class Interruption:
             raise Interrupted("Interrupted; the search had come to its end before.")
 
     def check(self) -> None:
-        """Stop here if a signal has come.
+        """Stop here if a signal has come, or somebody has asked.
 
         Raises:
             Interrupted: Once.
         """
-        if (self._count or self._is_asked) and not self._has_asked:
+        if (self._count or self._is_asked or _asked.is_set()) and not self._has_asked:
             self._has_asked = True
             raise Interrupted("Interrupted.")
 
@@ -90,7 +96,7 @@ class Interruption:
                 continue
             self._count += 1
             if self._count == 1:
-                _say(_ASKED)
+                say(_ASKED)
             elif self._count == 2:
                 # Where the signal came before it was counted, its handler has not raised.
                 _thread.interrupt_main()
@@ -104,7 +110,7 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Write a line past Python's streams, which the main thread may be writing to.
 
     On a terminal it takes the place of the echo of Ctrl-C, and of the live display, which is drawn

@@ -91,6 +91,18 @@ def _set_threads(count: int) -> None:
             ) from error
 
 
+def _share_gpus() -> None:
+    """Let TensorFlow take of each GPU's memory what it needs: by default it takes all at once.
+
+    Other trials, searches and commands then find some. `TF_FORCE_GPU_ALLOW_GROWTH=false` undoes it.
+    """
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with suppress(RuntimeError):  # whoever has begun to compute in this process has decided
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
 @cache
 def import_keras() -> None:
     """Import TensorFlow and Keras, with Keras' own defaults: all that a classifier needs."""
@@ -103,6 +115,7 @@ def import_keras() -> None:
         tf.get_logger().setLevel("ERROR")
         if _threads is not None:
             _set_threads(_threads)
+        _share_gpus()
         tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
     # Where somebody else has imported Keras before, with the user's `keras.json`.
     keras.config.set_floatx("float32")

@@ -53,13 +53,27 @@ def _run(arguments: list[str]) -> int:
         return 0
     usage.check_first(arguments)
     _check_here()
-    sys.argv[1:], configs = _check(arguments)
+    from pneumonia.cli import sweep
+    from pneumonia.config import compose
+
+    given, goes_on = arguments, sweep.find(arguments)
+    if goes_on is not None:
+        given = sweep.arguments_of(goes_on, arguments)
+    sys.argv[1:], configs = _check(given)
+    if goes_on is not None:
+        sweep.check_same(goes_on, configs)
     if any(cfg.plan for cfg in configs):
-        return _show_plans(configs)
+        return _show_plans(configs, goes_on)
     # Processes for jobs or for a user's own functions begin with what is on our path, and no more.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if configs and compose.is_job(configs[0]):
+        folder = goes_on or sweep.folder_of(configs)
+        own = sweep.overrides(folder, configs)
+        names = tuple(item.partition("=")[0] + "=" for item in own)
+        sys.argv[1:] = [*own, *(item for item in sys.argv[1:] if not item.startswith(names))]
+        return sweep.run(folder, given, configs, _let_hydra)
     if configs:
         return _let_hydra()
     # A config is shown with its addresses, of which nothing may be secret.
@@ -109,15 +123,23 @@ def _options(name: str, overrides: Sequence[str]) -> dict[str, str]:
     return resume.options(name, overrides)
 
 
-def _show_plans(configs: list[DictConfig]) -> int:
-    """Print what searches would do; Hydra, which makes a folder for each, does not run them."""
+def _show_plans(configs: list[DictConfig], goes_on: Path | None) -> int:
+    """Print what searches would do; Hydra, which makes a folder for each, does not run them.
+
+    Args:
+        configs: Those of the searches.
+        goes_on: The folder of the sweep that they belong to, where it has begun.
+    """
     startup.start()
-    from pneumonia.cli import plan
+    from pneumonia.cli import plan, sweep
     from pneumonia.config import compose
     from pneumonia.search import resume
 
     for cfg in configs:
-        spec = resume.SearchSpec(cfg, Path(cfg.hydra.run.dir), _choices(cfg.hydra))
+        folder = Path(cfg.hydra.run.dir)
+        if goes_on is not None:
+            folder = goes_on / cfg.hydra.sweep.subdir
+        spec = resume.SearchSpec(sweep.going_on(cfg, folder), folder, _choices(cfg.hydra))
         spec = resume.plan(spec, list(cfg.hydra.overrides.task))
         plan.show(spec.cfg, spec.choices, folder=spec.folder)
     if configs and compose.has_own_sweeper(configs[0]):
@@ -131,17 +153,23 @@ def _choices(hydra: Any) -> dict[str, str]:
     return {str(group): str(option) for group, option in chosen.items() if option is not None}
 
 
-def _let_hydra() -> int:
-    """Let Hydra run the job or jobs of the command line, or show a config."""
+def _let_hydra(is_here: bool = True) -> int:
+    """Let Hydra run the job or jobs of the command line, in this process or not; or show a config.
+
+    Raises:
+        UserError: For a mistake of the user, also one that Hydra has found.
+        Exception: Of a job where there is one alone; of a launcher.
+    """
     from hydra import main as hydra_main
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
     from hydra.types import RunMode
 
     from pneumonia.cli import multirun
     from pneumonia.config import compose
 
     failed: list[Exception] = []
-    has_begun, multirun.Compare.status = False, 0
+    has_begun = False
     conf, name = str(compose.find_conf()), compose.NAME
 
     @hydra_main(version_base=compose.VERSION_BASE, config_path=conf, config_name=name)
@@ -159,13 +187,14 @@ def _let_hydra() -> int:
     try:
         job()
     except Exception as error:
-        told = None if has_begun else _user_error(error) or _told_by_hydra(error)
+        is_launched = has_begun or not (is_here or isinstance(error, HydraException))
+        told = None if is_launched else _user_error(error) or _told_by_hydra(error)
         if told is None:
             raise
         raise told from None
     for fault in failed:
         raise fault
-    return multirun.Compare.status
+    return 0
 
 
 def _told_by_hydra(error: Exception) -> ConfigError | None:
@@ -183,10 +212,13 @@ def _told_by_hydra(error: Exception) -> ConfigError | None:
 def _job(cfg: DictConfig) -> float:
     """Run one search in the folder that Hydra made for it; return its objective.
 
+    Of a sweep that goes on, a search is gone on with, and one that is complete is left as it is.
+
     Raises:
         UserError: For a mistake of the user.
     """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from pneumonia.shell import shown
 
@@ -198,17 +230,28 @@ def _job(cfg: DictConfig) -> float:
         if source.provider == "command-line":  # --config-dir, without which a preset is not whole
             choices["config_dir"] = shown(Path(source.path))  # a project may be moved
     try:
-        from pneumonia.cli import search
+        from pneumonia.cli import search, sweep
         from pneumonia.search import resume
-        from pneumonia.storage import search_record
+        from pneumonia.storage import search_folder, search_record
 
+        is_of_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        cfg = sweep.going_on(cfg, folder) if is_of_sweep else cfg
         spec = resume.plan(
-            resume.SearchSpec(cfg, folder, choices), HydraConfig.get().overrides.task
+            resume.SearchSpec(cfg, folder, choices),
+            HydraConfig.get().overrides.task,
+            use_threads=startup.use_threads,
         )
         if spec.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
         folder = spec.folder
-        search.run(spec)
+        if cfg.plan:  # a sweeper has come to it by itself
+            _remove_if_unused(folder)
+            raise ConfigError("plan", "false, for a job that a sweeper asks for", True)
+        is_done = spec.is_over and search_folder.SearchFolder(folder).is_over()
+        if is_of_sweep and is_done:
+            terminal.say(f"{shown(folder)}: complete")
+        else:
+            search.run(spec)
         return search_record.from_journal(folder).score
     except Exception as error:
         found = _user_error(error) or files.explain(error)

@@ -215,7 +215,11 @@ def _unheeded(optimizer: Tree, loss: object) -> Iterator[ConfigError]:
     scale = optimizer.get("loss_scale_factor")
     if isinstance(scale, int | float):
         # The gradients would be divided by it, without the loss having been multiplied.
-        yield ConfigError("optimizer.loss_scale_factor", "null, as no loss is scaled", scale)
+        yield ConfigError(
+            "optimizer.loss_scale_factor",
+            "null, as training.precision=mixed_float16 scales the loss",
+            scale,
+        )
     if not isinstance(loss, dict):
         return
     if str(loss.get("reduction", "sum")).lower() in ("none", "null"):

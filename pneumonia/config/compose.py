@@ -120,6 +120,11 @@ def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}
     return [*_options_of_resumed(made, chosen), *made]
 
 
+def is_job(cfg: DictConfig) -> bool:
+    """Tell whether a checked config is that of a job of a multirun."""
+    return not OmegaConf.is_missing(cfg.hydra.job, "num")
+
+
 def has_own_sweeper(cfg: DictConfig) -> bool:
     """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
     return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"
@@ -290,7 +295,7 @@ def _first_of(parsed: Override) -> str:
 
 def _endless(key: str, value: str) -> ConfigError:
     hint = "range(1, 4) and choice(1, 2) have values for one search each"
-    if key.split(".")[0] in GROUPS:
+    if key.split(".")[0] in GROUPS and key not in schema.OF_PROCESS:
         hint = f"One search over it: '{key}=\"{value}\"'; {hint}"
     return ConfigError(key, "values for one search each, not an interval", value, hint)
 

@@ -157,8 +157,9 @@ class Translator:
         if key in schema.TEXTS and "(" not in value and not are_paths:
             hint = f"With commas in it: {typed(key, value)}; o{each}"
             return ConfigError(key, "a single value", value, hint)
-        if key.split(".")[0] not in GROUPS:
-            return ConfigError(key, "a single value", value, f"O{each}")
+        if key in schema.OF_PROCESS or key.split(".")[0] not in GROUPS:
+            hint = schema.OF_PROCESS.get(key, f"O{each}")
+            return ConfigError(key, "a single value", value, hint)
         hint = f"One search over them: '{key}=\"{value if '(' in value else f'choice({value})'}\"'"
         if "interval(" not in value:  # which has no values for one search each
             hint = f"{hint}; o{each}"

@@ -148,6 +148,7 @@ KEYS: dict[str, Check] = {
     "training.head_epochs": Bounds(0).integer(),
     "training.rest_learning_rate": POSITIVE,
     "training.jit": BOOLEAN | one_of("auto"),
+    "training.precision": one_of("float32", "mixed_float16", "mixed_bfloat16"),
     "training.threads": Bounds(1, 1024).integer() | NULL,
     "tracking.uri": URI | NULL,
     "tracking.experiment": EXPERIMENT,

@@ -65,7 +65,8 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int = 1, *, in_order: bool = True) -> None:
-        self.workers, self.in_order, self.store = workers, in_order, None
+        self.workers, self.in_order = workers, in_order
+        self.store: str | None = None
         self._pool = ThreadPoolExecutor(workers, "trial") if workers > 1 else None
         self._ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._running = 0

@@ -29,7 +29,7 @@ from pneumonia.search.callbacks import Callbacks, SearchCallback, SearchEnd, Sea
 from pneumonia.search.executors import Executor
 from pneumonia.search.listener import Listener
 from pneumonia.search.oracle import Oracle
-from pneumonia.search.preflight import rehearse
+from pneumonia.search.preflight import rehearse, sharing
 from pneumonia.search.recorder import Recorder
 from pneumonia.search.replay import Fetch, Fork
 from pneumonia.search.resume import SearchSpec
@@ -143,7 +143,7 @@ class Search:
         self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
-        notes += [self.fork.opening()] if self.fork else []
+        notes += [sharing(self.executor), *([self.fork.opening()] if self.fork else [])]
         notes += planning.of_ray(self.cfg, plan.seconds)
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()

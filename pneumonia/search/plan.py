@@ -34,7 +34,10 @@ _LOOKED_AT, _ENOUGH = 30, 3
 # most that was measured; and what a worker takes of memory before it trains.
 _RAY_SECONDS, _WORKER_GB = (12, 30), 0.7
 # What the time of an epoch depends on, beside the images.
-_PACE = ("model.", "augment.", "training.batch_size", "training.jit", "training.threads")
+_PACE = (
+    *("model.", "augment.", "training.batch_size", "training.jit", "training.threads"),
+    "training.precision",
+)
 
 
 @dataclass(frozen=True, slots=True)

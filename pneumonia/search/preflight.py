@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
+from pneumonia.search.executors import Executor, LocalExecutor
 from pneumonia.search.trials import cuts
 from pneumonia.training import inputs, network
 
@@ -64,3 +65,20 @@ def _alternatives(space: Space, key: str) -> Iterator[dict[str, Any]]:
             continue
         for value in item.values or (item.low, item.high):
             yield {**start, item.path: value}
+
+
+def sharing(executor: Executor) -> str:
+    """Say how trials share GPUs where not each has one; nothing where there is nothing to say.
+
+    TensorFlow computes on the first that a process sees, in all its threads.
+    """
+    count = len(tf.config.list_physical_devices("GPU"))
+    if not isinstance(executor, LocalExecutor) or not count:
+        return ""
+    if count > 1:
+        return (
+            f"warning: executor=local computes on the first of {count} GPUs: executor=ray "
+            f"executor.workers={count} executor.gpus=1 gives each trial one of its own"
+        )
+    shared = f"warning: {executor.workers} trials at a time share one GPU, and its memory"
+    return shared if executor.workers > 1 else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,12 @@ class SearchSpec:
     is_over: bool = False
 
 
-def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
+def plan(
+    spec: SearchSpec,
+    overrides: Sequence[str],
+    *,
+    use_threads: Callable[[int], object] = lambda count: None,
+) -> SearchSpec:
     """Return what a command is to run, where it may go on with a search or fork one.
 
     Threads that nobody has numbered are as many as this machine has processors: from here on they
@@ -89,6 +94,8 @@ def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
     Args:
         spec: What it would be without: the composed configuration, and a new folder.
         overrides: The command's own.
+        use_threads: Called with the threads of a search to go on with or to fork, before its images
+            are read: that may start TensorFlow.
 
     Raises:
         ConfigError: Where there is no such search.
@@ -106,6 +113,7 @@ def plan(spec: SearchSpec, overrides: Sequence[str]) -> SearchSpec:
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
         validate.validate(_whole(found.cfg, spec.cfg))
+    use_threads(_whole(found.cfg, spec.cfg).training.threads)
     if asked.fork:
         return _fork(found, past, into=spec)
     if past.started is None:  # it was killed before it began: there is nothing to differ from

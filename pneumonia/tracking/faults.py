@@ -9,6 +9,12 @@ from contextlib import AbstractContextManager
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
 _FINAL = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+# What MLflow calls a bad request though the database has failed, has lost its connection, is only
+# to be read meanwhile, or has none left: https://github.com/mlflow/mlflow, store/db/utils.py.
+_OF_THE_DATABASE = re.compile(
+    r"\([\w.]+\.(InterfaceError|DatabaseError|InternalError|ReadOnlySqlTransaction)\)"
+    r"|QueuePool limit|Can't reconnect|Connection is closed"
+)
 
 
 class MayBeMissing(AbstractContextManager[None, bool]):
@@ -38,7 +44,8 @@ def is_final(error: Exception) -> bool:
 
     if isinstance(error, MlflowException):
         # Not MLflow but a proxy before it answers so, such as 404 while the server restarts.
-        return error.error_code in _FINAL and not str(error).startswith("API request to")
+        is_away = str(error).startswith("API request to") or _OF_THE_DATABASE.search(str(error))
+        return error.error_code in _FINAL and not is_away
     if isinstance(error, (OSError, json.JSONDecodeError)):
         return False
     return isinstance(error, (LookupError, TypeError, ValueError))

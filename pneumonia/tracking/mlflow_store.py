@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from pneumonia.tracking.sqlite_store import (
     locked,
     sqlite_path,
 )
+from pneumonia.tracking.texts import TAG_LENGTH, as_key, as_text, as_texts, storable
 from pneumonia.tracking.ui_view import MODEL_NOTE, arrange
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 MODEL_NAME = "classifier"
-# MLflow's own limits; older servers only refuse what is longer, they do not cut it.
-PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +112,8 @@ class Store:
     def create_run(self, name: str, tags: Mapping[str, Any], *, time: int) -> str:
         """Start a run that belongs to this process; return its id."""
         every = {**source_tags(), **owner_tags(), **tags}
-        texts = {_key(key): _text(value, TAG_LENGTH) for key, value in every.items()}
-        run = self._client.create_run(self.experiment_id, time, texts, name)
+        texts = {as_key(key): as_text(value, TAG_LENGTH) for key, value in every.items()}
+        run = self._client.create_run(self.experiment_id, time, texts, storable(name))
         return str(run.info.run_id)
 
     def reopen_run(self, run_id: str) -> None:
@@ -142,10 +140,10 @@ class Store:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [
-            Metric(_key(p.name), p.value, p.time, p.step, model_id=p.model_id) for p in points
+            Metric(as_key(p.name), p.value, p.time, p.step, model_id=p.model_id) for p in points
         ]
-        pairs = [Param(key, text) for key, text in _texts(params or {}).items()]
-        labels = [RunTag(_key(k), _text(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
+        pairs = [Param(key, text) for key, text in as_texts(params or {}).items()]
+        labels = [RunTag(as_key(k), as_text(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
         self._client.log_batch(run_id, metrics, pairs, labels)
 
     def known_params(self, run_id: str) -> set[str]:
@@ -162,7 +160,7 @@ class Store:
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Log a text as a file."""
-        self._client.log_text(run_id, text, name)
+        self._client.log_text(run_id, storable(text), name)
 
     def log_datasets(self, run_id: str, datasets: Sequence[Mapping[str, Any]]) -> None:
         """Log the splits of a dataset as the inputs of a run."""
@@ -199,7 +197,7 @@ class Store:
         if not ready and not classifier.exists():
             return None
         if model is None:
-            shown = self._client.get_run(run_id).data.params if params is None else _texts(params)
+            shown = self._client.get_run(run_id).data.params if params is None else as_texts(params)
             model = self._client.create_logged_model(
                 self.experiment_id, MODEL_NAME, run_id, dict(tags), shown
             )
@@ -267,9 +265,9 @@ class Store:
         source = self._client.get_logged_model(model_id).artifact_location
         version = next((one for one in found if one.source == source), None)
         if version is None:
-            texts = {_key(key): _text(value, TAG_LENGTH) for key, value in tags.items()}
+            texts = {as_key(key): as_text(value, TAG_LENGTH) for key, value in tags.items()}
             version = self._client.create_model_version(
-                name, source, run_id, texts, None, description, 0, model_id
+                name, source, run_id, texts, None, storable(description), 0, model_id
             )
         alias, promote = self._settings.alias, self._settings.promote
         with locked(self._uri):
@@ -326,20 +324,3 @@ def make_ready(settings: TrackingSettings) -> None:
 def _tag_words(tags: Mapping[str, str]) -> str:
     """Return the condition, in MLflow's search syntax, that all tags have these values."""
     return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-
-
-def _key(name: str) -> str:
-    """Return a name that MLflow takes: letters, digits and `_-./ :` only."""
-    kept = "".join(c if c.isalnum() or c in "_-./ :" else "_" for c in str(name))
-    return kept[:KEY_LENGTH]
-
-
-def _texts(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return params as MLflow takes them."""
-    return {_key(name): _text(value, PARAM_LENGTH) for name, value in params.items()}
-
-
-def _text(value: object, limit: int) -> str:
-    """Return a value as one would type it on the command line, cut to a length."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

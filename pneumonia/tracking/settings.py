@@ -36,6 +36,7 @@ FOLDER = "mlruns"
 CHAMPION = "champion"
 PROBE_SECONDS = 5.0
 CONTACT_SECONDS = 10.0
+POSTGRES = "pip install 'psycopg2-binary>=2.9'"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _EXPERIMENT = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 _OLDEST = 3  # it has logged models
@@ -288,6 +289,9 @@ def unreachable(uri: str, error: Exception) -> ConfigError:
         advice = (
             "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
+    if isinstance(error, ModuleNotFoundError) and uri.startswith("postgresql"):
+        place = redact(uri).partition("://")[2]
+        advice = f"`{POSTGRES}`, and tracking.uri=postgresql+psycopg2://{place} with your password"
     if sqlite_path(uri) is not None:
         advice = "Make its folder writable, with room in it, or name another store with "
         advice += "`tracking.uri=...`"

@@ -7,8 +7,11 @@ killed for as long as it needs to close its runs.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from pneumonia import shell, terminal
@@ -135,7 +138,7 @@ def search_run_id(folder: Path) -> str | None:
 def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:
     """Return the local path of the `.keras` file of a model in MLflow.
 
-    Files of a local store are not copied.
+    Files of a local store are not copied; what another one sends is kept as long as this process.
 
     Raises:
         ConfigError: There is no such model.
@@ -145,10 +148,17 @@ def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:
     prepare_environment()
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     mlflow.set_tracking_uri(uri)
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+        files = get_artifact_repository(model_uri)
+        place = None  # otherwise MLflow would leave them in the system's temporary folder
+        if not isinstance(getattr(files, "repo", files), LocalArtifactRepository):
+            place = tempfile.mkdtemp(prefix="pneumonia-")
+            atexit.register(shutil.rmtree, place, ignore_errors=True)
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=place))
     except (MlflowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError("model", "the URI of a model in MLflow", model_uri, reason) from error

@@ -51,7 +51,7 @@ def decide(
     section = config["threshold"]
     x, temperature = read_all(val), 1.0
     can_calibrate = section["calibrate"] and is_foldable(model)
-    with loop.started(model, config, config["seed"]) as program:
+    with loop.started(model, loop.exact(config), config["seed"]) as program:
         if can_calibrate:
             program.set_weights(fold(model, weights, FLAT))
             logits = FLAT * logit(program.predict(x))

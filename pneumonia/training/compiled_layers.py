@@ -8,9 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
 # What these do to a number does not depend on its place in an array.
 _NAMES = "SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Nadam Ftrl Lion"
 ELEMENTWISE = tuple(getattr(keras.optimizers, name) for name in _NAMES.split())
+FLOAT32 = "float32"
 _PENALTIES = (type(None), keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
@@ -40,8 +44,10 @@ class SteppedDropout(keras.layers.Layer):  # type: ignore[misc]
     draws the masks that it would have drawn.
     """
 
-    def __init__(self, layer: keras.layers.Dropout, position: int, clock: Clock) -> None:
-        super().__init__(name=layer.name)
+    def __init__(
+        self, layer: keras.layers.Dropout, position: int, clock: Clock, precision: str = FLOAT32
+    ) -> None:
+        super().__init__(name=layer.name, dtype=precision)
         self.position = position
         self.clock = clock
         self.rate = tf.Variable(float(layer.rate), trainable=False, dtype=tf.float32)
@@ -128,17 +134,29 @@ def clone(
     model: keras.Model,
     clock: Clock,
     found: list[SteppedDropout],
+    precision: str = FLOAT32,
     *,
     transposing: keras.optimizers.Optimizer | None,
 ) -> keras.Model:
-    """Return a model of layers that can be compiled; its dropouts go into the list."""
+    """Return a model of layers that can be compiled; its dropouts go into the list.
+
+    Its layers follow Keras' dtype policy `precision` where they say nothing else, all but the last
+    one: https://keras.io/api/mixed_precision/policy. Variables are float32 under each of them.
+    """
+    last = _last(model)
+
+    def policy(layer: keras.layers.Layer) -> str:
+        is_free = layer is not last and not isinstance(layer, keras.layers.InputLayer)
+        return precision if is_free and layer.dtype_policy.name == FLOAT32 else ""
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if transposing is not None and may_transpose(layer, transposing):
             return TransposedDense(layer)
         if type(layer) is not keras.layers.Dropout:
-            return layer.__class__.from_config(layer.get_config())
-        found.append(SteppedDropout(layer, len(found), clock))
+            config = layer.get_config()
+            other = policy(layer) if "dtype" in config else ""
+            return layer.__class__.from_config(config | ({"dtype": other} if other else {}))
+        found.append(SteppedDropout(layer, len(found), clock, policy(layer) or FLOAT32))
         return found[-1]
 
     cloned = keras.models.clone_model(model, clone_function=copy, recursive=True)
@@ -147,6 +165,12 @@ def clone(
     order = {layer.name: position for position, layer in enumerate(dropouts(model))}
     found.sort(key=lambda layer: order[layer.name])
     return cloned
+
+
+def _last(model: keras.Model) -> keras.Operation:
+    """Return what gives the output of a model, within the models that it is made of."""
+    found = model.outputs[0]._keras_history.operation
+    return _last(found) if isinstance(found, keras.Model) else found
 
 
 def leaves(model: keras.Model) -> list[keras.layers.Layer]:
@@ -169,3 +193,8 @@ def architecture(model: keras.Model) -> Any:
 
     config = json.loads(model.to_json(), object_hook=without_rate)
     return config, [layer.trainable for layer in leaves(model)]
+
+
+def is_dense(model: keras.Model) -> bool:
+    """Tell whether a model has no convolutions."""
+    return not any(isinstance(layer, _CONVOLUTIONS) for layer in leaves(model))

@@ -23,18 +23,17 @@ from pneumonia.config.instantiate import LOCK
 from pneumonia.datasets.cache import Kept
 from pneumonia.training.compiled_layers import (
     ELEMENTWISE,
+    FLOAT32,
     Clock,
     SteppedDropout,
     TransposedDense,
     architecture,
     clone,
     dropouts,
+    is_dense,
     leaves,
 )
-from pneumonia.training.compiled_step import Plan, TrainStep
-
-# XLA fuses the many small operations of a dense head, and is slower than oneDNN on convolutions.
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+from pneumonia.training.compiled_step import Plan, TrainStep, scaling
 
 # In seconds, about what it takes to compile a program of a small head.
 _PATIENCE = 2.0
@@ -83,28 +82,29 @@ class Program:
         loss: keras.losses.Loss,
         jit: bool,
         averages: bool = False,
+        precision: str = FLOAT32,
     ) -> None:
         self.borrower: int | None = None
         self.learning_rate: float | None = None
-        self._optimizer, self._mean_loss = optimizer, _mean_loss(loss)
+        self._optimizer, self._mean_loss = scaling(optimizer, precision), _mean_loss(loss)
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
         # XLA's ways of multiplying are many; elsewhere there is one.
-        transposing = optimizer if jit else None
-        self._model = clone(model, self._clock, self._dropouts, transposing=transposing)
+        options = {"transposing": optimizer if jit and precision == FLOAT32 else None}
+        self._model = clone(model, self._clock, self._dropouts, precision, **options)
         self._decay = None
         if weight_decay(optimizer) is not None:
             self._decay = tf.Variable(optimizer.weight_decay, trainable=False, dtype=tf.float32)
             optimizer.weight_decay = self._decay
-        optimizer.build(self._model.trainable_variables)
-        self._step = TrainStep(self._model, optimizer, loss, averages=averages)
+        self._optimizer.build(self._model.trainable_variables)
+        self._step = TrainStep(self._model, self._optimizer, loss, averages=averages)
         self._variables = variables(self._model)
         kernels = [one.kernel for one in leaves(self._model) if isinstance(one, TransposedDense)]
         self._transposed = {id(kernel) for kernel in kernels}
-        self._initial = [_compact(variable.numpy()) for variable in optimizer.variables]
+        self._initial = [_compact(variable.numpy()) for variable in self._optimizer.variables]
         self._epoch = tf.function(self._run, jit_compile=jit)
         self._predict = tf.function(
-            lambda x: self._model(x, training=False),
+            lambda x: tf.cast(self._model(x, training=False), tf.float32),
             input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
         )
 
@@ -162,7 +162,7 @@ class Program:
 
         Returns:
             The values of the model's variables, and those of the optimizer's as the program has
-            them, step count and learning rate first.
+            them.
         """
         slots = tuple(variable.numpy().copy() for variable in self._optimizer.variables)
         return self.weights(), slots
@@ -234,6 +234,7 @@ def program(
     loss: keras.losses.Loss,
     jit: bool | None = None,
     averages: bool = False,
+    precision: str = FLOAT32,
 ) -> Program:
     """Return a program that trains models of this architecture, and that no other thread has.
 
@@ -247,16 +248,19 @@ def program(
         loss: Keras' own.
         jit: Whether XLA compiles the loop; by default for models without convolutions.
         averages: Whether it averages the weights.
+        precision: Keras' dtype policy that it computes by; weights and outputs are float32.
     """
     jit = is_dense(model) if jit is None else jit
     described = keras.saving.serialize_keras_object(loss)
-    key = [architecture(model), _arguments(optimizer), described, jit, averages]
+    key = [architecture(model), _arguments(optimizer), described, jit, averages, precision]
     with _returned:
         known: list[Program] = _programs.get(key, list)
         _returned.wait_for(lambda: not known or _find_free(known) is not None, _PATIENCE)
         found = _find_free(known)
         if found is None:
-            found = Program(model, optimizer, loss=loss, jit=jit, averages=averages)
+            found = Program(
+                model, optimizer, loss=loss, jit=jit, averages=averages, precision=precision
+            )
             known.append(found)
         return found
 
@@ -306,11 +310,6 @@ def variables(model: keras.Model) -> list[keras.Variable]:
         for variable in layer.variables
     }
     return [variable for variable in model.variables if id(variable) not in ignored]
-
-
-def is_dense(model: keras.Model) -> bool:
-    """Tell whether a model has no convolutions."""
-    return not any(isinstance(layer, _CONVOLUTIONS) for layer in leaves(model))
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float | None:

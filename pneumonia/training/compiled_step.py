@@ -59,13 +59,14 @@ class TrainStep:
         if "share" in plan:
             x = plan["share"] * x + (1 - plan["share"]) * tf.gather(x, plan["partner"])
         with tf.GradientTape() as tape:
-            output = self._model(x, training=True)
+            output = tf.cast(self._model(x, training=True), tf.float32)
             loss = self._measure(output, y, weight, plan)
-            penalties = self._model.losses
+            penalties = [tf.cast(penalty, tf.float32) for penalty in self._model.losses]
             total = tf.add_n([loss, *penalties]) if penalties else loss
+            scaled = self._optimizer.scale_loss(total)
         rest = self._rest() if "rest" in plan else []
         before = [tf.identity(variable.value) for variable in rest]
-        self._optimizer.apply(tape.gradient(total, variables), variables)
+        self._optimizer.apply(tape.gradient(scaled, variables), variables)
         for variable, old in zip(rest, before, strict=True):
             # Every step of Keras' optimizers, weight decay included, is proportional to the rate.
             variable.assign(old + plan["rest"] * (variable - old))
@@ -85,3 +86,13 @@ class TrainStep:
     def _rest(self) -> list[keras.Variable]:
         head = {id(variable) for variable in self._model.get_layer("head").trainable_variables}
         return [one for one in self._model.trainable_variables if id(one) not in head]
+
+
+def scaling(optimizer: keras.optimizers.Optimizer, precision: str) -> keras.optimizers.Optimizer:
+    """Return an optimizer that scales the loss where gradients would vanish: float16 ends at 6e-8.
+
+    Its scale is one of its variables, and so a part of a state. A step whose gradients overflow is
+    left out, and halves it (Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740).
+    """
+    is_needed = precision == "mixed_float16"
+    return keras.optimizers.LossScaleOptimizer(optimizer) if is_needed else optimizer

@@ -20,6 +20,7 @@ from pneumonia.evaluation.objective import Metrics, Objective
 from pneumonia.seeding import PHASE, integer
 from pneumonia.training import compiled_loop
 from pneumonia.training.checkpoint import FitState
+from pneumonia.training.compiled_layers import FLOAT32
 from pneumonia.training.feeds import read_all
 from pneumonia.training.inputs import Inputs
 from pneumonia.training.recipe import Recipe, has_rest, head_only
@@ -100,16 +101,22 @@ def started(model: keras.Model, config: Config, seed: int) -> Iterator[compiled_
         raise ConfigError("optimizer.ema_overwrite_frequency", expected, frequency)
     loss = build(config["training"]["loss"], "training.loss")
     jit = None if config["training"]["jit"] == "auto" else config["training"]["jit"]
-    recipe = Recipe.of(config)
+    recipe, precision = Recipe.of(config), config["training"].get("precision", FLOAT32)
     rate, decay = compiled_loop.learning_rate(optimizer), compiled_loop.weight_decay(optimizer)
     if rate is None and recipe.has_schedule:
         expected = "constant, without a warm-up, as the optimizer has a schedule"
         raise ConfigError("training.schedule", expected, recipe.schedule)
+    averages = recipe.average is not None
     with compiled_loop.borrow(
-        model, optimizer, loss=loss, jit=jit, averages=recipe.average is not None
+        model, optimizer, loss=loss, jit=jit, averages=averages, precision=precision
     ) as program:
         program.start(model, learning_rate=rate, weight_decay=decay, seed=seed)
         yield program
+
+
+def exact(config: Config) -> Config:
+    """Return a configuration whose programs give what the classifier's file does: in float32."""
+    return {**config, "training": {**config["training"], "precision": FLOAT32}}
 
 
 def build_metrics(config: Config) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def retrain(
 
 def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
     """Return the probabilities (n,) that a trained model gives for a feed."""
-    with loop.started(trainable(config, 0), config, config["seed"]) as program:
+    with loop.started(trainable(config, 0), loop.exact(config), config["seed"]) as program:
         program.set_weights(weights)
         return program.predict(read_all(feed))
 

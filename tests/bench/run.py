@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from watch import Watch
+from watch import Watch, cpu_seconds
 
 ROOT = Path(__file__).parents[2]
 RIVALS = Path(__file__).with_name("rivals.py")
@@ -58,7 +59,7 @@ TRAINING = [
 ]  # fmt: skip
 
 
-PARTS = "answers,extraction,ours,study,rivals,tracking,wide,training,many,crowd"
+PARTS = "answers,extraction,ours,study,rivals,tracking,services,wide,training,many,crowd"
 
 
 @dataclass
@@ -71,6 +72,8 @@ class Run:
     folder: Path
     events: list[dict[str, Any]]
     memory: list[tuple[int, float]] = field(default_factory=list)
+    cpu: float = 0.0  # processor seconds of its own process
+    helpers_cpu: float = 0.0  # and of those that it started: the tracking
 
 
 def main() -> None:
@@ -108,6 +111,8 @@ class Bench:
             self.searches("study" in parts, "rivals" in parts)
         if "tracking" in parts:
             self.tracking()
+        if "services" in parts:
+            self.services()
         if "wide" in parts:
             self.wide()
         if "training" in parts:
@@ -218,6 +223,53 @@ class Bench:
             ],
         )
 
+    def services(self) -> None:
+        """Tell what the tracking costs that search with a server and a database, and what they do.
+
+        They run on the same machine, which takes more from the search than elsewhere.
+        """
+        import services  # needs PostgreSQL
+
+        if not services.has_postgres():
+            self.lines += ["PostgreSQL is not on this machine: nothing is said of services.", ""]
+            return
+        if not (self.folder / "outputs" / "features").exists():
+            self.ours(SEARCH)
+        pairs = []
+        with services.postgres_and_mlflow(fsync="on") as (postgres, server):
+            sent = [*SEARCH, "tracking=server", f"tracking.uri={server.uri}"]
+            for _ in range(3):
+                before = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
+                with_it = self.ours(sent)
+                after = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
+                own = [late - early for late, early in zip(after, before, strict=True)]
+                pairs.append((with_it, self.ours(SEARCH, program=[str(UNTRACKED)]), own))
+        self._tell_of_services(pairs)
+
+    def _tell_of_services(self, pairs: list[tuple[Run, Run, list[float]]]) -> None:
+        def median(what: Callable[[tuple[Run, Run, list[float]]], float]) -> float:
+            return statistics.median(what(pair) for pair in pairs)
+
+        searched = [median(lambda pair, i=i: _searched(pair[i].events)) for i in (0, 1)]
+        whole = [median(lambda pair, i=i: pair[i].seconds) for i in (0, 1)]
+        cpu = [median(lambda pair, i=i: pair[i].cpu) for i in (0, 1)]
+        rows = [
+            ("the search, seconds", *searched),
+            ("the whole command, seconds", *whole),
+            ("processor seconds of the search's process", *cpu),
+            ("processor seconds of its tracking process", median(lambda p: p[0].helpers_cpu), 0),
+            ("processor seconds of the MLflow server", median(lambda pair: pair[2][0]), 0),
+            ("processor seconds of PostgreSQL", median(lambda pair: pair[2][1]), 0),
+        ]
+        self.table(
+            "What a server on PostgreSQL costs, both on this machine: the same search, in turn",
+            ("median of 3", "with its 30 runs and models sent", "with nothing sent", "cost"),
+            [
+                (name, f"{a:.2f}", f"{b:.2f}", f"{100 * (a / b - 1):.1f} %" if b else "")
+                for name, a, b in rows
+            ],
+        )
+
     def wide(self) -> None:
         """Time an epoch of a head on flattened features."""
         rows = []
@@ -319,8 +371,17 @@ class Bench:
             sys.exit(f"{' '.join(overrides)} failed:\n{error.decode()}")
         events = [json.loads(line) for line in watch.journal.read_text().splitlines()]
         ended = next(e["time"] for e in events if e["kind"] == "trial_ended")
-        folder = watch.journal.parent
-        return Run(seconds, watch.peak_mb, ended / 1000 - began, folder, events, watch.memory)
+        own = watch.cpu.pop(process.pid, 0.0)
+        return Run(
+            seconds,
+            watch.peak_mb,
+            first_trial=ended / 1000 - began,
+            folder=watch.journal.parent,
+            events=events,
+            memory=watch.memory,
+            cpu=own,
+            helpers_cpu=sum(watch.cpu.values()),
+        )
 
     def rival(self, what: str, source: str = "", *rest: str) -> dict[str, Any]:
         """Run one of the others and return what it measured."""

@@ -160,6 +160,11 @@ MISTAKES: list[tuple[list[str], str]] = [
         "`training.class_weight`: expected balanced or null, with training.balanced_batches=true",
     ),
     (["training.retrain=maybe"], "expected true, false or a range. Received: 'maybe'"),
+    (
+        ["training.precision=float16"],
+        "expected float32, mixed_float16, mixed_bfloat16 or a range. Received: 'float16'",
+    ),
+    (["training.precision=16"], "`training.precision`: expected float32, mixed_float16, mixed_bf"),
     (["training.jit=always"], "expected true, false, auto or a range"),
     *(
         ([f"training.threads={given}"], "`training.threads`: expected an integer from 1 to 1024")
@@ -169,7 +174,9 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["training.threads='choice(1, 2)'"],
         "Received: 'choice(1, 2)'. TensorFlow keeps them as long as its process: one command for",
     ),
-    (["training.threads=1,2"], "`training.threads`"),
+    (["training.threads=1,2"], "expected a single value. Received: '1,2'. TensorFlow keeps them"),
+    (["-m", "training.threads=1,2"], "`training.threads`: expected one number for all searches"),
+    (["-m", "training.threads=null,3"], "Received: 'null, 3'. TensorFlow keeps them as long as"),
     (["training.metrics=3"], "expected a mapping of metrics by name"),
     (["training.metrics.auc=3"], "`training.metrics.auc`: expected a mapping with `_target_`"),
     (["training.loss=hinge"], "Write training.loss._target_=keras.losses.Hinge"),
@@ -235,7 +242,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+dense.input_shape=[3]"], "`dense.input_shape`: expected nothing, as the program decides"),
     (["+dense._args_=[3]"], "`dense._args_`: expected an argument that"),
     (["+model._partial_=true"], "`model._partial_`: expected an argument that"),
-    (["+optimizer.loss_scale_factor=128"], "expected null, as no loss is scaled. Received: 128"),
+    (
+        ["+optimizer.loss_scale_factor=128"],
+        "expected null, as training.precision=mixed_float16 scales",
+    ),
     (["+training.loss.from_logits=true"], "expected false, as heads give probabilities"),
     (["+training.loss.label_smoothing=2"], "expected a number from 0 to 1"),
     (["+optimizer.gradient_accumulation_steps=0"], "expected an integer of at least 2, null"),
@@ -288,7 +298,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (
         [
-            "+hydra.callbacks.x={_target_: pneumonia.cli.multirun.Compare, "
+            "+hydra.callbacks.x={_target_: hydra.experimental.callback.Callback, "
             "a: {_target_: os.system, command: 'touch executed'}}"
         ],
         "`hydra.callbacks.x`: expected a mapping whose only",

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 from made import RANGES, Made, finished
-from omegaconf import OmegaConf
 
-from pneumonia.cli.multirun import Compare
 from pneumonia.errors import UserError
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.reporting import page, report, score_sections
@@ -307,21 +305,6 @@ def test_scores_of_different_objectives_are_named(two: Path) -> None:
     text = Page(report.write_overview([two], two / report.NAME)).text
     assert re.search(r"val_auc 0\.\d{4} ", text)
     assert re.search(r"val_f1 0\.\d{4} ", text)
-
-
-def test_a_multirun_ends_with_the_comparison(
-    two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(two.parent)
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": "sweep"}}})
-    Compare().on_multirun_end(config)
-    assert capsys.readouterr().out == "\nThe searches compared: sweep/report.html\n"
-    assert (two / "report.html").exists()
-
-
-def test_a_multirun_that_left_no_search_leaves_no_page(tmp_path: Path) -> None:
-    Compare().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_search(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from test_trial import config
 
 from pneumonia.config.search_space import collapse, find
 from pneumonia.errors import ConfigError
+from pneumonia.search import preflight
+from pneumonia.search.executors import LocalExecutor
 from pneumonia.search.preflight import rehearse
 from pneumonia.search.trials import cuts
 from pneumonia.training import inputs
@@ -131,3 +133,22 @@ def test_the_features_of_all_cuts_are_there_before_the_first_trial(tmp_path: Pat
     other = {**started, "model": {**started["model"], "layer": "block2_pool"}}
     inputs.prepare(other, report=lambda text, *_: texts.append(text))
     assert not texts
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [
+        (0, 2, ""),
+        (1, 1, ""),
+        (1, 3, "warning: 3 trials at a time share one GPU"),
+        (4, 1, "the first of 4 GPUs: executor=ray executor.workers=4 executor.gpus=1 gives each"),
+        (4, 4, "the first of 4 GPUs"),
+    ],
+)
+def test_how_trials_share_gpus_is_told(
+    gpus: int, workers: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * gpus)
+    told = preflight.sharing(LocalExecutor(workers))
+    assert expected in told
+    assert bool(told) == bool(expected)

@@ -101,6 +101,12 @@ def test_a_search_keeps_its_threads_on_other_machines(
     monkeypatch.setattr("pneumonia.process.processors", lambda: 64)
     assert plan("resume=last").cfg.training.threads == 5
     assert plan("resume=last", "training.threads=5").cfg.training.threads == 5
+    told: list[Any] = []
+    monkeypatch.setattr(
+        changes, "load_data", lambda config: told.append("data") or load_data(config)
+    )
+    resume.plan(*job("resume=last"), use_threads=told.append)
+    assert told == [5, "data"]
     for given, number in (("4", 4), ("null", 64)):
         with pytest.raises(UserError) as caught:
             plan("resume=last", f"training.threads={given}")

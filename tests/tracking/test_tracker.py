@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from families import slow
+from services import Server, await_condition, free_port
 
 from pneumonia.cli import ui
 from pneumonia.errors import ConfigError
@@ -616,19 +617,6 @@ def test_what_the_store_refuses_is_left_out_with_one_warning(
     assert runs(settings, "search")[0].info.status == "FINISHED"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def await_condition(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
 def test_an_unreachable_server_is_one_clear_error(tmp_path: Path) -> None:
     uri = f"http://someone:secret@127.0.0.1:{free_port()}"
     started = time.monotonic()
@@ -653,45 +641,6 @@ def test_a_search_goes_on_without_its_server(
     assert "cannot be reached" in away
     assert f"`pneumonia resume={folder}` sends them." in left
     assert search_run_id(folder) is None
-
-
-class Server:
-    """A real MLflow server on this machine."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.uri = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        self._command += ["--host", "127.0.0.1", "--port", str(port)]
-        self._command += ["--backend-store-uri", f"sqlite:///{home}/server.db"]
-        self._command += ["--artifacts-destination", str(home / "files")]
-        self._home = home
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        environment = {
-            **os.environ,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        with (self._home / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        await_condition(self._answers, 60)
-
-    def kill(self) -> None:
-        """Kill the server and its worker: a process group of its own."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                return True
-        except OSError:
-            return False
 
 
 @pytest.fixture

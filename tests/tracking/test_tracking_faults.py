@@ -47,7 +47,7 @@ from pneumonia.storage.journal import Journal
 from pneumonia.tracking import settings as mlflow_setup
 from pneumonia.tracking import tracker
 from pneumonia.tracking.consumer import Consumer
-from pneumonia.tracking.faults import is_unwanted
+from pneumonia.tracking.faults import is_final, is_unwanted
 from pneumonia.tracking.mlflow_store import Store, make_ready
 from pneumonia.tracking.settings import TrackingSettings, open_store
 
@@ -393,6 +393,44 @@ def test_what_a_store_will_not_do_and_what_it_cannot_do_now(
     assert not is_unwanted(ConnectionError(text))
 
 
+@pytest.mark.parametrize(
+    ("said", "is_refusal"),
+    [
+        ("(psycopg2.InterfaceError) connection already closed", False),
+        ("(psycopg2.DatabaseError) SSL SYSCALL error: EOF detected", False),
+        ("(psycopg2.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only", False),
+        ("Can't reconnect until invalid transaction is rolled back.", False),
+        ("(psycopg2.errors.StringDataRightTruncation) value too long", True),
+        ("(psycopg.errors.NumericValueOutOfRange) integer out of range", True),
+        ("(sqlite3.IntegrityError) FOREIGN KEY constraint failed", True),
+        ("The run cannot be changed.", True),
+    ],
+)
+def test_what_a_database_cannot_do_now_is_no_refusal(said: str, is_refusal: bool) -> None:
+    # MLflow calls all that is no OperationalError of SQLAlchemy a bad request.
+    assert is_final(answer("BAD_REQUEST", said)) == is_refusal
+
+
+def test_texts_that_no_database_takes_hold_nothing_up(
+    settings: TrackingSettings, folder: Path, journal: Journal
+) -> None:
+    make_ready(settings)
+    start_search(journal, name="brave\0owl", tags={"dataset": "phantom", "path": "x\udcff\0"})
+    start_trial(journal, 1)
+    fields = {"status": "FAILED", "score": None, "metrics": {}, "classifier": None}
+    said = {"reason": "no\0ne", "traceback": "no\udcff\0"}
+    journal.append("trial_ended", trial_id="0001", **fields, **said)
+    end_trial(journal, start_trial(journal, 2), 0.9)
+    end_search(journal, "0002")
+    consumer, told = follow(folder, settings)
+    assert consumer.close() == 0
+    assert told == []
+    (search,) = runs(settings, "search")
+    assert search.info.run_name == r"brave\x00owl"
+    assert search.data.tags["path"] == r"x\udcff\x00"
+    assert runs(settings, "trial")[0].data.tags["reason"] == r"no\x00ne"
+
+
 def test_a_registry_that_is_away_is_waited_for(
     settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -719,6 +757,21 @@ def test_a_database_that_hangs_or_has_no_driver_is_told_in_seconds(
         uri = f"postgresql://anna:hush@127.0.0.1:{server.getsockname()[1]}/mlflow"
         with pytest.raises(ConfigError, match=REACHED) as caught:
             mlflow_setup.probe(uri)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_driver_that_is_missing_is_named_with_one_that_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # SQLAlchemy's own choice since 2.1
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"postgresql://anna:hush@127.0.0.1:{server.getsockname()[1]}/mlflow"
+        with pytest.raises(ConfigError, match=REACHED) as caught:
+            mlflow_setup.probe(uri)
+    assert "`pip install 'psycopg2-binary>=2.9'`, and tracking.uri=postgresql+psycopg2://" in str(
+        caught.value
+    )
+    assert "Start the server" not in str(caught.value)
     assert "hush" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow's threads are a number that is set once in a process."""
+"""What TensorFlow computes with is set once in a process, before it computes anything."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ from pneumonia import startup
 from pneumonia.errors import UserError
 startup.use_threads(5)
 startup.use_threads(3)
-startup.start()
+# Devices of the CPU in the place of GPUs.
 import tensorflow as tf
+gpus, grown, listed = ["GPU 0", "GPU 1"], [], tf.config.list_physical_devices
+tf.config.list_physical_devices = lambda kind=None: gpus if kind == "GPU" else listed(kind)
+tf.config.experimental.set_memory_growth = lambda gpu, on: grown.append((gpu, on))
+startup.start()
+tf.config.list_physical_devices = listed
+print(grown == [(gpu, True) for gpu in gpus])
 tf.linalg.matmul(tf.ones((9, 9)), tf.ones((9, 9)))
 print(tf.config.threading.get_intra_op_parallelism_threads())
 startup.use_threads(3)
@@ -37,10 +43,10 @@ except UserError as error:
 """
 
 
-def test_threads_are_set_before_tensorflow_starts() -> None:
+def test_threads_and_memory_of_gpus_are_set_before_tensorflow_computes() -> None:
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    assert lines[0] == "3"
-    assert lines[1].startswith("`training.threads`: expected 3, with which")
-    assert "Received: 1." in lines[1]
+    assert lines[:2] == ["True", "3"]
+    assert lines[2].startswith("`training.threads`: expected 3, with which")
+    assert "Received: 1." in lines[2]
