@@ -36,7 +36,7 @@ RAY = ("executor=ray", "executor.workers=2")
 # Networks that train for some seconds, in many epochs.
 LONG = (
     *(item for item in SMALL if not item.startswith("model.")),
-    *("model=cnn", "model.image_size=32", "model.blocks=2", "model.filters=8"),
+    *("model=cnn", "model.image_size=32", "model.blocks=4", "model.filters=4"),
     *("tuner=random", "tuner.max_trials=4", "tuner.max_epochs=50"),
     *("training.early_stopping=null", 'dense.dropout="choice(0.1, 0.2, 0.3, 0.4, 0.5)"'),
 )
