@@ -20,6 +20,7 @@ import numpy as np
 from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.errors import UserError
+from pneumonia.search import ray_session
 
 if TYPE_CHECKING:
     from pneumonia.training.trial import Hooks, Outcome, Task
@@ -61,6 +62,7 @@ class Worker:
 
     def prepare(self) -> None:
         """Import what trains."""
+        ray_session.remove_abandoned()
         self._project.mkdir(parents=True, exist_ok=True)
         os.chdir(self._project)
         startup.use_threads(self._threads)
@@ -98,7 +100,7 @@ class Worker:
             if isinstance(error, files.StorageError):
                 raise
             return trial.Outcome(task.trial_id, "FAILED", reason=str(error))
-        prefix = f"pneumonia-ray-{os.getpid()}-"
+        prefix = f"{ray_session.PREFIX}{os.getpid()}-"
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix=prefix) as folder:
             store: ArtifactStore = DriverStore(Path(folder), self._call)
             if self._shared is not None:
