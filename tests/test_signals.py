@@ -121,3 +121,13 @@ def test_outside_the_main_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert failures == []
+
+
+def test_what_runs_can_be_asked_to_stop_without_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_asked", threading.Event())
+    with signals.Interruption() as interruption:
+        interruption.check()
+        signals.ask()
+        with pytest.raises(signals.Interrupted):
+            interruption.check()
+        interruption.check()  # once

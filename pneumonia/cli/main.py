@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
     usage.check_first(arguments)
     _check_here()
     from pneumonia.cli import sweep
-    from pneumonia.config import compose
+    from pneumonia.config import hydra_internals
 
     given, goes_on = arguments, sweep.find(arguments)
     if goes_on is not None:
@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     # Without it, Hydra prints exceptions itself, shortened, and leaves with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if configs and compose.is_job(configs[0]):
+    if configs and hydra_internals.is_job(configs[0]):
         folder = goes_on or sweep.folder_of(configs)
         own = sweep.overrides(folder, configs)
         names = tuple(item.partition("=")[0] + "=" for item in own)
@@ -132,7 +132,7 @@ def _show_plans(configs: list[DictConfig], goes_on: Path | None) -> int:
     """
     startup.start()
     from pneumonia.cli import plan, sweep
-    from pneumonia.config import compose
+    from pneumonia.config import hydra_internals
     from pneumonia.search import resume
 
     for cfg in configs:
@@ -142,7 +142,7 @@ def _show_plans(configs: list[DictConfig], goes_on: Path | None) -> int:
         spec = resume.SearchSpec(sweep.going_on(cfg, folder), folder, _choices(cfg.hydra))
         spec = resume.plan(spec, list(cfg.hydra.overrides.task))
         plan.show(spec.cfg, spec.choices, folder=spec.folder)
-    if configs and compose.has_own_sweeper(configs[0]):
+    if configs and hydra_internals.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0
 
@@ -187,7 +187,9 @@ def _let_hydra(is_here: bool = True) -> int:
     try:
         job()
     except Exception as error:
-        is_launched = has_begun or not (is_here or isinstance(error, HydraException))
+        # Where jobs run elsewhere, an error is the launcher's, but for what Hydra finds before.
+        is_hydras = isinstance(error, HydraException) or type(error) is RuntimeError
+        is_launched = has_begun or not (is_here or is_hydras)
         told = None if is_launched else _user_error(error) or _told_by_hydra(error)
         if told is None:
             raise

@@ -122,7 +122,7 @@ def _tell_failed(folder: Path) -> int:
     failed = [job for job in ran if job.status]
     if failed:
         lines = [f"{len(failed)} of {len(ran)} failed:"]
-        lines += [f"  {job.name}: {job.reason.splitlines()[0]}" for job in failed]
+        lines += [f"  {job.name}: {job.reason}".splitlines()[0] for job in failed]
         lines += [f"To run them again: {shell.resume(folder)}"]
         terminal.write("\n".join(lines) + "\n", sys.stderr)
     return min((job.status for job in failed), default=0)  # a fault before a mistake
@@ -149,7 +149,8 @@ def _stopping_when_asked(folder: Path) -> Iterator[None]:
     that launched it has understood. One that waits for its next job must not end by it, since
     joblib ends all where one ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     is_over = threading.Event()
 
     def look() -> None:

@@ -6,7 +6,9 @@ to, one whose search was broken off goes on with it, the others begin.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import shell
 from pneumonia.cli import multirun
-from pneumonia.config import compose
+from pneumonia.config import hydra_internals
 from pneumonia.config.search_space import plain
 from pneumonia.config.suggestions import quoted
 from pneumonia.config.validate import flatten
@@ -40,7 +42,9 @@ def find(arguments: Sequence[str]) -> Path | None:
         if (folder := jobs.last_sweep(OUTPUTS)) is None:
             raise ConfigError("resume", f"a sweep under {OUTPUTS}, with -m", name)
         return folder
-    return Path(name) if name and (Path(name) / jobs.SWEEP).is_file() else None
+    with contextlib.suppress(OSError, ValueError):  # a name that no path may have
+        return Path(name) if name and (Path(name) / jobs.SWEEP).is_file() else None
+    return None
 
 
 def arguments_of(folder: Path, given: Sequence[str]) -> list[str]:
@@ -61,7 +65,9 @@ def arguments_of(folder: Path, given: Sequence[str]) -> list[str]:
             expected = f"what the sweep in {folder} was asked for, {was}"
             hint = "Beside it may stand more budget, and what no result depends on"
             raise ConfigError("resume", expected, item, hint)
-        own = [one for one in own if not equals or _key(one) != _key(item)] + [item]
+        gone = ("hydra.launcher.",) if key == "hydra/launcher" else ()
+        own = [one for one in own if _key(one) != key.lstrip("+~") and not one.startswith(gone)]
+        own.append(item)
     return own
 
 
@@ -142,11 +148,17 @@ def run(
         for settings in {tracker.TrackingSettings(**cfg.tracking) for cfg in configs}:
             tracker.check(settings).result()
     with jobs.claim(folder):
+        before = jobs.read_sweep(folder)
         typed = [without_passwords(item) for item in arguments]
-        record = jobs.began(typed, [_params(cfg) for cfg in configs])
+        began = before.time if before else time.time_ns() // 1_000_000
+        record = jobs.SweepRecord(typed, [_params(cfg) for cfg in configs], began)
         jobs.write_sweep(record, folder)
-        most = None if compose.has_own_sweeper(configs[0]) else len(configs)
-        status = multirun.launch(folder, lambda: launch(is_here), most=most, is_here=is_here)
+        most = None if hydra_internals.has_own_sweeper(configs[0]) else len(configs)
+        try:
+            status = multirun.launch(folder, lambda: launch(is_here), most=most, is_here=is_here)
+        except UserError:  # Hydra has run nothing of it
+            jobs.forget(before, folder)
+            raise
         jobs.write_sweep(replace(record, is_over=status == 0), folder)
     return status
 
@@ -155,7 +167,7 @@ def overrides(folder: Path, configs: Sequence[DictConfig]) -> list[str]:
     """Return what Hydra is told of a sweep beside what was typed."""
     found = [f"{DIR}={quoted(str(folder))}"]
     wanted = configs[0].hydra.launcher.get("n_jobs")
-    if wanted is not None and not compose.has_own_sweeper(configs[0]):
+    if isinstance(wanted, int) and not hydra_internals.has_own_sweeper(configs[0]):
         # joblib starts them all, and one without a job that gets the terminal's Ctrl-C ends all.
         available = wanted if wanted > 0 else os.cpu_count() or 1
         if available > len(configs):

@@ -74,6 +74,8 @@ Examples:
       four searches, one after the other
   pneumonia resume=last
       go on with an interrupted search, if space, data, code and libraries are still the same
+  pneumonia -m resume=last
+      go on with the last multirun, with the searches that are not complete; a folder names another
   pneumonia resume=last tuner.max_trials=60
       give a search more budget, one that has come to its end too
   pneumonia resume=last resume.fork=true 'dense.units="choice(64, 128)"'
@@ -86,7 +88,8 @@ Examples:
       the trials of the last search
 
 Options:
-  -m, --multirun            one search per combination of comma-separated values
+  -m, --multirun            one search per combination of comma-separated values; several at once
+                            with hydra/launcher=processes, on a cluster with =slurm
   --dry-run                 show rounds, epochs, time and space on disk, and run nothing
   -c, --cfg job             show the config instead of running it; --resolve resolves it
   -i, --info [what]         show how the config comes about
@@ -97,6 +100,8 @@ Options:
   -h, --help, --version, --hydra-help
 
 Exit status: 0; 1 for a fault of the program; 2 for a mistake in the command; 130 when interrupted.
+Of a multirun, whose searches do not end by one that fails: 1 if any failed by a fault, 2 if some
+failed, all by mistakes.
 """
 
 

@@ -31,7 +31,7 @@ from pneumonia.config.hydra_internals import VERSION_BASE, Hydra
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
-from pneumonia.errors import ConfigError, ConfigErrors
+from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
 __all__ = ["VERSION_BASE"]
 
@@ -118,16 +118,6 @@ def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}
     """
     made = [_prepared(override) for override in _without_params(overrides)]
     return [*_options_of_resumed(made, chosen), *made]
-
-
-def is_job(cfg: DictConfig) -> bool:
-    """Tell whether a checked config is that of a job of a multirun."""
-    return not OmegaConf.is_missing(cfg.hydra.job, "num")
-
-
-def has_own_sweeper(cfg: DictConfig) -> bool:
-    """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
-    return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"
 
 
 def _prepared(override: str) -> str:
@@ -260,7 +250,7 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
     """
     fixed = [item for item in overrides if item.lstrip("+~").startswith(("hydra.", "hydra/"))]
     swept = [item for item in overrides if item not in fixed]
-    is_ours = not has_own_sweeper(cfg)
+    is_ours = not hydra_internals.has_own_sweeper(cfg)
     own = cfg.hydra.sweeper if is_ours else {}
     params, size = dict(own.get("params") or {}), own.get("max_batch_size")
     for key, value in params.items():
@@ -314,6 +304,11 @@ def _check_job(
         expected = "a folder of its own for every search, as ${hydra.job.num} is"
     if expected:
         raise ConfigErrors([ConfigError("hydra.sweep.subdir", expected, str(place))])
+    uri = str(cfg.tracking.get("uri"))
+    if "submitit" in str(cfg.hydra.launcher.get("_target_")) and without_passwords(uri) != uri:
+        expected = "no password beside a launcher that writes the config to a file"
+        hint = "Give the whole address as MLFLOW_TRACKING_URI"
+        raise ConfigErrors([ConfigError("tracking.uri", expected, uri, hint)])
 
 
 def _check_hydra(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> None:

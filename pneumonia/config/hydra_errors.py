@@ -27,6 +27,8 @@ _BY_NAME = {
     "model": ("keras_application", "keras.applications"),
     "optimizer": ("any", "keras.optimizers"),
 }
+# The extra that brings a launcher, by its option.
+_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
 
 class Translator:
@@ -122,6 +124,8 @@ class Translator:
             option, options = f"{above}/{option}", self._options(group)
         given = self._value(group) or option
         hint = self._hint_at_option(group, given.strip("'\""), options)
+        if group == "hydra/launcher" and option in _EXTRAS:
+            hint = f"It comes with pip install 'pneumonia[{_EXTRAS[option]}]'"
         return ConfigError(group, f"one of {', '.join(options)}", option, hint)
 
     def _hint_at_option(self, group: str, given: str, options: list[str]) -> str:

@@ -13,6 +13,7 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["VERSION_BASE", "Hydra", "composer", "get_args_parser", "jobs"]
 
@@ -42,3 +43,13 @@ def jobs(overrides: Sequence[Override]) -> list[list[str]]:
     """Return the overrides of every job that Hydra's own sweeper makes."""
     [made] = BasicSweeper.split_arguments(list(overrides), None)
     return [list(job) for job in made]
+
+
+def is_job(cfg: DictConfig) -> bool:
+    """Tell whether a checked config is that of a job of a multirun."""
+    return not OmegaConf.is_missing(cfg.hydra.job, "num")
+
+
+def has_own_sweeper(cfg: DictConfig) -> bool:
+    """Tell whether the jobs of a multirun are made by another sweeper than Hydra's own."""
+    return str(cfg.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != "BasicSweeper"

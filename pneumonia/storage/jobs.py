@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,6 +108,18 @@ def write_sweep(record: SweepRecord, folder: Path) -> None:
         part.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 
+def forget(before: SweepRecord | None, folder: Path) -> None:
+    """Leave of a sweep what was there before it was asked for."""
+    if before is not None:
+        write_sweep(before, folder)
+        return
+    for name in (SWEEP, NAME):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what else is in it is the user's
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
 def read_sweep(folder: Path) -> SweepRecord | None:
     """Return what the sweep of a folder was asked for, None where there is none.
 
@@ -135,8 +146,3 @@ def last_sweep(outputs: Path) -> Path | None:
         if (record := read_sweep(path.parent)) is not None:
             found.append((not record.is_over, record.time, path.parent))
     return max(found)[2] if found else None
-
-
-def began(arguments: Sequence[str], params: Sequence[Mapping[str, Any]]) -> SweepRecord:
-    """Return the record of a sweep that begins now."""
-    return SweepRecord([*arguments], [*params], time.time_ns() // 1_000_000)

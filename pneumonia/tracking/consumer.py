@@ -281,7 +281,7 @@ class Consumer:
 
 def _short(error: Exception) -> str:
     """Return the first line of what an error says, as a sentence."""
-    text = str(error).strip().partition("\n")[0][:REASON_LENGTH]
+    text = str(error).strip().partition("\n")[0][:REASON_LENGTH].rstrip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -33,8 +33,8 @@ class Clock:
         self._optimizer = optimizer
 
     def step(self) -> tf.Tensor:
-        """Return the number of steps taken."""
-        return tf.cast(self._optimizer.iterations.value, tf.int32)
+        """Return the number of steps taken, those whose gradients are only accumulated too."""
+        return tf.cast(self._optimizer._iterations.value, tf.int32)
 
 
 class SteppedDropout(keras.layers.Layer):  # type: ignore[misc]

@@ -29,8 +29,8 @@ def differences(found: Path, whole: Path) -> Iterator[str]:
         yield f"there are {len(searches(found))} searches"
         return
     one, other = (searches(project)[0] for project in (found, whole))
-    yield from _journals(_events(one), _events(other))
-    yield from _files(one, other)
+    yield from journals(events(one), events(other))
+    yield from files(one, other)
     yield from _store(found, whole)
 
 
@@ -39,13 +39,13 @@ def searches(project: Path) -> list[Path]:
     return sorted(path.parent for path in project.glob("outputs/*/*/journal.jsonl"))
 
 
-def _events(folder: Path) -> list[dict[str, Any]]:
+def events(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "journal.jsonl").read_text().splitlines()
     # nan is not equal to itself, its text is.
     return [json.loads(line, parse_constant=str) for line in lines]
 
 
-def _journals(found: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Iterator[str]:
+def journals(found: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Iterator[str]:
     if [event["n"] for event in found] != list(range(len(found))):
         yield "the journal's events are not numbered one after the other"
     for kind, keys in (
@@ -70,8 +70,8 @@ def _journals(found: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Itera
         yield f"the final metrics are {metrics[0]}, not {metrics[1]}"
 
 
-def _files(found: Path, whole: Path) -> Iterator[str]:
-    one, other = (_weights(folder / _events(folder)[-1]["classifier"]) for folder in (found, whole))
+def files(found: Path, whole: Path) -> Iterator[str]:
+    one, other = (_weights(folder / events(folder)[-1]["classifier"]) for folder in (found, whole))
     if one.keys() != other.keys() or any(not np.array_equal(one[k], other[k]) for k in one):
         yield "the final classifier has other weights"
     names, others = (

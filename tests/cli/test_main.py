@@ -23,11 +23,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
-from pneumonia.cli import common, compare, export, hydra_args, predict, report, ui, usage
+from pneumonia.cli import common, compare, export, hydra_args, predict, report, sweep, ui, usage
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
 from pneumonia.errors import DataError, UserError
 from pneumonia.search.resume import SearchSpec
+from pneumonia.storage import jobs
 from pneumonia.storage.journal import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -481,6 +482,131 @@ def test_an_interrupt_ends_a_multirun(
     assert len(search.jobs) == 2
     told = capsys.readouterr().err
     assert told.startswith("Interrupted. 1 of 3 jobs have come to their end. To go on: pneumonia r")
+
+
+def test_a_sweep_goes_on_where_it_was(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search.errors = {2: KeyboardInterrupt()}
+    assert main("-m", "seed=1,2,3", "dense.units=64") == 130
+    command = capsys.readouterr().err.partition("To go on: ")[2]
+    search.errors = {}
+    _, given = shlex.split(command)
+    # What is asked for again may stand beside it, and what changes no result.
+    assert main("-m", given, "seed=1,2,3", "executor.workers=2") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("job 0 (")  # of which this search kept nothing that could be compared
+    assert "of which this has changed" in told
+    again = search.jobs[2:]
+    assert [(cfg.seed, folder.name) for cfg, folder in again] == [(2, "1"), (3, "2")]
+    assert {folder.parent for _, folder in search.jobs} == {again[0][1].parent}
+    assert all(cfg.executor.workers == 2 for cfg, _ in again)
+    assert main("-m", "resume=last") == 2
+
+
+def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> None:
+    assert main("-m", "seed=1,2", "hydra.sweep.dir=outputs/first") == 0
+    search.error = DataError("no such dataset")
+    assert main("-m", "seed=3,4", "hydra.sweep.dir=outputs/second") == 2
+    search.error = None
+    assert main("-m", "seed=5,6", "hydra.sweep.dir=outputs/third") == 0
+    assert main("-m", "resume=last") == 0
+    assert [folder.parent.name for _, folder in search.jobs[-2:]] == ["second", "second"]
+    assert main("-m", "resume=last") == 0
+    assert [folder.parent.name for _, folder in search.jobs[-2:]] == ["third", "third"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["seed=1,2,4"], "was asked for, seed=1,2,3. Received: 'seed=1,2,4'. Beside it may stand"),
+        (["dense.units=3"], "was asked for, nothing. Received: 'dense.units=3'"),
+        (["resume.fork=true"], "was asked for, nothing. Received: 'resume.fork=true'"),
+        (["--config-dir", "."], "was asked for, nothing. Received: '--config-dir'"),
+        (["executor.in_order=false"], "was asked for, nothing. Received: 'executor.in_order=fal"),
+    ],
+)
+def test_another_sweep_is_none_to_go_on_with(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+) -> None:
+    assert main("-m", "seed=1,2,3", "hydra.sweep.dir=mine") == 0
+    assert main("resume=mine", *given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("`resume`: expected what the sweep in mine was asked for")
+    assert told in error
+    assert len(search.jobs) == 3
+
+
+def test_a_sweep_whose_preset_has_changed(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text("dense: {units: 64}\ntracking: {experiment: one}\n")
+    assert main("-m", "experiment=mine.yaml", "seed=1,2", "hydra.sweep.dir=mine") == 0
+    Path("mine.yaml").write_text("dense: {units: 128}\ntracking: {experiment: two}\n")
+    assert main("resume=mine") == 2
+    told = "of which this has changed:\n  dense.units: 64 → 128\n"
+    assert capsys.readouterr().err.endswith(told)
+    assert len(search.jobs) == 2
+
+
+def test_a_folder_has_one_sweep_and_one_process_that_runs_it(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("-m", "resume=last") == 2
+    assert "`resume`: expected a sweep under outputs, with -m" in capsys.readouterr().err
+    assert main("-m", "seed=1,2", "hydra.sweep.dir=./mine") == 0
+    assert main("-m", "seed=1,2", "hydra.sweep.dir=mine") == 2
+    assert "To go on with that one: pneumonia resume=./mine" in capsys.readouterr().err
+    with jobs.claim(Path("mine")):
+        assert main("resume=mine") == 2
+    assert "The sweep in mine still runs, in another process." in capsys.readouterr().err
+    Path("mine/sweep.json").write_text('{"jobs": 3}')
+    assert main("resume=mine") == 2
+    assert "mine/sweep.json: damaged." in capsys.readouterr().err
+    assert len(search.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["hydra.launcher.n_jobs=8"], ["hydra.launcher.n_jobs=3"]),
+        (["hydra.launcher.n_jobs=2"], []),
+        (["hydra.launcher.n_jobs=-1"], ["hydra.launcher.n_jobs=3"]),
+    ],
+)
+def test_no_process_is_launched_without_a_job(
+    given: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    configs = compose.check(["hydra/launcher=joblib", *given, "seed=1,2,3"], multirun=True)
+    found = sweep.overrides(Path("a,b"), configs)
+    assert found == ['hydra.sweep.dir="a,b"', *expected]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_sweep_may_have(
+    main: Any, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(f"resume={name}") == 2
+    assert capsys.readouterr().err.startswith("`resume")
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['hydra_plugins.hydra_joblib_launcher'] = None\n"
+    code += "from pneumonia.cli import main; sys.exit(main.main())"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "-m", "seed=1,2", "hydra/launcher=processes"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.endswith("It comes with pip install 'pneumonia[joblib]'.\n")
+    assert ran.stderr.startswith("`hydra/launcher`: expected one of basic, ")
+    assert not list(tmp_path.iterdir())
 
 
 SWEEPER = """
@@ -1028,6 +1154,7 @@ def test_what_hydra_cannot_use_of_its_own(
     main: Any, search: Search, arguments: list[str], fragment: str, capfd: Any
 ) -> None:
     assert main(*arguments) == 2
+    assert not list(Path().glob("outputs/*/*/sweep.json"))
     told = capfd.readouterr().err
     assert fragment in told
     assert "Traceback" not in told

@@ -269,6 +269,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["objective.name=[val_auc]"], "`objective.name`: expected a text"),
     (["-m", "hydra.sweep.subdir=same", "seed=1,2"], "expected a folder of its own for every searc"),
     (["-m", "hydra.mode=RUN", "seed=1,2"], "`hydra.mode`: expected no -m beside it"),
+    (["-m", "seed=1,2", "hydra/launcher=joblab"], "The nearest is hydra/launcher=joblib"),
+    (
+        ["-m", "seed=1,2", "hydra/launcher=submitit_local", "tracking.uri=mysql://a:b@host/d"],
+        "`tracking.uri`: expected no password beside a launcher that writes",
+    ),
     (["hydra/sweeper=optuna"], "`hydra/sweeper`: expected one of basic"),
     (["-m", "hydra.sweeper.max_batch_size=0", "seed=1,2"], "expected a positive integer or null"),
     (["-m", "hydra.sweeper.params={sed: '1,2'}"], "`sed`: expected a key of the config"),

@@ -191,6 +191,8 @@ TYPED: list[Case] = [
     (["~training.metrics"], "`training.metrics`: expected a value"),
     (["seed=${nothing}"], "`seed`: expected a value that can be resolved. Received: '${nothing}'"),
     (["seed=${oc.env:NO_SUCH_THING}"], "Environment variable 'NO_SUCH_THING' not found"),
+    (["-m", "resume=last"], "`resume`: expected a sweep under outputs, with -m. Received: 'last'"),
+    (["-m", "resume=last", "seed=1,2"], "`resume`: expected a sweep under outputs, with -m. Rec"),
     (["resume="], "`resume.search`: expected a text or null. Received: ''"),
     (["resume=last", "experiment=demo"], "`experiment`: expected no preset beside resume"),
     (["--dry-rum"], "The nearest is `--dry-run`"),

@@ -37,7 +37,13 @@ def await_condition(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 class Service:
-    """Owns a server: its processes are a group of their own, its output goes to a file."""
+    """Owns a server: its processes are a group of their own, its output goes to a file.
+
+    Attributes:
+        niceness: How far it steps back for others, from 0 to 19.
+    """
+
+    niceness = 0
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.log = folder, folder / f"{name}.log"
@@ -102,7 +108,7 @@ class Server(Service):
 
     def _spawn(self, log: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self._command,
+            ["nice", "-n", str(self.niceness), *self._command],
             cwd=self.folder,
             env=self._environment,
             stdout=log,  # type: ignore[arg-type]
@@ -169,7 +175,7 @@ class Postgres(Service):
         options |= {"unix_socket_directories": "", "fsync": self._fsync}
         given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return subprocess.Popen(
-            [_binary("postgres"), "-D", str(self._data), *given],
+            ["nice", "-n", str(self.niceness), _binary("postgres"), "-D", str(self._data), *given],
             cwd=self.folder,
             stdout=log,  # type: ignore[arg-type]
             stderr=log,  # type: ignore[arg-type]
@@ -219,12 +225,15 @@ def has_postgres() -> bool:
 
 
 @contextmanager
-def postgres_and_mlflow(*, fsync: str = "off") -> Iterator[tuple[Postgres, Server]]:
+def postgres_and_mlflow(
+    *, fsync: str = "off", niceness: int = 0
+) -> Iterator[tuple[Postgres, Server]]:
     """Run an MLflow server on a PostgreSQL, both with nothing in them."""
     with tempfile.TemporaryDirectory(prefix="services-") as one, \
             tempfile.TemporaryDirectory(prefix="services-") as other:  # fmt: skip
         postgres = Postgres(Path(one), free_port(), fsync=fsync)
         server = Server(Path(other), free_port(), postgres.address, PASSWORD)
+        postgres.niceness = server.niceness = niceness
         try:
             postgres.start()
             server.start()

@@ -121,12 +121,15 @@ def test_trains_as_keras_does(
     np.testing.assert_allclose(program.predict(x), probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [slow(True), False])
-def test_goes_on_from_a_state_bit_for_bit(jit: bool, data: tuple[Array, Array]) -> None:
+@pytest.mark.parametrize(("jit", "accumulated"), [slow(True, None), (False, None), (False, 2)])
+def test_goes_on_from_a_state_bit_for_bit(
+    jit: bool, accumulated: int | None, data: tuple[Array, Array]
+) -> None:
     loss = keras.losses.BinaryCrossentropy()
     keras.utils.set_random_seed(1)
     model = head(dropout=0.4)
-    program = compiled_loop.program(model, keras.optimizers.Adam(0.01), loss=loss, jit=jit)
+    optimizer = keras.optimizers.Adam(0.01, gradient_accumulation_steps=accumulated)
+    program = compiled_loop.program(model, optimizer, loss=loss, jit=jit)
     program.start(model, learning_rate=0.01, seed=5)
     straight = train(program, data, range(7))
     expected = program.state()
