@@ -229,6 +229,7 @@ class RayExecutor:
         return self._data[name]
 
     def _ship_files(self, task: Task, number: int) -> Any:
+        """Return a reference, which comes out as what it refers to where it is an argument."""
         packed, _ = self._packed(task)
         key = packed.digest, number
         if key not in self._files:

@@ -7,13 +7,14 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia import process
+from pneumonia import network, process
 from pneumonia.errors import ConfigError, without_passwords
 
 PREFIX = "pneumonia-ray-"
@@ -25,7 +26,28 @@ _QUIET: dict[str, Any] = {
 # Read when Ray is imported. Without the first, its daemons listen on all addresses of the machine,
 # where whoever can reach them can run programs; it is a switch of Ray's own, for other systems.
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_CLUSTER = "the address of a Ray cluster that can be reached, as host:port or auto, or null"
+_REACH_SECONDS = 10.0
 _TOKEN = "RAY_AUTH_TOKEN"
+
+
+def check(address: str | None) -> None:
+    """Ask whether a cluster answers at all: Ray itself asks for many minutes.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:  # none, or `auto`, which Ray finds at once or not at all
+        return
+    try:
+        if not port.isdecimal():
+            raise OSError("it has no port")
+        place = host.strip("[]"), int(port)
+        network.within(_REACH_SECONDS, lambda: socket.create_connection(place).close())
+    except (OSError, OverflowError) as error:
+        reason = str(error).partition("] ")[2] or str(error)
+        raise ConfigError("executor.address", _CLUSTER, address, reason) from error
 
 
 def configure(address: str | None) -> None:
@@ -86,9 +108,8 @@ def _connect(options: dict[str, Any]) -> None:
         if address == "local":
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        expected = "the address of a Ray cluster that can be reached, or null"
         found = without_passwords(lines[0]).rstrip(".")
-        raise ConfigError("executor.address", expected, address, found) from error
+        raise ConfigError("executor.address", _CLUSTER, address, found) from error
     finally:
         if before is not None and signal.getsignal(signal.SIGTERM) is not before:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the search at once

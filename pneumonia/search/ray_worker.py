@@ -138,11 +138,9 @@ class Worker:
         node, reference = self._call("data")
         is_here = node == ray.get_runtime_context().get_node_id()
 
-        def fetch(number: int) -> Any:
-            return ray.get(self._call("files", number))
-
+        fetch = None if is_here else partial(self._call, "files")
         folder = Path(config["features"]["folder"])
-        return shipping.unpack(ray.get(reference), folder, fetch=None if is_here else fetch)
+        return shipping.unpack(ray.get(reference), folder, fetch=fetch)
 
 
 class DriverStore:
