@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import shutil
@@ -86,14 +87,14 @@ def session(address: str | None, *, workers: int, cpus: float, gpus: float) -> I
         if address is None:
             folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            options = _begun(folder, max(os.cpu_count() or 1, workers * cpus))
+            options = _begun(folder, math.ceil(workers * cpus))  # whatever the machine has
         stack.callback(ray.shutdown)
         _connect(options)
         _check_room(ray.nodes(), workers=workers, cpus=cpus, gpus=gpus)
         yield folder
 
 
-def _begun(folder: str, cpus: float) -> dict[str, Any]:
+def _begun(folder: str, cpus: int) -> dict[str, Any]:
     own = {"_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
     return {"address": "local", "include_dashboard": False, "num_cpus": cpus, **own}
 
