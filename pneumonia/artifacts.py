@@ -111,9 +111,14 @@ def _is_state(key: str) -> bool:
 STATES, CLASSIFIERS = "trials", "classifiers"
 
 
-def state_key(trial_id: str) -> str:
-    """Return the key of how far a trial has been trained."""
-    return f"{STATES}/{trial_id}.zip"
+def state_key(trial_id: str, over: int | None = None) -> str:
+    """Return the key of how far a trial has been trained, or of a fit that is over, from 0."""
+    return f"{STATES}/{trial_id}.zip" if over is None else f"{STATES}/{trial_id}-{over + 1}.zip"
+
+
+def state_keys(trial_id: str, fits: int) -> list[str]:
+    """Return all the keys of how far a trial of so many fits has been trained, its own last."""
+    return [*(state_key(trial_id, place) for place in range(fits - 1)), state_key(trial_id)]
 
 
 def classifier_key(trial_id: str) -> str:

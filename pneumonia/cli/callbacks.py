@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumonia import tables
+from pneumonia import shell, tables
 from pneumonia.config import presets
 from pneumonia.console import summary
 from pneumonia.console.progress import Form, Progress
@@ -109,14 +109,12 @@ class Console(SearchCallback):
             return
         search, (prefix, ui), draws = self._search, commands(), won.best.draws
         options, page = presets.options(search.choices), SearchFolder(search.folder).report
-        readings = str(won.evaluation.readings)
         # The file: another classifier may be the champion.
         model = shlex.quote(shown(search.folder / (end.classifier or "")))
         self._shown = (
             summary.best_table(_rows(won), objective=search.objective.name, failed=won.failed),
             *((members.table(draws, objective=search.objective.name),) if draws else ()),
-            scores_table(won),
-            *([f"{readings}\n"] if readings else ()),
+            *_scores(won, search.folder),
             summary.next_commands(
                 shown(won.preset), model=model, prefix=prefix, ui=ui, options=options
             ),
@@ -245,8 +243,20 @@ def facts(data: ImageData, folder: Path) -> dict[str, object]:
     }
 
 
-def scores_table(won: Won) -> tables.Table:
-    """Return the table of a winner's scores, at 0.5 and at its own threshold."""
+def _scores(won: Won, folder: Path) -> list[tables.Table | str]:
+    """Return what to show of a winner's scores on the test split."""
+    if won.evaluation and (table := scores_table(won)):
+        readings = str(won.evaluation.readings)
+        return [table, *([f"{readings}\n"] if readings else ())]
+    search_id = str((SearchFolder(folder).first_event() or {}).get("search_id", "last"))
+    how = shell.resume(folder, search_id, "resume.fork=true", "winner.test=true")
+    return [f"The test split was not read. To score this classifier on it: {how}\n"]
+
+
+def scores_table(won: Won) -> tables.Table | None:
+    """Return the table of a winner's scores on test, at 0.5 and at its own threshold, if any."""
+    if won.evaluation is None:
+        return None
     scores, chosen = won.evaluation.scores, won.evaluation.chosen
     config = won.best.config
     how = thresholds.decided(

@@ -49,6 +49,7 @@ Keys (all of them with their values: pneumonia --cfg job):
   objective.name, objective.direction     what trials are ranked by
   objective.folds                         by cross-validation over so many folds of train and val
   winner.members, winner.flips, winner.crop  the final classifier: a mean of trials, of views
+  winner.test                             false: the test split is not read
   threshold.rule, threshold.calibrate     what images are decided by, found on val
   budget.seconds, budget.trials, budget.epochs  end a search with its winner so far
   plan                                    true: the same as --dry-run

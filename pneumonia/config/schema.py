@@ -124,6 +124,7 @@ KEYS: dict[str, Check] = {
     "winner.selection": one_of("best", "greedy"),
     "winner.flips": BOOLEAN,
     "winner.crop": Bounds(above=0, high=1).number(),
+    "winner.test": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,
     "tuner.max_trials": COUNT | NULL,

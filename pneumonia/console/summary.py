@@ -169,15 +169,15 @@ def next_commands(
 
 def description(
     rows: Sequence[Row],
-    table: Table,
+    table: Table | None,
     *,
     objective: str,
     facts: Mapping[str, object] | None = None,
 ) -> str:
     """Return the note on a search that MLflow shows with its run, in Markdown.
 
-    The first of the rows is the winner, the table is that of its scores on the test split; facts
-    are what else to tell, by name, such as the dataset and its source.
+    The first of the rows is the winner, the table is that of its scores on the test split, None
+    where that was not read; facts are what else to tell, by name, such as the dataset.
     """
     best = rows[0]
     values = [f"- `{name}`: {short(value)}" for name, value in best.values.items()]
@@ -185,11 +185,11 @@ def description(
         f"**{_DISCLAIMER}**",
         f"### Winner: trial {best.number}, {objective} {with_spread(best.score, best.spread)}",
         "\n".join(values),
-        f"### {table.title}",
-        table.markdown(),
-        "\n\n".join(table.notes),
+        *((f"### {table.title}", table.markdown(), *table.notes) if table else ()),
         "\n".join(f"- {name}: {value}" for name, value in (facts or {}).items()),
-        "The test split chose nothing: neither the winner, nor its epoch, nor the threshold.",
+        "The test split chose nothing: neither the winner, nor its epoch, nor the threshold."
+        if table
+        else "The test split was not read.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

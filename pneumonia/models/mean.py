@@ -7,15 +7,14 @@ at different layers of it, or are fine-tuned from one on.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
 
 from pneumonia.models import classifier, multicrop
+from pneumonia.models.layers import identity
 from pneumonia.models.multicrop import WHOLE, MultiCrop
 
 
@@ -31,7 +30,7 @@ class Mean:
     def __init__(self, views: MultiCrop = WHOLE) -> None:
         self._views = views
         self._image = keras.Input((None, None, None), dtype="uint8", name="image")
-        self._made: dict[str, Any] = {}
+        self._made: dict[Hashable, Any] = {}
         self._names: Counter[str] = Counter()
         self._outputs: list[keras.KerasTensor] = []
 
@@ -65,18 +64,13 @@ class Mean:
         return model._run_through_graph(x, call_fn=self._call)
 
     def _call(self, layer: Any, *args: Any, **options: Any) -> Any:
-        given = keras.tree.map_structure(_described, (args, options))
-        weights = layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
-        own = hashlib.sha256(b"".join(value.tobytes() for value in weights)).hexdigest()
-        described = keras.saving.serialize_keras_object(layer)
-        described["config"] = {**described["config"], "name": "", "trainable": False}
-        key = json.dumps([described, own, repr(given)], sort_keys=True)
+        key = identity(layer), repr(keras.tree.map_structure(_described, (args, options)))
         if key not in self._made:
             copy: Callable[..., Any] = type(layer).from_config(layer.get_config())
             copy.name = self._name(layer.name)  # type: ignore[attr-defined]
             self._made[key] = copy(*args, **options)
-            if weights:
-                copy.set_weights(weights)  # type: ignore[attr-defined]
+            if isinstance(layer, keras.layers.Layer):
+                copy.set_weights(layer.get_weights())  # type: ignore[attr-defined]
         return self._made[key]
 
     def _name(self, name: str) -> str:

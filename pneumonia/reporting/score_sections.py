@@ -100,8 +100,12 @@ def _scores(search: SearchRecord, evaluated: Evaluated) -> Section:
     predictions = {split: search.predictions[split] for split in evaluated}
     first = next(iter(evaluated.values()))[STANDARD]
     text = (
-        "The test split chose nothing: neither the winner, nor its epoch, nor the threshold. The "
-        f"winner was chosen {_where(search)}: scores on val are therefore a little too good."
+        "The test split chose nothing: neither the winner, nor its epoch, nor the threshold."
+        if "test" in evaluated
+        else "The test split was not read."
+    )
+    text += (
+        f" The winner was chosen {_where(search)}: scores on val are therefore a little too good."
     )
     note = (
         f"Intervals: 95 %, {first.resamples:,} bootstrap resamples, stratified by class. They "

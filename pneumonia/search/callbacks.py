@@ -73,7 +73,8 @@ class SearchEnd:
         """Return what the journal says of it."""
         names = ("status", "reason", "winner", "metrics", "artifacts", "classifier", "description")
         won, fields = self.won, {name: getattr(self, name) for name in names}
-        fields["test_readings"] = asdict(won.evaluation.readings) if won else {}
+        evaluation = won.evaluation if won else None
+        fields["test_readings"] = asdict(evaluation.readings) if evaluation else {}
         if won and won.best.draws:
             fields["members"] = [draw.fields() for draw in won.best.draws]
         return fields

@@ -50,9 +50,8 @@ class Crowned:
     @property
     def told(self) -> str:
         """What it is the mean of, in words; empty where it is one model."""
-        count, alone = len(self.members), len({draw.number for draw in self.draws}) < 2
-        if count > 1 and alone:
-            return f"the mean of the {count} trainings of its trial"
+        if len(self.members) > 1 and not self.draws:
+            return f"the mean of the {len(self.members)} trainings of its trial"
         return members.told(self.draws)
 
 
@@ -180,9 +179,10 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
         p = np.mean([of[place] for place in some], axis=0)
         return ensemble.score(config, labels, p), selection.log_loss(labels, p, weights)
 
+    is_new = config["training"]["retrain"]  # a single training of each
     draws = [
         Draw(trained[place].trial_id, trained[place].number, *measure([place]),
-             *measure(drawn[:count]))
+             *measure(drawn[:count]), 1 if is_new else len(trained[place].members))
         for count, place in enumerate(drawn, start=1)
     ]  # fmt: skip
     mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)

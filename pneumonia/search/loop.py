@@ -7,14 +7,14 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import ArtifactStore, FolderStore, SharedStore, state_key
+from pneumonia.artifacts import ArtifactStore, FolderStore, SharedStore, state_keys
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -267,9 +267,13 @@ class Search:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
         found = crown.candidates(self._ranked(), self.cfg.winner)
         needed = self.oracle.promotable() | {one.trial_id for _, one in found}
-        for trial_id in self.kept - needed:
-            self.store.drop(state_key(trial_id))
-        self.kept &= needed
+        self._drop(self.kept - needed)
+
+    def _drop(self, trial_ids: Set[str]) -> None:
+        for trial_id in trial_ids:
+            for key in state_keys(trial_id, len(self.past.trials[trial_id].reached)):
+                self.store.drop(key)
+        self.kept -= trial_ids
 
     def _ranked(self) -> list[tuple[Proposal, Outcome]]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
@@ -290,7 +294,7 @@ class Search:
             self.callbacks.say(missing)
         best = crown.crown(found, self.cfg.winner, self._task, self.store, hooks)
         classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
-        evaluation = winner.evaluate(best, ranked, self.folder, report=hooks.report)
+        evaluation, drawn = winner.evaluate(best, ranked, self.folder, report=hooks.report)
         preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)
         self.seconds["evaluation"] = time.monotonic() - began
         failed = sum(one.score is None for one in self.outcomes)
@@ -303,15 +307,14 @@ class Search:
             "seconds": time.monotonic() - self.began,
             "threshold": best.decision.threshold,
             "temperature": best.decision.temperature,
-            **evaluation.metrics(),
+            **(evaluation.metrics() if evaluation else {}),
         }
-        files = [preset.name, search_folder.CONFIG, *evaluation.files]
+        files = [preset.name, search_folder.CONFIG, *drawn]
         told = (self.bounds.note, proposal.trial_id, measured, files, classifier)
         won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
-        if not self.bounds.note:
-            for trial_id in self.kept:
-                self.store.drop(state_key(trial_id))
+        if evaluation and not self.bounds.note:  # otherwise there is something left to do of it
+            self._drop(set(self.kept))
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import ray
 
 from pneumonia import files, startup
-from pneumonia.artifacts import ArtifactStore, SharedStore, state_key
+from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.datasets import shipping
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.files import StorageError
 from pneumonia.search import ray_session, ray_worker
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Message
+from pneumonia.training import trial
 from pneumonia.training.trial import Hooks, Outcome, StopTrial, Task
 
 Array = np.ndarray[Any, Any]
@@ -256,7 +257,7 @@ class RayExecutor:
             self._jobs.insert(0, job)
             self._assign()
             return None
-        self._store.drop(state_key(job.task.trial_id))  # what has failed does not go on
+        trial.forget(job.task, self._store)  # what has failed does not go on
         times = "once" if job.losses == 1 else f"{job.losses} times"
         told = f"Its worker was lost {times} (`executor.retries={self._retries}`): {reason}."
         return Outcome(job.task.trial_id, "FAILED", reason=told)

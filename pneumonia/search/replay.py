@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia.artifacts import classifier_key, state_key
+from pneumonia.artifacts import classifier_key, state_key, state_keys
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
@@ -118,9 +118,10 @@ class Fork:
             folder: The folder of that search.
         """
         self._taken.add(found)
-        state = self.origin.folder / state_key(found)
-        if state.exists():
-            _share(state, folder / state_key(trial_id))
+        fits = len(self._past.trials[found].reached)
+        for state, own in zip(state_keys(found, fits), state_keys(trial_id, fits), strict=True):
+            if (self.origin.folder / state).exists():
+                _share(self.origin.folder / state, folder / own)
         source = self._classifier(found)
         if source is not None:
             _share(source, folder / classifier_key(trial_id))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from pneumonia import files
 from pneumonia.config import presets
@@ -48,13 +49,11 @@ class Evaluation:
     Attributes:
         scores: The scores with their intervals, decided at 0.5 as MedMNIST does.
         chosen: The same, decided at the winner's own threshold.
-        files: Names of the files that were written, within the search's folder.
         readings: How often the split was read, by all searches.
     """
 
     scores: Scores
     chosen: Scores
-    files: tuple[str, ...]
     readings: Readings
 
     def metrics(self) -> dict[str, float]:
@@ -76,7 +75,7 @@ class Won:
         ranked: The trials that came to a score, the best first.
         failed: How many came to none.
         best: The winner.
-        evaluation: How it did on test.
+        evaluation: How it did on test; None where that was not read.
         preset: The file that trains the best trial again.
     """
 
@@ -84,7 +83,7 @@ class Won:
     ranked: Ranked
     failed: int
     best: Crowned
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     preset: Path
 
     def load(self) -> Predictor:
@@ -92,8 +91,10 @@ class Won:
         return ensemble.assemble(self.best.members)
 
 
-def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> Evaluation:
-    """Score the winner on the test split, draw how it did, and write what it predicts.
+def evaluate(
+    best: Crowned, ranked: Ranked, folder: Path, *, report: Report
+) -> tuple[Evaluation | None, list[str]]:
+    """Score the winner on the test split if asked, draw how it did, and write what it predicts.
 
     `predictions.csv` has the columns split, name, label and probability, for val and test. Those
     of val come from the trial itself, which val was held out from, even if it was trained again.
@@ -103,16 +104,34 @@ def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> 
         ranked: The trials, the best first, whose learning curves to draw.
         folder: The folder of the search; pictures go to `plots` within it.
         report: Called with a text, how much is done and how much there is to do.
+
+    Returns:
+        How it did on test, None where that is not read; names of the files that were written,
+        within the folder.
     """
     config, data = best.config, load_data(best.config)
-    search_id = (SearchFolder(folder).first_event() or {}).get("search_id", folder.name)
-    counted = readings.note(data.name, data.test.digest, search_id)
-    probabilities = ensemble.mean(
-        best.members, ensemble.predict(best.members, "test", report=report)
-    )
-    predicted = [(data.val, best.probabilities), (data.test, probabilities)]
+    predicted, evaluation = [(data.val, best.probabilities)], None
+    curves = plots.learning_curves(_curves(ranked), config["objective"]["name"])
+    figures = {"learning_curves": curves}
+    if config["winner"]["test"]:
+        search_id = (SearchFolder(folder).first_event() or {}).get("search_id", folder.name)
+        counted = readings.note(data.name, data.test.digest, search_id)
+        given = ensemble.predict(best.members, "test", report=report)
+        probabilities = ensemble.mean(best.members, given)
+        predicted.append((data.test, probabilities))
+        evaluation, drawn = _score(best, data, probabilities, counted)
+        figures |= drawn
     _write_predictions(folder / PREDICTIONS, predicted)
-    labels, seed = data.test.labels, integer(config["seed"], BOOTSTRAP)
+    for name, figure in figures.items():
+        plots.save(figure, folder / "plots" / f"{name}.png")
+    return evaluation, [PREDICTIONS, *(f"plots/{name}.png" for name in figures)]
+
+
+def _score(
+    best: Crowned, data: ImageData, probabilities: Array, counted: Readings
+) -> tuple[Evaluation, dict[str, Figure]]:
+    """Return how the winner did, by the probabilities (n,) that it gives for test, and draw it."""
+    labels, seed = data.test.labels, integer(best.config["seed"], BOOTSTRAP)
     scores, chosen = (
         metrics.evaluate(labels, probabilities, seed=seed, threshold=threshold)
         for threshold in (0.5, best.decision.threshold)
@@ -123,7 +142,6 @@ def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> 
         "roc": plots.roc(labels, probabilities, scores),
         "precision_recall": plots.precision_recall(labels, probabilities, scores),
         "calibration": plots.calibration(labels, probabilities, scores),
-        "learning_curves": plots.learning_curves(_curves(ranked), config["objective"]["name"]),
         "errors": plots.error_sheet(
             list(data.test.images.read(worst)),
             labels[worst],
@@ -132,11 +150,7 @@ def evaluate(best: Crowned, ranked: Ranked, folder: Path, *, report: Report) -> 
             class_names=data.class_names,
         ),
     }
-    names = [PREDICTIONS]
-    for name, figure in figures.items():
-        plots.save(figure, folder / "plots" / f"{name}.png")
-        names.append(f"plots/{name}.png")
-    return Evaluation(scores, chosen, tuple(names), counted)
+    return Evaluation(scores, chosen, counted), figures
 
 
 def _curves(ranked: Ranked, most: int = 5) -> list[plots.LearningCurve]:

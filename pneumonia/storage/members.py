@@ -24,6 +24,7 @@ class Draw:
         log_loss: What it comes to alone, by the log loss there, weighted as in training.
         joined_score: What the mean comes to with it, by the objective.
         joined_log_loss: Likewise by the log loss.
+        trainings: Of how many trainings it is the mean itself.
     """
 
     trial_id: str
@@ -32,6 +33,7 @@ class Draw:
     log_loss: float
     joined_score: float
     joined_log_loss: float
+    trainings: int = 1
 
     def fields(self) -> dict[str, Any]:
         """Return it as the journal has it."""
@@ -48,9 +50,13 @@ def told(draws: Sequence[Draw]) -> str:
 
     Nothing without draws.
     """
-    counts = Counter(draw.number for draw in draws)
+    if not draws:
+        return ""
+    counts, first = Counter(draw.number for draw in draws), draws[0]
+    if len(counts) < 2 and first.trainings > 1:
+        return f"the mean of the {first.trainings} trainings of trial {first.number}"
     if len(counts) < 2:
-        return f"trial {draws[0].number} alone" if draws else ""
+        return f"trial {first.number} alone"
     *parts, last = (f"{number} ({count}/{len(draws)})" for number, count in counts.items())
     return f"the mean of trials {', '.join(parts)} and {last}"
 

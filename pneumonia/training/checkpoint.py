@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pneumonia import files
-from pneumonia.artifacts import ArtifactStore
+from pneumonia.artifacts import ArtifactStore, state_key, state_keys
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Metrics
 
@@ -54,19 +55,19 @@ class Checkpoints:
     It is written after every epoch that takes a second or more. Where epochs are faster, it is
     written after every epoch as well, as long as all the writing together takes no more than a
     fortieth of the time: a trial that is killed loses no more than forty times what one writing
-    takes, a tenth of a second for a small head.
+    takes, a tenth of a second for a small head. A fit that is over is written once.
 
     Args:
         store: Where it is kept.
-        key: Its key there.
+        trial_id: The trial.
         clock: Tells the time in seconds.
     """
 
     def __init__(
-        self, store: ArtifactStore, key: str, *, clock: Callable[[], float] = time.monotonic
+        self, store: ArtifactStore, trial_id: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._store, self._key, self._clock = store, key, clock
-        self._cost, self._count = 0.0, 0
+        self._store, self._trial_id, self._clock = store, trial_id, clock
+        self._cost, self._count, self._over = 0.0, 0, 0
         self._offered = self._written = clock()
 
     def offer(self, make: Callable[[], Sequence[FitState]]) -> bool:
@@ -85,53 +86,58 @@ class Checkpoints:
 
     def write(self, fits: Sequence[FitState]) -> None:
         """Write the fits, however long ago they were written: the training stops here."""
-        self._store.put(self._key, lambda path: save(path, fits))
+        *over, last = fits
+        for place in range(self._over, len(over)):
+            self._store.put(state_key(self._trial_id, place), partial(save, fit=over[place]))
+        self._over = len(over)
+        self._store.put(state_key(self._trial_id), partial(save, fit=last, before=len(over)))
 
     def finish(self, fits: Sequence[FitState]) -> None:
         """Write all the fits at their end, unless they were written after the last epoch."""
         if self._count != len(fits):
             self.write(fits)
 
-    def drop(self) -> None:
-        """Remove what is kept."""
-        self._store.drop(self._key)
+    def drop(self, fits: int) -> None:
+        """Remove what is kept of a trial of so many fits."""
+        for key in state_keys(self._trial_id, fits):
+            self._store.drop(key)
 
 
-def save(path: Path, fits: Sequence[FitState]) -> None:
-    """Write the fits of a trial to one file, at once or not at all."""
-    about: list[dict[str, Any]] = []
-    arrays: dict[str, Array] = {}
-    for number, fit in enumerate(fits):
-        about.append({"history": list(fit.history)})
-        arrays[f"{number}/predicted"] = fit.predicted
-        for kind in _KINDS:
-            values = getattr(fit, kind)
-            about[-1][kind] = len(values)
-            arrays |= {f"{number}/{kind}/{i}": np.asarray(one) for i, one in enumerate(values)}
+def save(path: Path, fit: FitState, *, before: int = 0) -> None:
+    """Write a fit to one file, at once or not at all; and how many fits of its trial are over."""
+    about: dict[str, Any] = {"history": list(fit.history), "before": before}
+    arrays: dict[str, Array] = {"predicted": fit.predicted}
+    for kind in _KINDS:
+        values = getattr(fit, kind)
+        about[kind] = len(values)
+        arrays |= {f"{kind}/{i}": np.asarray(one) for i, one in enumerate(values)}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     with files.atomic(path) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load(path: Path) -> tuple[FitState, ...]:
+def load(path: Path) -> tuple[FitState, int]:
     """Read what `save` wrote; what a damaged file raises depends on where it is damaged."""
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        found = []
-        for number, about in enumerate(json.loads(file["about"].tobytes())):
-            model, optimizer, best = (
-                tuple(file[f"{number}/{kind}/{i}"] for i in range(about[kind])) for kind in _KINDS
-            )
-            history, predicted = tuple(about["history"]), file[f"{number}/predicted"]
-            found.append(FitState(model, optimizer, best, history, predicted))
-        return tuple(found)
+        about = json.loads(file["about"].tobytes())
+        model, optimizer, best = (
+            tuple(file[f"{kind}/{i}"] for i in range(about[kind])) for kind in _KINDS
+        )
+        history, predicted = tuple(about["history"]), file["predicted"]
+        return FitState(model, optimizer, best, history, predicted), about["before"]
 
 
-def read(store: ArtifactStore, key: str) -> tuple[FitState, ...]:
+def read(store: ArtifactStore, trial_id: str) -> tuple[FitState, ...]:
     """Return the fits of a trial that are kept.
 
     Raises:
         StateError: They are missing or damaged.
     """
+    last, before = _read(store, state_key(trial_id))
+    return (*(_read(store, state_key(trial_id, place))[0] for place in range(before)), last)
+
+
+def _read(store: ArtifactStore, key: str) -> tuple[FitState, int]:
     try:
         path = store.get(key)
     except FileNotFoundError as error:

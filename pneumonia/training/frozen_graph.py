@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.models.classifier import resize
+from pneumonia.models.layers import identity
 from pneumonia.models.multicrop import Shown
 from pneumonia.training.augment import View
 
@@ -96,7 +95,7 @@ def is_nested(one: keras.Model, other: keras.Model) -> bool:
     if not all(hasattr(model, "_run_through_graph") for model in (one, other)):
         return False
     first, second = (
-        {_identity(operation) for operation in model.operations if getattr(operation, "weights", 0)}
+        {identity(operation) for operation in model.operations if getattr(operation, "weights", 0)}
         for model in (one, other)
     )
     return first <= second or second <= first
@@ -148,7 +147,8 @@ def _outputs(models: Sequence[keras.Model], x: tf.Tensor) -> list[tf.Tensor]:
 
         def apply(*args: Any, **kwargs: Any) -> Any:
             place = repr(keras.tree.map_structure(_leaf, (args, kwargs)))
-            key = _identity(operation), place
+            with tf.init_scope():  # weights are read, not a part of the graph that is being built
+                key = identity(operation), place
             if key not in made:
                 made[key] = operation(*args, **kwargs, **mode)
             return made[key]
@@ -162,26 +162,6 @@ def _leaf(value: Any) -> str:
     """Name an argument: a constant by its value, anything else as the object that it is."""
     is_constant = isinstance(value, str | int | float | slice | type(None))
     return repr(value) if is_constant else f"object {id(value)}"
-
-
-def _identity(operation: keras.Operation) -> Hashable:
-    """Return what operations of models that were built apart are the same by.
-
-    Of Keras' own, it is what they are configured by and their weights. Others may keep more to
-    themselves than they tell: each is the same as itself alone.
-    """
-    kind = type(operation)
-    if not kind.__module__.startswith("keras.") or kind is keras.layers.Lambda:
-        return id(operation)
-    try:
-        config = {name: value for name, value in operation.get_config().items() if name != "name"}
-        result = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    except (NotImplementedError, TypeError):
-        return id(operation)
-    with tf.init_scope():  # not as a part of the graph that is being built
-        for weight in getattr(operation, "weights", ()):
-            result.update(np.ascontiguousarray(weight).tobytes())
-    return kind, result.hexdigest()
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
     Raises:
         StorageError: Where a disk is full or refuses: the trial cannot help it.
     """
-    kept = Checkpoints(store, state_key(task.trial_id))
+    kept = Checkpoints(store, task.trial_id)
     try:
         return _run(task, store, hooks, kept)
     except Exception as error:
@@ -136,7 +136,7 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
             raise
         if fault is not None:
             raise fault from error
-        kept.drop()  # what has failed does not go on
+        kept.drop(len(_planned(task)))  # what has failed does not go on
         if isinstance(error, UserError | DivergedError | TooSlowError):
             return Outcome(task.trial_id, "FAILED", reason=str(error))
         line = str(error).strip().splitlines()
@@ -151,7 +151,8 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
         fits.train()
     except StopTrial:
         seconds = time.monotonic() - started
-        return _outcome(task, fits.stopped, "STOPPED", seconds=seconds)
+        # Of fits with fewer epochs than others the mean is no measure of a trial.
+        return _outcome(task, fits.done or fits.stopped, "STOPPED", seconds=seconds)
     kept.finish(fits.done)
     key = None
     # Each fold's has seen other images: none of them stands for the trial.
@@ -163,11 +164,9 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
 
 
 def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) -> Outcome:
-    config = task.config
-    objective = Objective(**config["objective"])
-    planned = objective.fits(config["training"]["executions_per_trial"])
-    # Of some folds alone, the mean is no measure of the trial: they are not equally hard.
-    if not fits or (objective.folds and len(fits) < len(planned)):
+    objective = Objective(**task.config["objective"])
+    # Nor that of some folds alone: they are not equally hard.
+    if not fits or (objective.folds and status == "STOPPED"):
         return Outcome(task.trial_id, status, **more)
     best, measured = _best(fits, objective)
     number = objective.best_epoch(best.history)
@@ -204,6 +203,11 @@ def _keep_classifier(config: Config, fits: _Fits, store: ArtifactStore, key: str
     store.put(
         key, lambda path: write_classifier(config, made.weights, path, facts=facts, model=model)
     )
+
+
+def forget(task: Task, store: ArtifactStore) -> None:
+    """Remove how far a trial has come, which does not go on."""
+    Checkpoints(store, task.trial_id).drop(len(_planned(task)))
 
 
 def best_weights(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[Array, ...]:
@@ -267,8 +271,7 @@ class _Fits:
             self._left = _left(task, self._store, self._hooks)
         parent = functools.cache(lambda: _state(task, task.parent, self._store, self._hooks))
         limit = Limit(config["training"].get("max_seconds") if self._kept else None, self._pause)
-        planned = Objective(**config["objective"]).fits(config["training"]["executions_per_trial"])
-        for place, fit in enumerate(planned):
+        for place, fit in enumerate(_planned(task)):
             tell = functools.partial(self._hooks.on_epoch, task.trial_id, fit)
             own = self._left[place : place + 1]
             # What the process that was killed had no time to tell.
@@ -307,6 +310,11 @@ class _Fits:
             raise
 
 
+def _planned(task: Task) -> list[Fit]:
+    executions = task.config["training"]["executions_per_trial"]
+    return Objective(**task.config["objective"]).fits(executions)
+
+
 def _left(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[FitState, ...]:
     """Return what a process before this one has left of a trial."""
     if not task.has_begun:
@@ -326,7 +334,7 @@ def _state(task: Task, of: str | None, store: ArtifactStore, hooks: Hooks) -> tu
     if of is None:
         return ()
     try:
-        return checkpoint.read(store, state_key(of))
+        return checkpoint.read(store, of)
     except StateError as error:
         if task.unrepeatable:
             raise StateError(

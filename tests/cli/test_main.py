@@ -521,9 +521,9 @@ def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> Non
     [
         (["seed=1,2,4"], "was asked for, seed=1,2,3. Received: 'seed=1,2,4'. Beside it may stand"),
         (["dense.units=3"], "was asked for, nothing. Received: 'dense.units=3'"),
-        (["resume.fork=true"], "was asked for, nothing. Received: 'resume.fork=true'"),
-        (["--config-dir", "."], "was asked for, nothing. Received: '--config-dir'"),
-        (["executor.in_order=false"], "was asked for, nothing. Received: 'executor.in_order=fal"),
+        slow(["resume.fork=true"], "was asked for, nothing. Received: 'resume.fork=true'"),
+        slow(["--config-dir", "."], "was asked for, nothing. Received: '--config-dir'"),
+        slow(["executor.in_order=false"], "was asked for, nothing. Received: 'executor.in_orde"),
     ],
 )
 def test_another_sweep_is_none_to_go_on_with(
@@ -610,15 +610,15 @@ def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
 
 
 SWEEPER = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.core.plugins import Plugins
 
 class Own(Sweeper):
-    def __init__(self, trials=3):
-        self.trials = trials
+    def __init__(self, trials=3, more=()):
+        self.trials, self.more = trials, more
     def setup(self, *, hydra_context, task_function, config):
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -626,7 +626,7 @@ class Own(Sweeper):
     def sweep(self, arguments):
         kept = [one for one in arguments if not one.startswith("dense.dropout=")]
         for number in range(self.trials):
-            job = [*kept, f"dense.dropout={(number + 1) / 10}"]
+            job = [*kept, f"dense.dropout={(number + 1) / 10}", *self.more]
             [result] = self.launcher.launch([job], initial_job_idx=number)
             print("told", float(result.return_value), flush=True)
 
@@ -634,6 +634,7 @@ class Own(Sweeper):
 class Conf:
     _target_: str = "hydra_plugins.hydra_own_sweeper.own.Own"
     trials: int = 3
+    more: list[str] = field(default_factory=list)
 
 ConfigStore.instance().store(group="hydra/sweeper", name="own", node=Conf, provider="own")
 """
@@ -713,6 +714,14 @@ def test_a_plan_runs_nothing_whatever_the_sweeper(quick: Any, tmp_path: Path, pl
     assert "nothing was run or written" in ran.stdout
     assert "each search that the sweeper asks for is like this one" in ran.stdout
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_plan_that_a_sweeper_asks_for_by_itself_runs_nothing(quick: Any) -> None:
+    ran = quick(*OWN[:-1], "hydra.sweeper.trials=1", 'hydra.sweeper.more=["plan=true"]')
+    assert ran.returncode == 2
+    assert "failed: `plan`: expected false, for a job that a sweeper asks for" in ran.stderr
+    assert "told nan" in ran.stdout
 
 
 @pytest.mark.parametrize(

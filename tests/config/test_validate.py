@@ -206,6 +206,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
     (["winner.crop=0"], "`winner.crop`: expected a number above 0, up to 1. Received: 0"),
     (["winner.crop=1.5"], "`winner.crop`: expected a number above 0, up to 1. Received: 1.5"),
+    (["winner.test=never"], "`winner.test`: expected true or false. Received: 'never'"),
     (["executor.workers=0"], "`executor.workers`: expected a positive integer. Received: 0"),
     (["executor.workers=all"], "`executor.workers`: expected a positive integer. Received: 'all'"),
     (["features.dtype=int8"], "expected float32 or float16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,12 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert ("best_trial_std" in end["metrics"]) == has_folds
     told = members.told(draws)
     assert end["classifier"] == "classifier.keras"
-    if not has_folds or len({one.number for one in draws}) > 1:
-        facts = classifier_file.read_facts(folder / "classifier.keras")
-        assert facts["members"] == told
-        preset = (folder / "best.yaml").read_text()
-        assert f"# The final classifier of the search is {told}." in preset
-        assert ("flips: true" in preset) == ("winner.flips=true" in more)
-        assert ("crop: 0." in preset) == any("winner.crop" in one for one in more)
+    facts = classifier_file.read_facts(folder / "classifier.keras")
+    assert facts["members"] == told
+    preset = (folder / "best.yaml").read_text()
+    assert f"# The final classifier of the search is {told}." in preset
+    assert ("flips: true" in preset) == ("winner.flips=true" in more)
+    assert ("crop: 0." in preset) == any("winner.crop" in one for one in more)
     # What the file gives is what was written of it.
     section = OmegaConf.to_container(composed(several).dataset, resolve=True)
     data, predictor = load_data({"dataset": section}), Predictor.load(folder / "classifier.keras")
@@ -119,6 +119,17 @@ def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Pat
     assert [e["trial_id"] for e in of(again, "training_repeated")] == [d.trial_id for d in draws]
     one, other = ((here / name / "predictions.csv").read_bytes() for name in "ab")
     assert one == other
+
+
+def test_one_trial_is_the_mean_of_its_trainings() -> None:
+    one = members.Draw("3", 3, 0.9, 0.1, 0.9, 0.1)
+    assert members.told([one, one]) == "trial 3 alone"
+    several = replace(one, trainings=5)
+    assert members.told([several, several]) == "the mean of the 5 trainings of trial 3"
+    other = replace(several, number=4)
+    assert members.told([several, other]) == "the mean of trials 3 (1/2) and 4 (1/2)"
+    table = members.table([several], objective="val_auc over 5 folds")
+    assert table.notes[0].startswith("It is the mean of the 5 trainings of trial 3.")
 
 
 def test_trials_count_alike_however_often_each_was_trained() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pneumonia.artifacts import FolderStore
+from pneumonia.artifacts import FolderStore, state_key, state_keys
 from pneumonia.training import checkpoint
 from pneumonia.training.checkpoint import Checkpoints, FitState, StateError
 
@@ -22,33 +23,36 @@ def progress(seed: int = 0, count: int = 12) -> FitState:
     return FitState(model, optimizer, model[::-1], history)
 
 
+def assert_same(one: FitState, other: FitState) -> None:
+    assert repr(one.history) == repr(other.history)  # nan is not equal to itself
+    for kind in ("model", "optimizer", "best"):
+        for a, b in zip(getattr(one, kind), getattr(other, kind), strict=True):
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
 def test_gives_back_the_very_values(tmp_path: Path) -> None:
     path = tmp_path / "trials" / "0000.zip"
-    given = [progress(seed) for seed in range(11)]  # more than ten: names are no numbers
+    given = progress()
     path.parent.mkdir()
-    checkpoint.save(path, given)
-    found = checkpoint.load(path)
-    assert len(found) == len(given)
-    for one, other in zip(found, given, strict=True):
-        assert repr(one.history) == repr(other.history)  # nan is not equal to itself
-        for kind in ("model", "optimizer", "best"):
-            for a, b in zip(getattr(one, kind), getattr(other, kind), strict=True):
-                assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    checkpoint.save(path, given, before=2)
+    found, before = checkpoint.load(path)
+    assert before == 2
+    assert_same(found, given)
 
 
 def test_a_training_that_has_not_begun(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.zip", [FitState((), (), (), ())])
-    assert checkpoint.load(tmp_path / "a.zip") == (FitState((), (), (), ()),)
+    checkpoint.save(tmp_path / "a.zip", FitState((), (), (), ()))
+    assert checkpoint.load(tmp_path / "a.zip") == (FitState((), (), (), ()), 0)
 
 
 def test_writing_that_fails_leaves_the_file_before_it(tmp_path: Path) -> None:
     path = tmp_path / "0000.zip"
-    checkpoint.save(path, [progress(1)])
+    checkpoint.save(path, progress(1))
     before = path.read_bytes()
     good = progress(2)
     bad = FitState(good.model, (np.array([object()]),), (), ())
     with pytest.raises(ValueError, match="pickle"):
-        checkpoint.save(path, [bad])
+        checkpoint.save(path, bad)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -57,7 +61,7 @@ def test_a_missing_or_damaged_file_is_not_taken_for_a_checkpoint(tmp_path: Path)
     path = tmp_path / "0000.zip"
     with pytest.raises(OSError, match="No such file"):
         checkpoint.load(path)
-    checkpoint.save(path, [progress()])
+    checkpoint.save(path, progress())
     content = bytearray(path.read_bytes())
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(zipfile.BadZipFile):
@@ -69,10 +73,9 @@ def test_a_missing_or_damaged_file_is_not_taken_for_a_checkpoint(tmp_path: Path)
 
 
 def test_every_damage_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "0000.zip"
-    checkpoint.save(path, [progress(1, 3)])
-    store, content = FolderStore(tmp_path), path.read_bytes()
-    good = checkpoint.read(store, path.name)
+    store, path = FolderStore(tmp_path), tmp_path / state_key("0000")
+    Checkpoints(store, "0000").write([progress(1, 3)])
+    content, good = path.read_bytes(), checkpoint.read(store, "0000")
     rng = np.random.default_rng(1)
     for _ in range(1500):
         damaged = bytearray(content)
@@ -83,7 +86,7 @@ def test_every_damage_is_found(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         found = None
         with contextlib.suppress(StateError):
-            found = checkpoint.read(store, path.name)
+            found = checkpoint.read(store, "0000")
         # What was hit may not matter, such as a date; otherwise there is nothing.
         assert found is None or repr(found) == repr(good)
 
@@ -91,7 +94,7 @@ def test_every_damage_is_found(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_half_written_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "0000.zip"
     path.with_name(".0000.zip.part").write_bytes(b"half")
-    checkpoint.save(path, [progress()])
+    checkpoint.save(path, progress())
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -116,7 +119,7 @@ def offer(clock: Clock, checkpoints: Checkpoints, *, epoch: float, writing: floa
 
 def test_slow_epochs_are_all_written(tmp_path: Path) -> None:
     clock = Clock()
-    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
+    checkpoints = Checkpoints(FolderStore(tmp_path), "0000", clock=clock)
     assert all(offer(clock, checkpoints, epoch=1.5, writing=1.2) for _ in range(5))
 
 
@@ -125,7 +128,7 @@ def test_the_writing_of_fast_epochs_takes_little_time(
     epoch: float, writing: float, tmp_path: Path
 ) -> None:
     clock = Clock()
-    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
+    checkpoints = Checkpoints(FolderStore(tmp_path), "0000", clock=clock)
     written = [offer(clock, checkpoints, epoch=epoch, writing=writing) for _ in range(400)]
     assert written[0]
     assert sum(written[1:]) * writing <= 0.03 * clock.now
@@ -135,14 +138,38 @@ def test_the_writing_of_fast_epochs_takes_little_time(
 
 
 def test_the_end_is_written_once(tmp_path: Path) -> None:
-    path, clock = tmp_path / "0000.zip", Clock()
-    checkpoints = Checkpoints(FolderStore(tmp_path), "0000.zip", clock=clock)
+    path, clock, store = tmp_path / state_key("0000"), Clock(), FolderStore(tmp_path)
+    checkpoints = Checkpoints(store, "0000", clock=clock)
     done = [progress(0, 2)]
     assert offer(clock, checkpoints, epoch=2, writing=0)
     path.unlink()
     checkpoints.finish(done)  # it was written after the last epoch
     assert not path.exists()
     checkpoints.finish([*done, *done])  # an execution that had nothing left to train
-    assert len(checkpoint.load(path)) == 2
-    checkpoints.drop()
-    assert list(tmp_path.iterdir()) == []
+    assert len(checkpoint.read(store, "0000")) == 2
+    checkpoints.drop(2)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_fit_that_is_over_is_written_once(tmp_path: Path) -> None:
+    class Counting(FolderStore):
+        def put(self, key: str, write: Callable[[Path], object]) -> None:
+            super().put(key, write)
+            sizes.append(self.get(key).stat().st_size)
+
+    sizes: list[int] = []
+    store, fits = Counting(tmp_path), [progress(seed) for seed in range(3)]
+    checkpoints = Checkpoints(store, "0000")
+    for count in (1, 1, 2, 2, 2, 3, 3):
+        checkpoints.write(fits[:count])
+    assert len(sizes) == 7 + 2
+    assert max(sizes) < 1.01 * min(sizes)
+    for one, other in zip(checkpoint.read(store, "0000"), fits, strict=True):
+        assert_same(one, other)
+    for key in state_keys("0000", 3):
+        content = store.get(key).read_bytes()
+        store.drop(key)
+        with pytest.raises(StateError, match=f"{key} is missing"):
+            checkpoint.read(store, "0000")
+        store.get("trials").joinpath(Path(key).name).write_bytes(content)
+    assert len(checkpoint.read(store, "0000")) == 3

@@ -119,7 +119,7 @@ def run(
 
 
 def states(folder: Path, name: str) -> tuple[FitState, ...]:
-    return checkpoint.read(FolderStore(folder), state_key(name))
+    return checkpoint.read(FolderStore(folder), name)
 
 
 def state(folder: Path, name: str) -> FitState:
@@ -222,7 +222,8 @@ def test_a_trial_broken_off_goes_on_from_its_last_epoch(
     spy = Spy(monkeypatch, tmp_path)
     # It has no time to tell of the epoch after which it ends.
     assert spy.run(broken, until=2) == ([(0, 3)], 2)
-    assert len(list((tmp_path / "trials").iterdir())) == 3
+    names = {path.name for path in (tmp_path / "trials").iterdir()}
+    assert names == {"broken.zip", "parent-1.zip", "parent.zip", "whole-1.zip", "whole.zip"}
     told, trained = spy.run(broken, until=3)
     assert (told[2:], trained) == ([(0, 3), (0, 4), (0, 5), (1, 3)], 3)
     told, trained = spy.run(broken)
@@ -491,7 +492,7 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
     best = [max(values) for values in seen.values()]
     assert (result.score, result.spread) == (statistics.fmean(best), statistics.stdev(best))
     assert (result.metrics["val_auc"], result.classifier) == (result.score, None)
-    fits, labels = checkpoint.read(store, state_key("0")), held_out.labels(cfg)
+    fits, labels = checkpoint.read(store, "0"), held_out.labels(cfg)
     predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert (predicted.shape, predicted.dtype) == ((2, 180), np.float32)
     fold_of = folds.divide(cache.load_data(cfg), 2, seed=1)
@@ -505,34 +506,39 @@ def test_every_fold_is_held_out_once_and_the_score_is_their_mean(tmp_path: Path)
 def test_what_a_plain_trial_gave_for_val_is_kept(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     result = run(cfg, tmp_path, 3)
-    fits = checkpoint.read(FolderStore(tmp_path), state_key("0"))
+    fits = checkpoint.read(FolderStore(tmp_path), "0")
     predicted = held_out.gather(cfg, [fit.predicted for fit in fits])
     assert metrics.roc_auc(held_out.labels(cfg), predicted[0]) == result.score
     assert (len(predicted), result.spread) == (1, None)
 
 
-def test_a_trial_that_is_stopped_before_its_last_fold_has_no_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("several", "ranks"), [("objective__folds", 0), ("training__executions_per_trial", 1)]
+)
+def test_a_trial_that_is_stopped_is_ranked_by_complete_fits_alone(
+    several: str, ranks: int, tmp_path: Path
+) -> None:
     def stop() -> None:
         if len(told) == enough:
             raise StopTrial
 
-    told: list[Fit] = []
-    cfg = config(tmp_path, objective__folds=2)
-    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(fit), between_epochs=stop)
-    enough = 3
-    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
-    assert (outcome.status, outcome.score, told) == ("STOPPED", None, [Fit(0)] * 3)
-    enough = 4
-    told.clear()
-    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
-    assert (outcome.status, told) == ("STOPPED", [*[Fit(0)] * 3, Fit(1)])
+    told: list[Metrics] = []
+    cfg = config(tmp_path, **{several: 2})
+    hooks = Hooks(on_epoch=lambda _, fit, epoch, m: told.append(m), between_epochs=stop)
+    for enough in (3, 4, 5):
+        told.clear()
+        outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), hooks)
+        assert (outcome.status, len(told)) == ("STOPPED", enough)
+        best = max(metrics["val_auc"] for metrics in told[:3])
+        assert outcome.score == (best if ranks else None)
+    outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), Hooks())
     assert outcome.score is not None
 
 
 def test_what_stops_a_trial_is_told_where_a_disk_refuses_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def stop() -> None:
