@@ -59,7 +59,7 @@ TRAINING = [
 ]  # fmt: skip
 
 NETWORKS = [
-    "model=cnn", "model.blocks=2", "model.filters=32", "tuner=random", "tuner.max_trials=8",
+    "model=cnn", "model.blocks=2", "model.filters=32", "tuner=random", "tuner.max_trials=16",
     "tuner.max_epochs=3", "dense.units=128", "training.early_stopping=null",
     "executor=ray", "executor.retries=0",
 ]  # fmt: skip
