@@ -48,8 +48,8 @@ bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folde
 results: $(VENV)/.installed ## run the study of docs/results.md, seed by seed; it goes on where it was stopped
 	@PYTHONPATH=. $(BIN)/python tests/bench/results.py
 
-chaos: $(VENV)/.installed ## kill searches at 50 random moments, resume each, compare with uninterrupted ones
-	@PYTHONPATH=tests $(BIN)/python -m chaos.run
+chaos: $(VENV)/.installed ## kill searches at 50 random moments, resume each, compare with uninterrupted ones (EXECUTOR=ray)
+	@PYTHONPATH=tests $(BIN)/python -m chaos.run --executor $(or $(EXECUTOR),local)
 
 docs-pictures: $(VENV)/.installed ## make the pictures of the README again, with chromium and chromedriver
 	@PYTHONPATH=.:tests $(BIN)/python docs/pictures/make.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -53,6 +54,58 @@ class FolderStore:
     def drop(self, key: str) -> None:
         """Remove the file."""
         (self.folder / key).unlink(missing_ok=True)
+
+
+class SharedStore:
+    """Keeps states of trainings where all machines reach them, and all else in another store.
+
+    Args:
+        address: Of a folder, as fsspec takes it (https://filesystem-spec.readthedocs.io).
+        folder: Where copies are read from.
+        others: Keeps what is no state.
+    """
+
+    def __init__(self, address: str, *, folder: Path, others: ArtifactStore) -> None:
+        import fsspec
+
+        self.address, self._others = address, others
+        self._files, self._root = fsspec.core.url_to_fs(address)
+        self._copies = FolderStore(folder)
+
+    def put(self, key: str, write: Callable[[Path], object]) -> None:
+        """Keep what `write` makes."""
+        if not _is_state(key):
+            self._others.put(key, write)
+            return
+        self._copies.put(key, write)
+        target, part = self._path(key), self._path(f"{key}.part")
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._files.put_file(str(self._copies.get(key)), part)
+        self._files.mv(part, target)
+        self._copies.drop(key)
+
+    def get(self, key: str) -> Path:
+        """Return the path of a copy."""
+        if not _is_state(key):
+            return self._others.get(key)
+        self._copies.put(key, lambda path: self._files.get_file(self._path(key), str(path)))
+        return self._copies.get(key)
+
+    def drop(self, key: str) -> None:
+        """Remove the file."""
+        if not _is_state(key):
+            self._others.drop(key)
+            return
+        self._copies.drop(key)
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._path(key))
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+
+def _is_state(key: str) -> bool:
+    return key.startswith(f"{STATES}/")
 
 
 STATES, CLASSIFIERS = "trials", "classifiers"

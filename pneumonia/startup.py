@@ -71,17 +71,22 @@ def use_threads(count: int) -> None:
         _set_threads(count)
 
 
+def threads() -> int:
+    """Return with how many threads TensorFlow computes here: by default with all processors."""
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or process.processors()
+
+
 def _set_threads(count: int) -> None:
     import tensorflow as tf
 
-    settings = tf.config.threading
     try:
-        settings.set_intra_op_parallelism_threads(count)
-    except RuntimeError as error:  # it has begun to compute, by default with all processors
-        running = settings.get_intra_op_parallelism_threads() or process.processors()
-        if running != count:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+    except RuntimeError as error:  # it has begun to compute
+        if threads() != count:
             raise UserError(
-                f"`training.threads`: expected {running}, with which TensorFlow computes in this "
+                f"`training.threads`: expected {threads()}, with which TensorFlow computes in this "
                 f"process already. Received: {count}. Run it by a command of its own."
             ) from error
 

@@ -71,13 +71,11 @@ def _notes(plan: Plan) -> Iterator[str]:
 
 
 def _time(plan: Plan) -> str:
-    if plan.pace is None or not plan.epochs:
+    if plan.pace is None or plan.seconds is None:
         return "time unknown until the first trials have run"
-    seconds = plan.trials * plan.pace.trial + plan.epochs * plan.pace.epoch
-    seconds = min(seconds, plan.max_seconds or seconds)
     count = plan.pace.searches
     source = "an earlier search" if count == 1 else f"the fastest of {count} earlier searches"
-    return f"about {clock_time(seconds)} by {source} of the same model and images"
+    return f"about {clock_time(plan.seconds)} by {source} of the same model and images"
 
 
 def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
@@ -102,6 +100,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
         lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
+    lines += planning.of_ray(cfg, plan.seconds)
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
     lines += [f"warning: {note}" for note in (data.notes if data else ())]
     lines += [f"`budget.{name}={value:g}` may end it before" for name, value in limits.items()]

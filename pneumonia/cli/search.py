@@ -16,7 +16,7 @@ from pneumonia.config import search_space
 from pneumonia.config.instantiate import build
 from pneumonia.datasets import cache
 from pneumonia.errors import ConfigError, UserError
-from pneumonia.search import resume
+from pneumonia.search import ray_session, resume
 from pneumonia.search.callbacks import SearchCallback
 from pneumonia.search.resume import SearchSpec
 from pneumonia.storage import search_folder
@@ -44,6 +44,7 @@ def run(spec: SearchSpec) -> None:
         startup.use_threads(spec.cfg.training.threads)
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(spec.cfg, search_space.find(spec.cfg).start()))
+        ray_session.check(spec.cfg.executor.get("address"))
         checked = tracker.check(settings)
         startup.start()
         checked.result()

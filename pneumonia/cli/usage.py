@@ -54,6 +54,7 @@ Keys (all of them with their values: pneumonia --cfg job):
   budget.seconds, budget.trials, budget.epochs  end a search with its winner so far
   plan                                    true: the same as --dry-run
   executor.workers                        trials that run at once; they stay the same
+  executor.address, executor.cpus, executor.gpus, executor.retries, executor.store  with Ray
   seed                                    the same seed, the same search
   resume                                  the id of an interrupted search, or last: goes on with it
   progress                                live, plain, false, or auto: live on a terminal

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pneumonia.config import compatibility, hydra_internals, schema, validate
+from pneumonia.config import compatibility, extras, hydra_internals, schema, validate
 from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
 from pneumonia.config.hydra_internals import VERSION_BASE, Hydra
@@ -91,7 +91,7 @@ def check(
                     _check_job(hydra, made, job, every)
                 if not _is_resumed(made, job):
                     validate.validate(made)
-                _check_executor(made)
+                extras.check(made)
                 every.append(made)
             except ConfigErrors as found:
                 errors |= {str(error): error for error in found.errors}
@@ -226,13 +226,6 @@ def _hydra(folder: str | None) -> AbstractContextManager[Hydra]:
     if further and not further.is_dir():
         raise ConfigError("--config-dir", "an existing folder", folder)
     return hydra_internals.composer(find_conf(), further)
-
-
-def _check_executor(cfg: DictConfig) -> None:
-    """Refuse to run what is planned: trials as Ray tasks."""
-    if cfg.executor.get("_target_") == "pneumonia.search.executors.ray":
-        hint = "Running trials as Ray tasks is planned, and not part of this version"
-        raise ConfigErrors([ConfigError("executor", "local", "ray", hint)])
 
 
 def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfig:

@@ -80,6 +80,14 @@ ARTIFACTS = Check(
         )
     ),
 )
+STORE = Check(
+    "the address of a folder, as file:///data/states or s3://bucket/states, without a password",
+    lambda value: (
+        isinstance(value, str)
+        and bool(re.fullmatch(r"[a-z][a-z\d+]*://\S+", value))
+        and without_passwords(value) == value
+    ),
+)
 CLASS_WEIGHT = Check(
     "{0: weight, 1: weight}",
     lambda value: (
@@ -152,6 +160,10 @@ KEYS: dict[str, Check] = {
     "executor.workers": COUNT,
     "tracking.promote": one_of("better", "always", "never"),
     "executor.address": TEXT | NULL,
+    "executor.cpus": POSITIVE,
+    "executor.gpus": _FROM_ZERO,
+    "executor.store": STORE | NULL,
+    "executor.retries": Bounds(0).integer(),
 }
 """Keys that no plug-in takes."""
 

@@ -37,10 +37,14 @@ class Kept(Generic[Value]):
 _data: Kept[ImageData] = Kept(2)
 
 
-def load_data(config: dict[str, Any]) -> ImageData:
+def load_data(config: dict[str, Any], *, fetch: Callable[[], ImageData] | None = None) -> ImageData:
     """Return the dataset of a configuration, the one place where datasets are read and kept.
 
     TensorFlow is not imported unless it needs it.
+
+    Args:
+        config: The whole configuration.
+        fetch: Gets it from another process that has read it, if it is not kept here.
     """
     section = config["dataset"]
     own = {name: value for name, value in section.items() if name != "drop_duplicates"}
@@ -49,4 +53,4 @@ def load_data(config: dict[str, Any]) -> ImageData:
         data: ImageData = build(own, "dataset")
         return duplicates.drop(data) if section.get("drop_duplicates") else data
 
-    return _data.get(section, make)
+    return _data.get(section, fetch or make)

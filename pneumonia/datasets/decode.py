@@ -32,15 +32,15 @@ class FileSource:
         channels: 1 for grey, 3 for RGB.
     """
 
-    __slots__ = ("_channels", "_paths")
+    __slots__ = ("channels", "paths")
 
     def __init__(self, paths: Sequence[Path], *, channels: int) -> None:
-        self._paths, self._channels = tuple(paths), channels
+        self.paths, self.channels = tuple(paths), channels
         image_files.quieten()
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._paths)
+        return len(self.paths)
 
     def read(self, indices: Indices) -> Sequence[Images] | Images:
         """Decode images, as an `ImageSource` does.
@@ -48,11 +48,11 @@ class FileSource:
         Raises:
             ConfigError: Where a file has gone or its content is damaged.
         """
-        paths = [self._paths[index] for index in indices]
+        paths = [self.paths[index] for index in indices]
         try:
             # Pillow decodes without holding the interpreter's lock.
             with ThreadPoolExecutor(_WORKERS) as pool:
-                return stack(list(pool.map(lambda path: decode(path, self._channels), paths)))
+                return stack(list(pool.map(lambda path: decode(path, self.channels), paths)))
         except DataError as error:
             path, _, reason = str(error).partition(": ")
             expected = "image files that can be decoded"

@@ -167,6 +167,8 @@ def failures(search: SearchRecord) -> Section:
     if unfinished:
         numbers = ", ".join(str(trial.number) for trial in unfinished[:_MOST_FAILURES])
         texts.append(f"Without an end in the journal: trial {numbers}.")
+    losses = [(one.number, reason) for one in search.trials.values() for reason in one.losses]
+    texts += [f"Trial {number} has lost a worker: {why}." for number, why in losses[:MOST_ROWS]]
     rows = []
     for trial in failed[:MOST_ROWS]:
         values = " ".join(f"{name}={short(v)}" for name, v in trial.hyperparameters.items())

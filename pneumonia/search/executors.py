@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from pneumonia.artifacts import ArtifactStore
-from pneumonia.errors import UserError
+from pneumonia.search import ray_session
 from pneumonia.training import inputs, trial
 from pneumonia.training.trial import Hooks, Outcome, Task
 
@@ -26,10 +26,12 @@ class Executor(Protocol):
     Attributes:
         workers: How many trials it can run at once.
         in_order: Whether the search hears of them in the order in which they were proposed.
+        store: The address where states of trainings are kept; None for the search's folder.
     """
 
     workers: int
     in_order: bool
+    store: str | None
 
     def open(self, store: ArtifactStore, hooks: Hooks) -> None:
         """Make ready: what trials keep goes to the store, what they tell and ask to the hooks."""
@@ -64,6 +66,7 @@ class LocalExecutor:
 
     def __init__(self, workers: int = 1, *, in_order: bool = True) -> None:
         self.workers, self.in_order = workers, in_order
+        self.store: str | None = None
         self._pool = ThreadPoolExecutor(workers, "trial") if workers > 1 else None
         self._ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._running = 0
@@ -146,14 +149,36 @@ def local(*, workers: int = 1, in_order: bool = True) -> LocalExecutor:
     return LocalExecutor(workers, in_order=in_order)
 
 
-def ray(*, workers: int = 2, address: str | None = None) -> LocalExecutor:
-    """Refuse: trials as Ray tasks are not there yet, and `config.compose` says so before.
+def ray(
+    *,
+    workers: int = 2,
+    in_order: bool = True,
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+    retries: int = 2,
+    store: str | None = None,
+) -> Executor:
+    """Return an executor that runs trials as actors of Ray.
 
     Args:
-        workers: Trials at a time.
-        address: Of a Ray cluster.
-
-    Raises:
-        UserError: Always.
+        workers: As of `local`.
+        in_order: As of `local`.
+        cpus: CPUs for each trial.
+        gpus: GPUs for each trial.
+        address: Of a Ray cluster; None for this machine alone.
+        retries: How often a trial is tried again when its worker is lost.
+        store: As of `Executor`.
     """
-    raise UserError(f"`executor`: expected local. Received: ray({workers=}, {address=}).")
+    ray_session.configure(address)
+    from pneumonia.search.ray_executor import RayExecutor
+
+    return RayExecutor(
+        workers,
+        in_order=in_order,
+        cpus=cpus,
+        gpus=gpus,
+        address=address,
+        retries=retries,
+        store=store,
+    )

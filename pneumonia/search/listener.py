@@ -36,7 +36,7 @@ class Listener:
     def hooks(self, *, is_over: bool = False) -> Hooks:
         """Return what trials call; once the search is over, signals alone stop them."""
         ask = self._check_signals if is_over else self._between_epochs
-        return Hooks(self._on_epoch, self._on_repeat, self.report, ask)
+        return Hooks(self._on_epoch, self._on_repeat, self.report, ask, self._on_lost)
 
     def report(self, text: str, done: int, total: int) -> None:
         """Take note of what goes on instead of training."""
@@ -61,6 +61,12 @@ class Listener:
             name = f"Trial {self._proposals[trial_id].number}"
             text = f"{reason} {name} is trained again from its beginning, to the same."
             self._callbacks.say(text)
+
+    def _on_lost(self, trial_id: str, reason: str) -> None:
+        with self._lock:
+            self._recorder.tell("worker_lost", trial_id=trial_id, reason=reason)
+            name = f"trial {self._proposals[trial_id].number}"
+            self._callbacks.say(f"warning: The worker of {name} is lost: {reason}.")
 
     def _check_signals(self) -> None:
         with self._lock:

@@ -7,14 +7,14 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import FolderStore, state_keys
+from pneumonia.artifacts import ArtifactStore, FolderStore, SharedStore, state_keys
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -88,7 +88,7 @@ class Search:
         self.bounds = StopRule(limits, most_failures=most, journal=log, past=self.past)
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
-        self.store = FolderStore(self.folder)
+        self.store: ArtifactStore = FolderStore(self.folder)
         self.executor: Executor = build(_plain(spec.cfg.executor), "executor")
         # Trials that run at once would share the epochs that are left: each has its turn instead.
         most = None if limits.get("epochs") is None else 1
@@ -137,17 +137,21 @@ class Search:
         source = self.fork.origin.source if self.fork else None
         self.recorder.begin_search(data, self.choices, flatten(self.cfg), source=source)
         assert self.past.started is not None
+        if address := self.executor.store:
+            place = f"{address.rstrip('/')}/{self.past.started['search_id']}"
+            self.store = SharedStore(place, folder=self.folder, others=self.store)
         self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
         notes += [sharing(self.executor), *([self.fork.opening()] if self.fork else [])]
+        notes += planning.of_ray(self.cfg, plan.seconds)
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()
 
     def _run_trials(self) -> None:
         began = time.monotonic()
-        self.executor.open(self.store, self.listener.hooks())
         try:
+            self.executor.open(self.store, self.listener.hooks())
             self._run_all()
         except BaseException:
             self.executor.cancel()
@@ -263,10 +267,13 @@ class Search:
         """Remove the states of trials that have ended, and can neither win nor be gone on with."""
         found = crown.candidates(self._ranked(), self.cfg.winner)
         needed = self.oracle.promotable() | {one.trial_id for _, one in found}
-        for trial_id in self.kept - needed:
+        self._drop(self.kept - needed)
+
+    def _drop(self, trial_ids: Set[str]) -> None:
+        for trial_id in trial_ids:
             for key in state_keys(trial_id, len(self.past.trials[trial_id].reached)):
                 self.store.drop(key)
-        self.kept &= needed
+        self.kept -= trial_ids
 
     def _ranked(self) -> list[tuple[Proposal, Outcome]]:
         """Return the trials that have a score, the best first, the earlier of equals first."""
@@ -307,6 +314,7 @@ class Search:
         won = winner.Won(data, ranked, failed, best, evaluation, preset)
         self._end(SearchEnd("completed", *told, won=won))
         if evaluation and not self.bounds.note:  # otherwise there is something left to do of it
+            self._drop(set(self.kept))
             shutil.rmtree(search_folder.SearchFolder(self.folder).states, ignore_errors=True)
 
     def _end(self, end: SearchEnd) -> None:

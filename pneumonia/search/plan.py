@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pneumonia.config import search_space
+from pneumonia.config import extras, search_space
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.config.validate import flatten
 from pneumonia.datasets import tfds
@@ -26,9 +26,13 @@ from pneumonia.search.oracle import Oracle, Round, capped
 from pneumonia.storage import journal, search_folder
 from pneumonia.storage.search_folder import OUTPUTS
 
+ONLINE = "online"  # as of `training.inputs`, which imports TensorFlow
 _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
 # Of the newest searches, so many are looked at, and so many of the same model and data are enough.
 _LOOKED_AT, _ENOUGH = 30, 3
+# What Ray 2.60 and a worker with TensorFlow 2.21 take to begin on two processors, the least and the
+# most that was measured; and what a worker takes of memory before it trains.
+_RAY_SECONDS, _WORKER_GB = (12, 30), 0.7
 # What the time of an epoch depends on, beside the images.
 _PACE = (
     *("model.", "augment.", "training.batch_size", "training.jit", "training.threads"),
@@ -82,6 +86,14 @@ class Plan:
     cost: Cost | None
     free: int
     log_models: str
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it takes at the most, one trial after the other, by what earlier ones tell."""
+        if self.pace is None or not self.epochs:
+            return None
+        seconds = self.trials * self.pace.trial + self.epochs * self.pace.epoch
+        return min(seconds, self.max_seconds or seconds)
 
 
 def make(
@@ -228,6 +240,33 @@ def _free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
+
+
+def of_ray(cfg: DictConfig, seconds: float | None) -> list[str]:
+    """Return lines on what `executor=ray` costs, and where it is not worth that.
+
+    Args:
+        cfg: The configuration with its ranges.
+        seconds: How long the search takes one trial after the other; None if unknown.
+    """
+    if cfg.executor.get("_target_") != extras.RAY:
+        return []
+    count = cfg.executor.workers
+    told = [
+        f"executor=ray: Ray and its {'worker' if count == 1 else f'{count} workers'} begin in "
+        f"{_RAY_SECONDS[0]} to {_RAY_SECONDS[1]} s, and take about {_WORKER_GB * count:.1f} GB"
+    ]
+    is_stored = cfg.features.cache and cfg.augment.get("views") != ONLINE
+    if cfg.model.get("trainable") is False and is_stored:
+        told.append(
+            "warning: heads on stored features train in less time than Ray takes: executor=local"
+        )
+    elif seconds is not None and count > 1 and seconds * (1 - 1 / count) < _RAY_SECONDS[1]:
+        told.append(
+            f"warning: too short for Ray: {count} workers save less than that of "
+            f"{seconds:.0f} s: executor=local"
+        )
+    return told
 
 
 def epochs_of(item: Round) -> int:

@@ -30,6 +30,9 @@ Kinds of events and their fields, beside those five:
 `training_repeated`
     `trial_id`, `reason`: a state that this trial needed was missing or damaged, so that it is
     trained again from its beginning, to the same; the winner, too, whose weights are wanted.
+`worker_lost`
+    `trial_id`, `reason`: the process or the machine that ran this trial is gone; the trial goes on
+    elsewhere from where it was kept last, or fails, as `executor.retries` says.
 `trial_ended`
     `trial_id`, `status` (`COMPLETED` or `FAILED`), `score`, `metrics` (at the best epoch), `reason`
     (of a failure, a line), `traceback`, `classifier` (a file beside the journal, or null),
@@ -70,6 +73,7 @@ _FIELDS: dict[str, dict[str, type]] = {
     "search_extended": {"params": dict},
     "trial_started": {"trial_id": str, "values": dict, "tags": dict},
     "epoch_ended": {"trial_id": str, "execution": int, "epoch": int, "metrics": dict},
+    "worker_lost": {"trial_id": str, "reason": str},
     "trial_ended": {"trial_id": str, "status": str, "metrics": dict},
     "search_ended": {"status": str, "metrics": dict},
 }

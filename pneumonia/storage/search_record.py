@@ -81,6 +81,8 @@ class SearchRecord:
                 trial, metrics = self.trials[event["trial_id"]], event["metrics"]
                 trial.add(fit_of(event), event["epoch"], metrics)
                 trial.points.append((self.elapsed, metrics))
+            case "worker_lost":
+                self.trials[event["trial_id"]].losses.append(str(event["reason"]))
             case "trial_ended":
                 trial, score = self.trials[event["trial_id"]], event.get("score")
                 trial.ended = event

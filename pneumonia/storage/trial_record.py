@@ -49,6 +49,7 @@ class TrialRecord:
         score: Its objective, or None; the mean over its fits.
         spread: The standard deviation between them; None of a single one, or where it is not known.
         best_epoch: The epoch at which it had that score; 0 if unknown.
+        losses: Why it has lost the workers that it has lost.
         ended: The event that ended it, or None.
     """
 
@@ -67,6 +68,7 @@ class TrialRecord:
     score: float | None = None
     spread: float | None = None
     best_epoch: int = 0
+    losses: list[str] = field(default_factory=list)
     ended: Event | None = None
 
     @property

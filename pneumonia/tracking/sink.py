@@ -68,6 +68,7 @@ class Sink:
             "search_started": self._start_search,
             "trial_started": self._start_trial,
             "epoch_ended": self._add_epoch,
+            "worker_lost": self._lose_worker,
             "trial_ended": self._end_trial,
             "search_ended": self._end_search,
         }
@@ -150,6 +151,10 @@ class Sink:
             self._store.log(str(self._cursor.run_id), points=curve)
         for row, *_ in ranked:
             row.is_ranked = True
+
+    def _lose_worker(self, event: Event) -> None:
+        row = self._trial(event)
+        self._store.log(row.run_id, tags={"worker_lost": str(event["reason"])})
 
     def _end_trial(self, event: Event) -> None:
         trial_id, time = str(event["trial_id"]), event["time"]

@@ -108,12 +108,14 @@ class Hooks:
         on_repeat: Told that a trial is trained again from its beginning, and why.
         report: Told a text, how much is done and how much there is to do.
         between_epochs: Called before every epoch; what it raises stops the training there.
+        on_lost: Told that a trial's worker is lost, and why, by an executor that has workers.
     """
 
     on_epoch: Callable[[str, Fit, int, Metrics], None] = _silent
     on_repeat: Callable[[str, str], None] = _silent
     report: Report = _silent
     between_epochs: Callable[[], None] = _silent
+    on_lost: Callable[[str, str], None] = _silent
 
 
 @compiled_loop.hold()
@@ -201,6 +203,11 @@ def _keep_classifier(config: Config, fits: _Fits, store: ArtifactStore, key: str
     store.put(
         key, lambda path: write_classifier(config, made.weights, path, facts=facts, model=model)
     )
+
+
+def forget(task: Task, store: ArtifactStore) -> None:
+    """Remove how far a trial has come, which does not go on."""
+    Checkpoints(store, task.trial_id).drop(len(_planned(task)))
 
 
 def best_weights(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[Array, ...]:

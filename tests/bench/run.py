@@ -58,8 +58,14 @@ TRAINING = [
     "dense.units=256", "dense.dropout=0.3", "tuner.max_epochs=4", "training.early_stopping=null",
 ]  # fmt: skip
 
+NETWORKS = [
+    "model=cnn", "model.blocks=2", "model.filters=32", "tuner=random", "tuner.max_trials=16",
+    "tuner.max_epochs=3", "dense.units=128", "training.early_stopping=null",
+    "executor=ray", "executor.retries=0",
+]  # fmt: skip
 
-PARTS = "answers,extraction,ours,study,rivals,tracking,services,wide,training,many,crowd"
+
+PARTS = "answers,extraction,ours,study,rivals,tracking,services,wide,training,many,crowd,workers"
 
 
 @dataclass
@@ -103,24 +109,11 @@ class Bench:
 
     def run(self, parts: list[str]) -> str:
         """Run the parts in an order in which they can build on each other."""
-        if "answers" in parts:
-            self.answers()
-        if "extraction" in parts:
-            self.extraction()
-        if "ours" in parts:
-            self.searches("study" in parts, "rivals" in parts)
-        if "tracking" in parts:
-            self.tracking()
-        if "services" in parts:
-            self.services()
-        if "wide" in parts:
-            self.wide()
-        if "training" in parts:
-            self.training()
-        if "many" in parts:
-            self.many()
-        if "crowd" in parts:
-            self.crowd()
+        for name in PARTS.split(","):
+            if name == "ours" and name in parts:
+                self.searches("study" in parts, "rivals" in parts)
+            elif name in parts and name not in ("study", "rivals"):
+                getattr(self, name)()
         return "\n".join(self.lines) + "\n"
 
     def answers(self) -> None:
@@ -354,6 +347,34 @@ class Bench:
             ],
         )
 
+    def workers(self) -> None:
+        """Compare the trials per minute of one worker and of two, with one thread and with two."""
+        layouts = {(1, 1): [], (2, 1): [], (1, 2): []}
+        for _ in range(2):  # in turn, as a machine is not always as fast
+            for (workers, threads), rates in layouts.items():
+                options = [f"executor.workers={workers}", f"training.threads={threads}"]
+                rates.append(_rate(self.ours([*NETWORKS, *options]).events))
+        best = {layout: max(rates) for layout, rates in layouts.items()}
+        rows = [
+            (
+                f"{workers} {'worker' if workers == 1 else 'workers'}",
+                f"{threads}",
+                f"{rate:.2f}",
+                f"{best[2, 1] / rate:.2f}",
+            )
+            for (workers, threads), rate in best.items()
+        ]
+        self.table(
+            "Trials at a time: executor=ray, a network from scratch on PneumoniaMNIST at 28 pixels",
+            ("", "threads each", "trials per minute", "two workers of one thread: times as many"),
+            rows,
+        )
+        self.lines += [
+            "The better of two runs each, in turn; from the first epoch on, when the workers have "
+            "begun. Trials of other numbers of threads come to other last digits.",
+            "",
+        ]
+
     def ours(
         self, overrides: list[str], *, with_data: bool = True, program: list[str] | None = None
     ) -> Run:
@@ -437,6 +458,17 @@ def _environment() -> dict[str, str]:
 
 def _command(arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "pneumonia", *arguments]
+
+
+def _rate(events: list[dict[str, Any]]) -> float:
+    """Return the trials per minute of trials with as many epochs each, from the first epoch on."""
+    ends = [event["time"] for event in events if event["kind"] == "epoch_ended"]
+    last = max(event["time"] for event in events if event["kind"] == "trial_ended")
+    trials = sum(event["kind"] == "trial_ended" for event in events)
+    # The first epochs of the trials that ran when the first one ended are not in the span.
+    begun = [event for event in events if event["kind"] == "trial_started"]
+    first = sum(event["time"] < min(ends) for event in begun)
+    return 60_000 * trials * (1 - first / len(ends)) / (last - min(ends))
 
 
 def _epochs(events: list[dict[str, Any]]) -> list[int]:

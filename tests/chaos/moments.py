@@ -12,8 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 PHASES = ("fresh", "start", "extraction", "training", "checkpoint", "logging", "evaluation")
 SEARCH, SIDECAR, BOTH = VICTIMS = ("search", "sidecar", "search and sidecar")
+WORKER = "worker"  # of Ray
 PAUSE = 0.0004
 LONGEST = 240.0
 
@@ -28,7 +31,7 @@ class Moment:
         sign: Tells of a project folder whether it is there.
         count: How often the sign has to come first.
         delay: How many seconds later.
-        victim: One of `VICTIMS`; the sidecar is the process that talks to MLflow.
+        victim: One of `VICTIMS`, or `WORKER`; the sidecar is the process that talks to MLflow.
     """
 
     phase: str
@@ -96,6 +99,8 @@ def kill(process: subprocess.Popen[str], project: Path, moment: Moment) -> bool:
 
 
 def _strike(process: subprocess.Popen[str], victim: str) -> bool:
+    if victim == WORKER:
+        return _strike_worker(process.pid)
     pids = [] if victim == SEARCH else _sidecars(process.pid)
     if victim != SIDECAR:
         process.kill()
@@ -105,6 +110,14 @@ def _strike(process: subprocess.Popen[str], victim: str) -> bool:
     if victim != SIDECAR:
         process.wait()
     return victim != SIDECAR or bool(pids)
+
+
+def _strike_worker(pid: int) -> bool:
+    children = psutil.Process(pid).children(recursive=True)
+    found = [one for one in children if one.name().startswith("ray::Worker")]
+    for one in found[:1]:
+        one.kill()
+    return bool(found)
 
 
 def _sidecars(pid: int) -> list[int]:

@@ -3,6 +3,7 @@
     make chaos                       # 50 kills, over the four tuners and all phases
     python -m chaos.run --kills 8 --fresh 0 --seed 3     # with tests/ on the path
     python -m chaos.run --kills 0    # only those in the first seconds of a fresh folder
+    python -m chaos.run --executor ray --fresh 0         # trials with Ray, whose workers die too
 
 Every process is real, and so is every SIGKILL. Exits with 1 where a search did not survive.
 """
@@ -20,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chaos import compare, moments
@@ -53,6 +54,7 @@ SEARCHES = {
         "threshold.calibrate=true",
     ],
 }
+EXECUTORS = {"local": [], "ray": ["executor=ray", "executor.workers=2"]}
 # What hits a search one time after the other, in the order in which it comes to it.
 SERIES = (
     ("extraction", "training", "checkpoint", "logging", "evaluation"),
@@ -76,8 +78,11 @@ def main() -> int:
     arguments.add_argument("--fresh", type=int, default=10, help="kills in a fresh folder")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--workers", type=int, default=2, help="searches at a time")
+    arguments.add_argument("--executor", default="local", choices=list(EXECUTORS))
     arguments.add_argument("--only", default=",".join(SEARCHES), help="tuners")
     given = arguments.parse_args()
+    for overrides in SEARCHES.values():
+        overrides += EXECUTORS[given.executor]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.workers) as pool:
         fresh = itertools.islice(itertools.cycle(SEARCHES), given.fresh)
@@ -94,6 +99,7 @@ def main() -> int:
                 phases=phases,
                 whole=whole[tuner],
                 rng=random.Random(f"{given.seed} {tuner} {number}"),
+                kills_workers=given.executor == "ray",
                 victim=moments.VICTIMS[number % len(moments.VICTIMS)],
             )
             for number, (tuner, phases) in enumerate(series)
@@ -143,16 +149,21 @@ def _torment(
     whole: Path,
     rng: random.Random,
     victim: str,
+    kills_workers: bool,
 ) -> Story:
     """Kill one search once in every phase, resume it each time, compare it at its end."""
 
     def draw(phase: str) -> moments.Moment:
-        is_fresh = phase == "fresh"
-        return moments.draw_fresh(victim, rng) if is_fresh else moments.draw(phase, rng)
+        if phase == "fresh":
+            return moments.draw_fresh(victim, rng)
+        moment = moments.draw(phase, rng)
+        is_worker = kills_workers and phase in ("training", "checkpoint") and rng.random() < 0.5
+        return replace(moment, victim=moments.WORKER) if is_worker else moment
 
+    process = None
     for phase in phases:
         moment = draw(phase)
-        process = _start(project, _command(story.tuner, project))
+        process = process or _start(project, _command(story.tuner, project))
         while not moments.kill(process, project, moment):
             # It was over before the moment came: another search of the same is killed there.
             process.wait(moments.LONGEST)
@@ -162,14 +173,18 @@ def _torment(
             process = _start(project, _command(story.tuner, project))
         story.kills.append(moment)
         _tell(story)
+        if moment.victim == moments.WORKER:
+            continue  # the search itself goes on
         if moment.victim == moments.SIDECAR:
             if process.wait(moments.LONGEST) != 0:
                 story.differences.append(f"without its sidecar: {process.returncode}")
             story.differences += _ended_well(project, whole)
             return story
+        process = None
         if phase == "fresh":
             story.differences += _others(project)
-    status = _start(project, _command(story.tuner, project)).wait(moments.LONGEST)
+    process = process or _start(project, _command(story.tuner, project))
+    status = process.wait(moments.LONGEST)
     if status != 0:
         story.differences.append(f"exit status {status}")
     story.differences += _ended_well(project, whole)

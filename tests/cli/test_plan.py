@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from pneumonia.cli.plan import footprint, headline, table
+from pneumonia.config import compose
 from pneumonia.formatting import megabytes
+from pneumonia.search import plan as planning
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Round
 from pneumonia.search.plan import Plan, Speed
@@ -73,3 +75,18 @@ def test_the_footprint_warns_of_a_disk_that_is_too_small() -> None:
     assert "warning: only 50 MB are free there" in footprint(plan(free=50_000_000))
     assert "unknown" in footprint(plan(cost=None))
     assert (megabytes(1_234_567_890), megabytes(9_900_000)) == ("1,235", "9.9")
+
+
+def told_of_ray(*overrides: str, seconds: float | None = None) -> list[str]:
+    return planning.of_ray(compose.check(["dataset=phantom", *overrides])[0], seconds)
+
+
+def test_a_plan_says_what_ray_costs_and_where_it_does_not_pay() -> None:
+    assert told_of_ray() == []
+    (cost,) = told_of_ray("executor=ray", "executor.workers=3", "model=cnn", seconds=3600)
+    assert cost == "executor=ray: Ray and its 3 workers begin in 12 to 30 s, and take about 2.1 GB"
+    _, short = told_of_ray("executor=ray", "model=cnn", seconds=40)
+    assert short.startswith("warning: too short for Ray: 2 workers save less than that of 40 s")
+    _, stored = told_of_ray("executor=ray", seconds=3600)
+    assert stored.startswith("warning: heads on stored features train in less time than Ray takes")
+    assert len(told_of_ray("executor=ray", "augment=chest", "augment.views=online")) == 1

@@ -252,6 +252,17 @@ def test_a_search_in_which_all_failed(tmp_path: Path) -> None:
     assert "Traceback: there" in found.text
 
 
+def test_workers_that_were_lost_are_told(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    trial_id = made.start(made.draw(), epochs=2)
+    made.event("worker_lost", trial_id=trial_id, reason="its machine is gone")
+    made.train(trial_id, 1, 2)
+    made.end()
+    found = Page(report.write(tmp_path))
+    assert "No trial failed." in found.text
+    assert "Trial 1 has lost a worker: its machine is gone." in found.text
+
+
 def test_a_single_training_has_a_report(tmp_path: Path) -> None:
     made = Made(tmp_path)
     (tmp_path / "config.yaml").write_text("dense: {units: 64}\n")

@@ -13,9 +13,8 @@ from test_trial import config
 
 from pneumonia.artifacts import FolderStore
 from pneumonia.config.instantiate import build
-from pneumonia.errors import UserError
 from pneumonia.files import StorageError
-from pneumonia.search.executors import LocalExecutor, local, ray
+from pneumonia.search.executors import LocalExecutor, local
 from pneumonia.training.trial import Hooks, Outcome, Task
 
 
@@ -178,5 +177,3 @@ def test_options_of_the_group() -> None:
     built = build({"_target_": "pneumonia.search.executors.local", "workers": 1}, "executor")
     assert isinstance(built, LocalExecutor)
     assert (built.workers, local(workers=3).workers) == (1, 3)
-    with pytest.raises(UserError, match="`executor`: expected local"):
-        ray()

@@ -293,6 +293,18 @@ def test_a_failed_trial_shows_its_traceback(
     assert (run.info.status, run.data.tags["status"]) == ("FAILED", "failed")
 
 
+def test_a_trial_that_lost_a_worker_says_why(
+    settings: TrackingSettings, folder: Path, journal: Journal
+) -> None:
+    start_search(journal)
+    trial_id = start_trial(journal, 1)
+    journal.append("worker_lost", trial_id=trial_id, reason="its machine is gone")
+    end_search(journal, None, "failed", reason="all trials failed")
+    track(folder, settings)
+    (trial,) = runs(settings, "trial")
+    assert trial.data.tags["worker_lost"] == "its machine is gone"
+
+
 def test_executions_and_repeated_epochs(
     settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:

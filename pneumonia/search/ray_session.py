@@ -1,0 +1,143 @@
+"""Ray itself: started on this machine where no cluster is given, and gone without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pneumonia import network, process
+from pneumonia.errors import ConfigError, without_passwords
+
+PREFIX = "pneumonia-ray-"
+_QUIET: dict[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+    "configure_logging": False,
+}
+# Read when Ray is imported. Without the first, its daemons listen on all addresses of the machine,
+# where whoever can reach them can run programs; it is a switch of Ray's own, for other systems.
+_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_CLUSTER = "the address of a Ray cluster that can be reached, as host:port or auto, or null"
+_REACH_SECONDS = 10.0
+_TOKEN = "RAY_AUTH_TOKEN"
+
+
+def check(address: str | None) -> None:
+    """Ask whether a cluster answers at all: Ray itself asks for many minutes.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:  # none, or `auto`, which Ray finds at once or not at all
+        return
+    try:
+        if not port.isdecimal():
+            raise OSError("it has no port")
+        place = host.strip("[]"), int(port)
+        network.within(_REACH_SECONDS, lambda: socket.create_connection(place).close())
+    except (OSError, OverflowError) as error:
+        reason = str(error).partition("] ")[2] or str(error)
+        raise ConfigError("executor.address", _CLUSTER, address, reason) from error
+
+
+def configure(address: str | None) -> None:
+    """Set what Ray reads when it is imported: to be called before."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address is None:
+        os.environ |= _LOCAL
+        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
+
+
+@contextlib.contextmanager
+def session(address: str | None, *, workers: int, cpus: float, gpus: float) -> Iterator[str | None]:
+    """Be connected to Ray: to a cluster, or to one that is begun here and ends with this.
+
+    What is begun here listens on the loopback address alone, asks for a password of its own, and
+    keeps its files in a folder `pneumonia-ray-<process>-...` among the system's temporary ones,
+    which is removed at the end; that of a process that was killed, by the next one.
+
+    Args:
+        address: Of a cluster, or None for one of this machine.
+        workers: Actors there are to be.
+        cpus: For each.
+        gpus: For each.
+
+    Yields:
+        The folder of what is begun here, or None.
+
+    Raises:
+        ConfigError: There is no such cluster, or no room for so many.
+    """
+    import ray
+
+    remove_abandoned()
+    folder, options = None, {"address": address}
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            options = _begun(folder, math.ceil(workers * cpus))  # whatever the machine has
+        stack.callback(ray.shutdown)
+        _connect(options)
+        _check_room(ray.nodes(), workers=workers, cpus=cpus, gpus=gpus)
+        yield folder
+
+
+def _begun(folder: str, cpus: int) -> dict[str, Any]:
+    own = {"_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+    return {"address": "local", "include_dashboard": False, "num_cpus": cpus, **own}
+
+
+def _connect(options: dict[str, Any]) -> None:
+    import ray
+
+    before, address = signal.getsignal(signal.SIGTERM), options["address"]
+    try:
+        ray.init(**options, **_QUIET)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address == "local":
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        found = without_passwords(lines[0]).rstrip(".")
+        raise ConfigError("executor.address", _CLUSTER, address, found) from error
+    finally:
+        if before is not None and signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the search at once
+    # It tells on the screen what its daemons say of a lost worker, which the search tells.
+    sys.modules["ray._private.worker"]._worker_logs_enabled = False  # type: ignore[attr-defined]
+
+
+def _check_room(nodes: list[dict[str, Any]], *, workers: int, cpus: float, gpus: float) -> None:
+    """Refuse what would wait for ever: more workers than the nodes have room for."""
+    room = 0
+    for node in nodes:
+        has = node["Resources"] if node["Alive"] else {}
+        wanted = [(has.get(name, 0), share) for name, share in (("CPU", cpus), ("GPU", gpus))]
+        room += min(int(there // share) for there, share in wanted if share)
+    if room < workers:
+        there = f"CPU {_sum(nodes, 'CPU'):g}, GPU {_sum(nodes, 'GPU'):g}"
+        hint = f"Each takes executor.cpus={cpus:g} executor.gpus={gpus:g}; Ray has {there}"
+        raise ConfigError("executor.workers", f"at most {room}", workers, hint)
+
+
+def _sum(nodes: list[dict[str, Any]], name: str) -> float:
+    return float(sum(node["Resources"].get(name, 0) for node in nodes if node["Alive"]))
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of processes that were killed; Ray's daemons ended with them."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = path.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdecimal() and process.process_start(int(pid)) is None:
+            shutil.rmtree(path, ignore_errors=True)
