@@ -140,6 +140,7 @@ class Search:
         self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
+        notes += [self.oracle.waits(self.executor.workers)] if self.executor.in_order else []
         notes += [self.fork.opening()] if self.fork else []
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()
