@@ -29,6 +29,16 @@ _OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
 
 
+class _Most(int):
+    """A number of trials; KerasTuner names trials in as many digits as its text has.
+
+    A search that goes on with more trials would have other names for those that it has.
+    """
+
+    def __str__(self) -> str:
+        return "0000"
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """Some trials of a plan that are alike.
@@ -209,8 +219,8 @@ class Oracle:
         if workers == 1 or not isinstance(self._oracle, AshaOracle):
             return ""
         return (
-            f"warning: in order, what ASHA tries next waits for scores, and so do most of the "
-            f"{workers} workers: with executor.in_order=false none does"
+            "warning: in order, what ASHA tries next waits for scores: of the "
+            f"{workers} workers one or two work. With executor.in_order=false none waits"
         )
 
     def _combinations(self) -> float:
@@ -250,8 +260,8 @@ def _build(space: Space, tuner: Config, objective: Objective) -> keras_tuner.Ora
     )
     if not isinstance(oracle, keras_tuner.Oracle):
         raise ConfigError("tuner._target_", "a KerasTuner oracle", tuner["_target_"])
-    if "max_trials" not in takes:
-        oracle.max_trials = tuner.get("max_trials")
+    most = tuner.get("max_trials")
+    oracle.max_trials = None if most is None else _Most(most)
     oracle.verbose = 0
     # Their cost grows with the number of trials.
     oracle.save = lambda: None
