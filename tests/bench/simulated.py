@@ -69,23 +69,23 @@ class Landscape:
     def __init__(self, folder: Path) -> None:
         self.record = search_record.read(folder)
         self.name, self.sign = self.record.objective.name, self.record.objective.sign
-        spans = _spans(folder)
+        times = spans(folder)
         self.past = [
-            Past(self._place(trial.values), self._logits(trial.trial_id), *spans[trial.trial_id])
+            Past(self._place(trial.values), self._logits(trial.trial_id), *times[trial.trial_id])
             for trial in self.record.trials.values()
-            if trial.score is not None and trial.trial_id in spans
+            if trial.score is not None and trial.trial_id in times
         ]
         self._places = np.stack([one.place for one in self.past])
         self.errors = [self._error(index) for index in range(len(self.past))]
 
-    def trial(self, values: Mapping[str, Any]) -> tuple[list[float], Past]:
+    def trial(self, config: Mapping[str, Any]) -> tuple[list[float], Past]:
         """Return the objective after each epoch, and a real trial that takes as long."""
-        place = self._place(values)
+        place = self._place({item.path: _find(config, item.path) for item in self.record.ranges})
         digest = hashlib.sha256(place.tobytes()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         logits = self._curve(place) + self.errors[rng.integers(len(self.errors))]
         near = np.argsort(self._distances(place))[:_NEIGHBOURS]
-        return list(1 / (1 + np.exp(-logits))), self.past[int(rng.choice(near))]
+        return (1 / (1 + np.exp(-logits))).tolist(), self.past[int(rng.choice(near))]
 
     def _error(self, index: int) -> float:
         """Return by how much a real trial ends above what the others make of it."""
@@ -125,7 +125,15 @@ class Landscape:
 landscape = cache(Landscape)
 
 
-def _spans(folder: Path) -> dict[str, tuple[float, tuple[float, ...]]]:
+def _find(config: Mapping[str, Any], path: str) -> Any:
+    """Return what a config holds at a dotted path; an ellipsis where there is no such key."""
+    found: Any = config
+    for key in path.split("."):
+        found = found.get(key, ...) if isinstance(found, Mapping) else ...
+    return found
+
+
+def spans(folder: Path) -> dict[str, tuple[float, tuple[float, ...]]]:
     """Return the seconds that each trial took beside its epochs, and those of each epoch.
 
     The first epoch pays for what a trial begins with: it counts as the median of the others.
@@ -193,7 +201,7 @@ class SimulatedExecutor:
     def submit(self, task: Task) -> None:
         """Let the worker that is free first train a trial."""
         self._drive(events=1)  # that it has begun
-        curve, past = self._past.trial(flatten(task.config))
+        curve, past = self._past.trial(task.config)
         began = max(self.now, heapq.heappop(self._free))
         first = self._reached[task.parent] if task.parent else 0
         last = min(task.epochs, max(len(curve), first))

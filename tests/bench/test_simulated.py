@@ -65,12 +65,12 @@ def test_a_trial_is_made_of_its_neighbours(real: Path) -> None:
     assert len(made.past) == TRIALS
     assert max(map(abs, made.errors)) < 0.3
     for dropout in (0.17, 0.3, 0.44):
-        found, past = made.trial({"dense.dropout": dropout})
+        found, past = made.trial({"dense": {"dropout": dropout}})
         assert (past.beside, past.epochs) == (0.0, (SECONDS,) * EPOCHS)
         assert len(found) == EPOCHS
         assert found == sorted(found)
         assert found == pytest.approx(curve(dropout), abs=0.04)
-        assert made.trial({"dense.dropout": dropout})[0] == found
+        assert made.trial({"dense": {"dropout": dropout}})[0] == found
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -102,6 +102,7 @@ def test_what_the_search_does_between_trials_counts(real: Path, tmp_path: Path) 
     assert slow.driven > 0.95
 
 
+@pytest.mark.slow
 def test_a_round_of_hyperband_is_waited_for_and_one_of_asha_is_not(
     real: Path, tmp_path: Path
 ) -> None:
