@@ -124,3 +124,23 @@ def test_one_that_is_killed_decides_again_as_it_had(
         alone = command(with_store(tmp_path / "alone", empty_store), *ASHA)
         assert by_trial(again) == by_trial(alone)
         assert_same_weights(again, alone)
+
+
+@pytest.mark.slow
+def test_one_that_came_to_its_end_goes_on_with_more_trials(
+    tmp_path: Path, empty_store: Path, command: Callable[..., Ran]
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    ended = command(project, *ASHA, "tuner.max_trials=6")
+    assert not (ended.folder / "trials").exists()
+    again = command(project, "resume=last", "tuner.max_trials=12")
+    assert (again.status, again.folder) == (0, ended.folder), again.stderr
+    alone = command(with_store(tmp_path / "alone", empty_store), *ASHA, "tuner.max_trials=12")
+    ends = [{(one["trial_id"], one["score"]) for one in ran.of("trial_ended")}
+            for ran in (again, alone)]  # fmt: skip
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == 12
+    # Who is promoted only now is trained again from its beginning: its state was dropped.
+    assert again.of("training_repeated")
+    assert_decided_as_recorded(again)
+    assert_same_weights(again, alone)
