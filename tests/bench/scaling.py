@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ import simulated
 from omegaconf import OmegaConf
 from run import machine
 from simulated import Run, simulate
+from sklearn.exceptions import ConvergenceWarning
 
 from pneumonia import files
 from pneumonia.config.search_space import find
@@ -142,19 +144,30 @@ def read(place: Path) -> SearchRecord | None:
 
 
 def page(folder: Path) -> str:
-    """Return the page."""
+    """Return the page, of the real searches that are there."""
     samples = {name: folder / "outputs" / name for name in SAMPLES}
     with tempfile.TemporaryDirectory() as made:
         place = Path(made)
         costs = measure(samples["networks"], place)
         told = {name: [*forecasts(real, costs, place / name)] for name, real in samples.items()}
         compared = [*comparison(folder / "outputs", samples["heads"], costs, place)]
-    lines = ["# From one worker to a thousand", "", f"{machine('scaling')} {ABOUT}", ""]
+    return render(samples, costs, told, compared)
+
+
+def render(
+    samples: Mapping[str, Path],
+    costs: Costs,
+    told: Mapping[str, Sequence[Forecast]],
+    compared: Sequence[Compared],
+) -> str:
+    """Return the page, of what was measured and simulated."""
+    load = f"The load average was {os.getloadavg()[2]:.1f} meanwhile."
+    lines = ["# From one worker to a thousand", "", f"{machine('scaling')} {load} {ABOUT}", ""]
+    lines += ["## What to choose", "", *advice(samples, costs, told), ""]
     lines += ["## What it costs", "", *cost_table(samples, costs, told), ""]
     lines += ["## The forecast beside real runs", "", BESIDE_TEXT, "", *compared_table(compared)]
     for name, rows in told.items():
         lines += ["", f"## {TITLES[name]}", "", *forecast_table(samples[name], rows)]
-    lines += ["", "## What to choose", "", *advice(samples, costs, told)]
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +210,8 @@ def measure(real: Path, place: Path) -> Costs:
 
 def _proposals(real: Path, name: str) -> Iterator[tuple[int, float]]:
     """Yield how long it takes to ask for a trial and to tell its score, after how many others."""
+    # Scores that mean nothing leave a Gaussian process without a length.
+    warnings.simplefilter("ignore", ConvergenceWarning)
     space = find(OmegaConf.load(real / "config.yaml"))  # type: ignore[arg-type]
     objective, scores = simulated.landscape(real).record.objective, random.Random(0)
     at = (20, 50, 100) if name == "bayesian" else (100, 1000)
