@@ -167,7 +167,7 @@ def render(
     lines += ["## What it costs", "", *cost_table(samples, costs, told), ""]
     lines += ["## The forecast beside real runs", "", BESIDE_TEXT, "", *compared_table(compared)]
     for name, rows in told.items():
-        lines += ["", f"## {TITLES[name]}", "", *forecast_table(samples[name], rows)]
+        lines += ["", f"## {TITLES[name]}", "", *forecast_table(samples[name], rows, costs)]
     return "\n".join(lines) + "\n"
 
 
@@ -397,7 +397,7 @@ def _both(pair: tuple[int, int]) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]} (forecast {pair[1]})"
 
 
-def forecast_table(real: Path, rows: Sequence[Forecast]) -> list[str]:
+def forecast_table(real: Path, rows: Sequence[Forecast], costs: Costs) -> list[str]:
     """Return every simulated search of one kind of network, and where each tuner stops scaling."""
     landscape = simulated.landscape(real)
     target, sign = goal(rows), landscape.sign
@@ -419,7 +419,7 @@ def forecast_table(real: Path, rows: Sequence[Forecast]) -> list[str]:
         f"curves are made of {len(landscape.past)} real ones; the errors of that have a standard "
         f"deviation of {spread:.2f} in logits ({worst:.2f} at the most)."
     )
-    return [note, "", *table(header, body), "", *(f"- {line}" for line in ends(rows))]
+    return [note, "", *table(header, body), "", *(f"- {line}" for line in ends(rows, costs))]
 
 
 def goal(rows: Sequence[Forecast]) -> float:
@@ -447,7 +447,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def ends(rows: Sequence[Forecast]) -> Iterator[str]:
+def ends(rows: Sequence[Forecast], costs: Costs) -> Iterator[str]:
     """Yield for each tuner where half of the workers' time is lost, and what to."""
     for name in ORACLES:
         own = [one for one in rows if one.tuner == name]
@@ -456,16 +456,20 @@ def ends(rows: Sequence[Forecast]) -> Iterator[str]:
             most = own[-1].workers
             yield f"{name}: up to {most:,} workers more than half of their time is used."
         else:
-            yield f"{name}: with {lost.workers:,} workers half of their time is lost: {why(lost)}."
+            yield f"{name}: with {lost.workers:,} workers half of their time is lost: {why(lost, costs)}."
 
 
-def why(one: Forecast) -> str:
+def why(one: Forecast, costs: Costs) -> str:
     """Return what the workers of a simulated search wait for most."""
     run = one.run
     if run.driven > 0.5:
         each = run.driven * run.makespan / run.trials
         return (
             f"the search itself is busy for {run.driven:.0%} of the time, {_duration(each)} a trial"
+        )
+    if costs.startup > run.makespan / 4:
+        return (
+            f"all is over in {_clock(run.makespan)}, of which they start for {costs.startup:.0f} s"
         )
     if run.trials < 2 * one.workers:
         return f"there are {run.trials} trials for {one.workers:,} workers"
@@ -494,7 +498,8 @@ def advice(
             text = ", ".join(
                 f"{one.tuner} {_clock(one.run.seconds_to(target, sign))}" for one in best
             )
-            yield f"  - {workers:,} workers reach the goal by {text or 'no tuner'}."
+            many = "1 worker reaches" if workers == 1 else f"{workers:,} workers reach"
+            yield f"  - {many} the goal by {text or 'no tuner'}."
     after, took = max(costs.propose["bayesian"].items())
     yield (
         "- Bayesian search asks a Gaussian process for one trial after the other: after "
