@@ -271,7 +271,7 @@ def _simulate(
     real: Path, place: Path, tuner: Mapping[str, Any], workers: int, costs: Costs, **more: Any
 ) -> Run:
     # What the disk takes is counted by its median: here other processes wait for it too.
-    with mock.patch("os.fsync", lambda descriptor: None):
+    with mock.patch("os.fsync", return_value=None):
         return simulate(
             real, place, tuner=tuner, workers=workers, flush=costs.flush,
             **{"startup": costs.startup, **more},
@@ -456,7 +456,8 @@ def ends(rows: Sequence[Forecast], costs: Costs) -> Iterator[str]:
             most = own[-1].workers
             yield f"{name}: up to {most:,} workers more than half of their time is used."
         else:
-            yield f"{name}: with {lost.workers:,} workers half of their time is lost: {why(lost, costs)}."
+            reason = why(lost, costs)
+            yield f"{name}: with {lost.workers:,} workers half of their time is lost: {reason}."
 
 
 def why(one: Forecast, costs: Costs) -> str:
