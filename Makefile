@@ -8,7 +8,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format ui bench results chaos docs-pictures clean
+.PHONY: help demo test test-slow check format ui bench results scaling chaos docs-pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -47,6 +47,9 @@ bench: $(VENV)/.installed ## measure beside others on the real data (DATA=<folde
 
 results: $(VENV)/.installed ## run the study of docs/results.md, seed by seed; it goes on where it was stopped
 	@PYTHONPATH=. $(BIN)/python tests/bench/results.py
+
+scaling: $(VENV)/.installed ## forecast what 1 to 1,000 workers give, beside real runs (docs/scaling.md)
+	@PYTHONPATH=. $(BIN)/python tests/bench/scaling.py
 
 chaos: $(VENV)/.installed ## kill searches at 50 random moments, resume each, compare with uninterrupted ones (EXECUTOR=ray)
 	@PYTHONPATH=tests $(BIN)/python -m chaos.run --executor $(or $(EXECUTOR),local)

@@ -55,7 +55,7 @@ class Console(SearchCallback):
         text = prospect(data, self._search.choices, plan, folder=self._search.folder)
         for lines in (text, *notes):
             self._progress.message(lines)
-        self._progress.start(plan.trials, plan.epochs)
+        self._progress.start(plan.trials, plan.likely)
 
     def phase(self, text: str) -> None:
         """Show what goes on."""

@@ -64,6 +64,8 @@ def table(plan: Plan) -> tables.Table:
 
 def _notes(plan: Plan) -> Iterator[str]:
     yield footprint(plan)
+    if plan.likely < plan.epochs:
+        yield "scores decide on the rounds: these are usual, and the time is that of them"
     if plan.fits > 1:
         keys = "objective.folds, training.executions_per_trial"
         yield f"every trial is trained {plan.fits} times ({keys})"
@@ -96,6 +98,8 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     data = planning.prepared(collapse(cfg, found.start()))
     plan = planning.make(cfg, oracle, choices, data=data, is_dry=True)
     lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
+    if cfg.executor.get("in_order", True):
+        lines += filter(None, [oracle.waits(cfg.executor.workers)])
     past = search_record.from_journal(folder)
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())

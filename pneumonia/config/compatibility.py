@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pneumonia.config import instantiate, schema, signatures
 from pneumonia.config.constraints import OPTIMIZER, Check
-from pneumonia.config.ranges import looks_like_range, parse
+from pneumonia.config.ranges import is_integer, looks_like_range, parse
 from pneumonia.config.suggestions import nearest, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
@@ -33,6 +33,7 @@ def find(tree: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     if "metrics" in training:
         yield from _objective(tree["objective"], training["metrics"])
     yield from _endless(tree["tuner"])
+    yield from _first_round(tree["tuner"])
     yield from _halved(model)
     yield from _layers(model, checks)
     yield from _views(tree["augment"], model)
@@ -145,9 +146,16 @@ def _objective(objective: Tree, metrics: Any) -> Iterator[ConfigError]:
 
 def _endless(tuner: Tree) -> Iterator[ConfigError]:
     target = str(tuner.get("_target_"))
-    is_endless = "Random" in target or "Bayesian" in target
+    is_endless = any(name in target for name in ("Random", "Bayesian", "Asha"))
     if is_endless and tuner.get("max_trials", 1) is None:
         yield ConfigError("tuner.max_trials", "a positive integer, for this tuner", None)
+
+
+def _first_round(tuner: Tree) -> Iterator[ConfigError]:
+    """Find a first round that would train beyond the last epoch."""
+    least, most = tuner.get("min_epochs"), tuner.get("max_epochs")
+    if is_integer(least) and is_integer(most) and least > most:  # type: ignore[operator]
+        yield ConfigError("tuner.min_epochs", f"at most tuner.max_epochs, {most}", least)
 
 
 def _halved(model: Tree) -> Iterator[ConfigError]:

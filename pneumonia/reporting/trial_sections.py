@@ -24,6 +24,8 @@ _MOST_TEXT = 6000  # characters of a traceback
 # R squared of what the forest foretells, below which its importances are not believed.
 _WEAK = 0.25
 _TICKS = 6
+_HYPERBAND = "best of a round go on (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html)"
+_ASHA = "best of a round so far go on (Li et al. 2020, https://arxiv.org/abs/1810.05934)"
 _PHASES = {
     "preparation": "preparation: reading the images, features of the first trial",
     "trials": "trials: features of further layers, training, keeping classifiers",
@@ -130,12 +132,13 @@ def _course(search: SearchRecord) -> Section:
 
 def _brackets(search: SearchRecord) -> list[Section]:
     drawn = brackets(search)
+    is_asha = str(search.params.get("tuner._target_")).endswith(".AshaOracle")
+    name, rule = ("ASHA", _ASHA) if is_asha else ("Hyperband", _HYPERBAND)
     text = (
-        "Each bracket begins with trials of few epochs; the best of a round are promoted and go "
-        "on (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html). A point is a trial at the "
-        "end of its round, a line leads to what it was promoted to."
+        f"Each bracket begins with trials of few epochs; the {rule}. A point is a trial at the end "
+        "of its round, a line leads to what it was promoted to."
     )
-    return [Section("hyperband", "Hyperband", [text], figures=drawn)] if drawn else []
+    return [Section(name.lower(), name, [text], figures=drawn)] if drawn else []
 
 
 def _learning(search: SearchRecord) -> Section:
@@ -241,7 +244,7 @@ def importances(parts: Sequence[Importance]) -> Figure:
 
 
 def brackets(search: SearchRecord) -> list[Figure]:
-    """Draw each Hyperband bracket: the score of each trial at the end of each round."""
+    """Draw each bracket: the score of each trial at the end of each round."""
     scored = (t.bracket for t in search.trials.values() if t.score is not None)
     names = sorted({name for name in scored if name is not None}, reverse=True)
     return [_bracket(search, name) for name in names]
@@ -265,7 +268,7 @@ def _bracket(search: SearchRecord, bracket: int) -> Figure:
     return Figure(
         f"bracket-{bracket}",
         f"Bracket {bracket}",
-        f"Hyperband bracket {bracket}: {text}. Lines lead from a trial to what it was promoted to.",
+        f"Bracket {bracket}: {text}. Lines lead from a trial to what it was promoted to.",
         [_promotions(members), *(_nodes(name, *kind) for name, kind in kinds.items() if kind[2])],
         {
             "xaxis": axis("trained to epoch", **ticks),

@@ -143,6 +143,7 @@ class Search:
         self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
+        notes += [self.oracle.waits(self.executor.workers)] if self.executor.in_order else []
         notes += [sharing(self.executor), *([self.fork.opening()] if self.fork else [])]
         notes += planning.of_ray(self.cfg, plan.seconds)
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from pneumonia.config.instantiate import build, locate
 from pneumonia.config.search_space import Space
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
+from pneumonia.search.asha import AshaOracle
 from pneumonia.search.trials import Proposal
 
 Config = dict[str, Any]
@@ -27,13 +29,23 @@ _OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
 
 
+class _Most(int):
+    """A number of trials; KerasTuner names trials in as many digits as its text has.
+
+    A search that goes on with more trials would have other names for those that it has.
+    """
+
+    def __str__(self) -> str:
+        return "0000"
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """Some trials of a plan that are alike.
 
     Attributes:
-        bracket: Hyperband's bracket, or None.
-        round: Hyperband's round within the bracket, from 0.
+        bracket: The bracket, where trials are promoted; else None.
+        round: The round within the bracket, from 0.
         trials: How many trials.
         start: The epoch that they go on from.
         epochs: The epoch up to which they are trained.
@@ -70,14 +82,16 @@ class Oracle:
         """Tell whether the next trial is the same, whatever comes of those that run.
 
         A random or grid search asks for nothing but what it has tried; Hyperband asks for scores at
-        the end of a round, Bayesian optimization when its first random trials are over. Of another
-        oracle nobody knows.
+        the end of a round, ASHA at almost every step, Bayesian optimization when its first random
+        trials are over. Of another oracle nobody knows.
         """
         oracle = self._oracle
         if oracle is None or not oracle.ongoing_trials:
             return True
         if type(oracle) is keras_tuner.oracles.HyperbandOracle:
             return _is_round_open(oracle)
+        if type(oracle) is AshaOracle:
+            return oracle.can_propose()
         if type(oracle) is keras_tuner.oracles.BayesianOptimizationOracle:
             first = oracle.num_initial_points or max(3 * len(oracle.hyperparameters.space), 3)
             return len(oracle.trials) < first
@@ -132,6 +146,8 @@ class Oracle:
 
     def promotable(self) -> set[str]:
         """Return the trials that another may yet go on from."""
+        if isinstance(self._oracle, AshaOracle):
+            return self._oracle.promotable()
         if not isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
             return set()
         return {
@@ -141,21 +157,38 @@ class Oracle:
             for info in trials
         }
 
-    def plan(self) -> list[Round]:
-        """Return the trials to expect, as far as the tuner and the space tell."""
-        if self._oracle is None:
+    def plan(self, most: int | None = None) -> list[Round]:
+        """Return the trials to expect, as far as the tuner and the space tell.
+
+        Args:
+            most: How many trials there may be, if fewer than the tuner would have.
+        """
+        oracle = self._oracle
+        if oracle is None:
             return [Round(None, 0, 1, 0, self._tuner["max_epochs"])]
-        if isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
-            rounds = _hyperband_rounds(self._oracle)
+        if isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
+            rounds = _hyperband_rounds(oracle)
             size = self._space.size()
             if size < rounds[0].trials:
                 # KerasTuner ends a search when it finds no new values, before any promotion.
                 first = rounds[0]
-                return [Round(first.bracket, 0, int(size), first.start, first.epochs)]
-            return capped(rounds, self._tuner.get("max_trials"))
-        trials = min(self._tuner["max_trials"] or math.inf, self._combinations())
-        most = 0 if math.isinf(trials) else int(trials)
-        return [Round(None, 0, most, 0, self._tuner["max_epochs"])]
+                rounds = [Round(first.bracket, 0, int(size), first.start, first.epochs)]
+            return capped(capped(rounds, self._tuner.get("max_trials")), most)
+        limit = min(most or math.inf, self._tuner["max_trials"] or math.inf)
+        if isinstance(oracle, AshaOracle):
+            sizes = oracle.usual(limit, self._combinations())
+            spans = zip(sizes, [0, *oracle.epochs], oracle.epochs, strict=False)
+            return [Round(0, number, *span) for number, span in enumerate(spans)]
+        trials = min(limit, self._combinations())
+        return [
+            Round(None, 0, 0 if math.isinf(trials) else int(trials), 0, self._tuner["max_epochs"])
+        ]
+
+    def most_epochs(self, rounds: Sequence[Round]) -> int:
+        """Return how many epochs the trials of a plan take at the most, in one fit of each."""
+        if isinstance(self._oracle, AshaOracle):
+            return self._oracle.most_epochs(sum(item.trials for item in rounds))
+        return sum(item.trials * (item.epochs - item.start) for item in rounds)
 
     def shortfall(self) -> str:
         """Return a warning where the space is too small for the tuner, or nothing."""
@@ -174,10 +207,21 @@ class Oracle:
         """Return why there are fewer trials than asked for, where Hyperband is not at work."""
         most, size = self._tuner.get("max_trials"), self._combinations()
         is_hyperband = isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle)
-        if self._oracle is None or is_hyperband or not most or size >= most:
+        if self._oracle is None or is_hyperband or not most:
+            return ""
+        if sum(item.trials for item in self.plan()) >= most:
             return ""
         what = "is 1 combination" if size == 1 else f"are {size:.0f} combinations"
         return f"there {what}, and none is tried twice: so not the {most} of tuner.max_trials"
+
+    def waits(self, workers: int) -> str:
+        """Return a warning where most of some workers wait for scores in order, or nothing."""
+        if workers == 1 or not isinstance(self._oracle, AshaOracle):
+            return ""
+        return (
+            "warning: in order, what ASHA tries next waits for scores: of the "
+            f"{workers} workers one or two work. With executor.in_order=false none waits"
+        )
 
     def _combinations(self) -> float:
         """Return how many trials there can be, at the most, before values repeat."""
@@ -216,8 +260,8 @@ def _build(space: Space, tuner: Config, objective: Objective) -> keras_tuner.Ora
     )
     if not isinstance(oracle, keras_tuner.Oracle):
         raise ConfigError("tuner._target_", "a KerasTuner oracle", tuner["_target_"])
-    if "max_trials" not in takes:
-        oracle.max_trials = tuner.get("max_trials")
+    most = tuner.get("max_trials")
+    oracle.max_trials = None if most is None else _Most(most)
     oracle.verbose = 0
     # Their cost grows with the number of trials.
     oracle.save = lambda: None

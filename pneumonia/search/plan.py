@@ -22,7 +22,7 @@ from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Objective
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
-from pneumonia.search.oracle import Oracle, Round, capped
+from pneumonia.search.oracle import Oracle, Round
 from pneumonia.storage import journal, search_folder
 from pneumonia.storage.search_folder import OUTPUTS
 
@@ -67,6 +67,7 @@ class Plan:
         fits: Trainings per trial.
         trials: How many trials at the most; 0 if unknown.
         epochs: How many epochs of all the trials together at the most; 0 if unknown.
+        likely: How many there are by the rounds, fewer where scores decide on the rounds.
         pace: What earlier searches tell, or None.
         max_seconds: The budget in seconds, or None.
         cost: The space on disk, or None where it is not known.
@@ -81,6 +82,7 @@ class Plan:
     fits: int
     trials: int
     epochs: int
+    likely: int
     pace: Speed | None
     max_seconds: float | None
     cost: Cost | None
@@ -89,10 +91,10 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """How long it takes at the most, one trial after the other, by what earlier ones tell."""
+        """How long it likely takes, one trial after the other, by what earlier ones tell."""
         if self.pace is None or not self.epochs:
             return None
-        seconds = self.trials * self.pace.trial + self.epochs * self.pace.epoch
+        seconds = self.trials * self.pace.trial + self.likely * self.pace.epoch
         return min(seconds, self.max_seconds or seconds)
 
 
@@ -116,11 +118,12 @@ def make(
     found = search_space.find(cfg)
     start = collapse(cfg, found.start())
     limits = cfg.get("budget") or {}
-    rounds = tuple(capped(oracle.plan(), limits.get("trials")))
+    rounds = tuple(oracle.plan(limits.get("trials")))
     objective = Objective(**start["objective"])
     fits = len(objective.fits(start["training"]["executions_per_trial"]))
-    planned = sum(map(epochs_of, rounds)) * fits
-    epochs = min(planned, limits.get("epochs") or planned)
+    planned, likely = oracle.most_epochs(rounds) * fits, sum(map(epochs_of, rounds)) * fits
+    most = limits.get("epochs") or planned
+    epochs = min(planned, most)
     costed = _without_weights(cfg) if is_dry else cfg
     return Plan(
         tuner=choices.get("tuner", ""),
@@ -130,6 +133,7 @@ def make(
         fits=fits,
         trials=sum(item.trials for item in rounds),
         epochs=epochs,
+        likely=min(likely, most),
         pace=pace(cfg, data, OUTPUTS),
         max_seconds=limits.get("seconds"),
         cost=_cost(costed, found, rounds, epochs=epochs, data=data),

@@ -30,7 +30,7 @@ class Proposal:
         number: Its number within the search, from 1.
         values: A value for every hyperparameter that exists with them.
         epochs: The epoch up to which it is trained, counted from the very beginning.
-        tags: For Hyperband `bracket`, `round` and `promoted_from`.
+        tags: Where trials are promoted `bracket`, `round` and `promoted_from`.
     """
 
     trial_id: str

@@ -22,8 +22,8 @@ Kinds of events and their fields, beside those five:
     `params` (those that give the search more budget).
 `trial_started`
     `trial_id`, `number` (from 1), `name`, `values` (every hyperparameter, pinned ones too),
-    `tags` (for Hyperband `bracket`, `round`, `promoted_from`; for a trial that another search has
-    trained `taken_over_from`).
+    `tags` (where trials are promoted `bracket`, `round`, `promoted_from`; for a trial that
+    another search has trained `taken_over_from`).
 `epoch_ended`
     `trial_id`, `fold` (0 without cross-validation), `execution` (from 0), `epoch` (absolute, from
     1), `metrics`.

@@ -39,8 +39,8 @@ class TrialRecord:
         number: Within the search, from 1.
         parent: The trial that it goes on from, or None.
         source: The trial of another search that it was taken over from, or None.
-        bracket: Hyperband's, or None.
-        round: Hyperband's within the bracket, or None.
+        bracket: Where trials are promoted; else None.
+        round: Its round within the bracket, or None.
         curves: The metrics of its own epochs, by fit.
         reached: The epoch that a fit has come to, counted from the very beginning; of a promoted
             trial at first that of the trial it goes on from.

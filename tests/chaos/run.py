@@ -1,6 +1,6 @@
 """Kill searches at random moments, resume each, compare it with one that was never interrupted.
 
-    make chaos                       # 50 kills, over the four tuners and all phases
+    make chaos                       # 50 kills, over the five tuners and all phases
     python -m chaos.run --kills 8 --fresh 0 --seed 3     # with tests/ on the path
     python -m chaos.run --kills 0    # only those in the first seconds of a fresh folder
     python -m chaos.run --executor ray --fresh 0         # trials with Ray, whose workers die too
@@ -36,6 +36,7 @@ FROZEN = [*SMALL, "model.layer=block2b_add"]
 # One search for each tuner, each with something else that a kill may hit.
 SEARCHES = {
     "hyperband": [*FROZEN, "tuner=hyperband", "training.executions_per_trial=2"],
+    "asha": [*FROZEN, "tuner=asha", "tuner.max_trials=9", "tuner.factor=2"],
     "bayesian": [*FROZEN, "tuner=bayesian", "tuner.max_trials=6", "tracking.log_models=best"],
     "random": [
         *FROZEN,

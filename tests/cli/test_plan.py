@@ -30,6 +30,7 @@ def plan(**changes: Any) -> Plan:
         "fits": 1,
         "trials": 23,
         "epochs": 75,
+        "likely": 75,
         "pace": None,
         "max_seconds": None,
         "cost": Cost(72_000_000, 900_000, 4_900_000, 4_800_000),
@@ -44,7 +45,10 @@ def plan(**changes: Any) -> Plan:
     [
         ({}, "hyperband over cnn: 23 trials, at most 75 epochs, time unknown until the first"),
         ({"trials": 1, "epochs": 1}, "hyperband over cnn: 1 trial, at most 1 epoch, time unknown"),
-        ({"trials": 0, "epochs": 0}, "hyperband over cnn: trials without an end, time unknown"),
+        (
+            {"trials": 0, "epochs": 0, "likely": 0},
+            "hyperband over cnn: trials without an end, time unknown",
+        ),
         ({"is_search": False, "epochs": 9}, "nothing to search: one training of at most 9 epochs"),
         (
             {"pace": Speed(1.0, 2.0, 3)},

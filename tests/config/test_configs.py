@@ -49,7 +49,7 @@ def test_every_group_of_the_contract_has_its_options() -> None:
         "model": {"inception_v3", "efficientnet_lite0", "keras_application", "cnn"},
         "dense": {"default"},
         "optimizer": {"rmsprop", "adam", "adamw", "sgd"},
-        "tuner": {"hyperband", "bayesian", "random", "grid"},
+        "tuner": {"hyperband", "asha", "bayesian", "random", "grid"},
         "training": {"default"},
         "tracking": {"local", "server"},
         "executor": {"local", "ray"},

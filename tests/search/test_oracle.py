@@ -298,6 +298,14 @@ def test_a_grid_plans_the_values_that_it_takes_of_an_interval(value: str) -> Non
     assert oracle.scope().startswith(f"there are {count} combinations, ")
 
 
+def test_the_names_of_trials_do_not_depend_on_how_many_there_may_be() -> None:
+    names = []
+    for most in (9, 60, 100):
+        oracle = Oracle(space(), tuner("random", max_trials=most), OBJECTIVE)
+        names.append([proposal.trial_id for _ in range(3) if (proposal := oracle.propose())])
+    assert names == [["0000", "0001", "0002"]] * 3
+
+
 def test_seed_zero_is_a_seed() -> None:
     first, second = (Oracle(space(), tuner("random", seed=0), OBJECTIVE) for _ in range(2))
     for _ in range(5):
