@@ -86,7 +86,9 @@ class Bounds:
         lows = [end for end in (self.low, self.above) if end is not None]
         highs = [end for end in (self.high, self.below) if end is not None]
         until = [f"{'' if self.below is None else 'below '}{end:g}" for end in highs]
-        if lows and highs:
+        if lows and highs and self.low is None:
+            expected = f"a number above {lows[0]:g}, {'up to ' * (self.below is None)}{until[0]}"
+        elif lows and highs:
             expected = f"a number from {lows[0]:g} to {until[0]}"
         elif lows:
             expected = f"a number {'above' if self.low is None else 'of at least'} {lows[0]:g}"

@@ -123,7 +123,10 @@ def test_config_is_shown_and_leaves_nothing(installed: Installed) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pneumonia tuner=", {"tuner=bayesian", "tuner=grid", "tuner=hyperband", "tuner=random"}),
+        (
+            "pneumonia tuner=",
+            {f"tuner={name}" for name in ("asha", "bayesian", "grid", "hyperband", "random")},
+        ),
         slow("pneumonia tuner=g", {"tuner=grid"}),
         slow("pneumonia dense.un", {"dense.units="}),
         slow("pneumonia pre", {"predict"}),

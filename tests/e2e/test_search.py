@@ -757,7 +757,7 @@ def test_more_budget_and_then_a_fork(
     assert "\n  tuner.max_trials: 2 → 1\n" in refused.stderr
 
     more = here("resume=last", "tuner.max_trials=3")
-    assert (more.status, more.folder, trained) == (0, ran.folder, ["2"]), more.stderr
+    assert (more.status, more.folder, trained) == (0, ran.folder, ["0002"]), more.stderr
     assert scores(more) == scores(whole)
     assert more.end["winner"] == whole.end["winner"]
     assert_same_weights(more, whole)

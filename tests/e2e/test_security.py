@@ -50,9 +50,10 @@ def test_the_program_loads_no_pickle_and_evaluates_no_text() -> None:
     for name, tree in sources():
         for node in ast.walk(tree):
             names = {one.name for one in node.names} if isinstance(node, ast.Import) else set()
-            assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"} or (
-                name == "torch_weights.py"
-            )
+            # The first reads by a list of what it lets in; the second what the driver of a search
+            # has packed for its own workers, through Ray, which pickles whatever it sends.
+            is_known = name in ("torch_weights.py", "shipping.py")
+            assert is_known or not names & {"pickle", "marshal", "shelve", "dill", "joblib"}
             assert called(node) not in ("eval", "exec", "yaml.load", "pickle.load", "pickle.loads")
 
 

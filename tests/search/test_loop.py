@@ -302,7 +302,7 @@ def test_a_checkpoint_that_is_lost_is_not_passed_over_in_silence(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(here / "a", *GRID, callbacks=[Interrupting()])
-    (here / "a" / state_key("1")).write_bytes(b"damaged")
+    (here / "a" / state_key("0001")).write_bytes(b"damaged")
     if is_elsewhere:
         monkeypatch.setattr(provenance, "other_machine", lambda tags: "this machine is another one")
     told = Told()
@@ -332,7 +332,7 @@ def test_folds_choose_and_what_wins_is_the_mean_of_its_trainings(here: Path) -> 
     epochs = [[(e["trial_id"], e["fold"], e["epoch"], e["metrics"]) for e in of(one, "epoch_ended")]
               for one in (events, whole)]  # fmt: skip
     assert epochs[0] == epochs[1]
-    assert [fold for trial_id, fold, *_ in epochs[0] if trial_id == "1"] == [0, 0, 1, 1]
+    assert [fold for trial_id, fold, *_ in epochs[0] if trial_id == "0001"] == [0, 0, 1, 1]
     (end,) = of(whole, "search_ended")
     (won,) = [e for e in of(whole, "trial_ended") if e["trial_id"] == end["winner"]]
     assert (end["metrics"]["val_auc"], end["metrics"]["val_auc_std"]) == (
