@@ -6,9 +6,12 @@ Prints one JSON line: what was measured.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +232,29 @@ def peak(path: str) -> dict[str, Any]:
         result.numpy()
         found[dtype] = 2 * size**3 * times / (time.monotonic() - began) / 1e9
     return found
+
+
+def apart(path: str) -> dict[str, Any]:
+    """Measure how many times as many matrix products two processes make as one, a thread each."""
+    ratios = []
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(_products, [1.0, 1.0]))  # both have begun
+        for _ in range(5):
+            one = pool.submit(_products, 2.0).result()
+            ratios.append(sum(pool.map(_products, [2.0, 2.0])) / one)
+    return {"ratio": statistics.median(ratios)}
+
+
+def _products(seconds: float) -> float:
+    import tensorflow as tf
+
+    if tf.config.threading.get_intra_op_parallelism_threads() != 1:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    a, count, began = tf.random.normal((512, 512)), 0, time.monotonic()
+    while time.monotonic() - began < seconds:
+        tf.matmul(a, a).numpy()
+        count += 1
+    return count / seconds
 
 
 def extraction(path: str, images: int = 512) -> dict[str, Any]:
