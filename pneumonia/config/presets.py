@@ -41,9 +41,10 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
         comment: Lines to put above it.
     """
     objective = config.get("objective", {}).items()
-    views = {"flips": False, "crop": 1.0}  # all that the winner of a single trial may have
-    winner = {**views, **config.get("winner", {})}
-    changed = {name: winner[name] for name, usual in views.items() if winner[name] != usual}
+    # All that matters to the winner of a single trial. What has left test unread goes on so.
+    usual = {"flips": False, "crop": 1.0, "test": True}
+    winner = {**usual, **config.get("winner", {})}
+    changed = {name: winner[name] for name in usual if winner[name] != usual[name]}
     body = {
         "defaults": [{f"override /{name}": choices[name]} for name in _CHOSEN if choices.get(name)],
         **{name: config[name] for name in _BESIDE if name in config},

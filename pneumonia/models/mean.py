@@ -7,7 +7,7 @@ at different layers of it, or are fine-tuned from one on.
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -31,7 +31,7 @@ class Mean:
         self._views = views
         self._image = keras.Input((None, None, None), dtype="uint8", name="image")
         self._made: dict[Hashable, Any] = {}
-        self._names: Counter[str] = Counter()
+        self._names: set[str] = set()
         self._outputs: list[keras.KerasTensor] = []
 
     def add(
@@ -75,9 +75,10 @@ class Mean:
 
     def _name(self, name: str) -> str:
         """Return a name that no other layer has: the first keeps its own."""
-        self._names[name] += 1
-        count = self._names[name]
-        return name if count == 1 else f"{name}_{count}"
+        numbered = (f"{name}_{count}" for count in itertools.count(2))
+        free = next(one for one in itertools.chain([name], numbered) if one not in self._names)
+        self._names.add(free)
+        return free
 
 
 def _described(value: Any) -> Any:

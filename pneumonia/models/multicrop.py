@@ -48,9 +48,10 @@ class MultiCrop:
         return [*shown, *(keras.ops.flip(one, axis=2) for one in shown if self.flips)]
 
     def _croppings(self, size: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        rest = size - max(1, round(size * self.crop))
         if self.crop >= 1:
             return []
+        # With less than two pixels cut off, parts would be the same.
+        rest = size - max(1, min(size - 2, round(size * self.crop)))
         corners = [((y, rest - y), (x, rest - x)) for y in (0, rest) for x in (0, rest)]
         middle = rest // 2, rest - rest // 2
         return [*corners, (middle, middle)]

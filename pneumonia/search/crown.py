@@ -182,7 +182,8 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
     is_new = config["training"]["retrain"]  # a single training of each
     draws = [
         Draw(trained[place].trial_id, trained[place].number, *measure([place]),
-             *measure(drawn[:count]), 1 if is_new else len(trained[place].members))
+             *measure(drawn[:count]), 1 if is_new else len(trained[place].members),
+             len(chosen[0].views))
         for count, place in enumerate(drawn, start=1)
     ]  # fmt: skip
     mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)

@@ -25,6 +25,7 @@ class Draw:
         joined_score: What the mean comes to with it, by the objective.
         joined_log_loss: Likewise by the log loss.
         trainings: Of how many trainings it is the mean itself.
+        views: Of how many views of an image.
     """
 
     trial_id: str
@@ -34,6 +35,7 @@ class Draw:
     joined_score: float
     joined_log_loss: float
     trainings: int = 1
+    views: int = 1
 
     def fields(self) -> dict[str, Any]:
         """Return it as the journal has it."""
@@ -52,6 +54,11 @@ def told(draws: Sequence[Draw]) -> str:
     """
     if not draws:
         return ""
+    views = draws[0].views
+    return _told(draws) + (f", over {views} views of an image" if views > 1 else "")
+
+
+def _told(draws: Sequence[Draw]) -> str:
     counts, first = Counter(draw.number for draw in draws), draws[0]
     if len(counts) < 2 and first.trainings > 1:
         return f"the mean of the {first.trainings} trainings of trial {first.number}"

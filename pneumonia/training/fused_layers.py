@@ -11,6 +11,7 @@ import collections
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -66,17 +67,20 @@ def substitutes(model: keras.Model) -> Mapping[keras.layers.Layer, Call]:
     if not hasattr(model, "_nodes_by_depth"):
         return found
     nodes = [node for level in model._nodes_by_depth.values() for node in level]
+    odd = {id(node.operation) for node in nodes if not _is_usual(node)}
     read = [tensor for node in nodes for tensor in node.input_tensors]
     uses = collections.Counter(id(tensor) for tensor in (*read, *model.outputs))
     times = collections.Counter(id(node.operation) for node in nodes)
     for node in nodes:
         layer = node.operation
+        if id(layer) in odd:
+            continue
         if _is_known(layer):
             found.setdefault(layer, Fused(layer, None))
         elif _is_frozen_norm(layer) and times[id(layer)] == 1:
             tensor = node.input_tensors[0]
             before = tensor._keras_history.operation
-            is_alone = uses[id(tensor)] == times[id(before)] == 1
+            is_alone = uses[id(tensor)] == times[id(before)] == 1 and id(before) not in odd
             if is_alone and _is_known(before) and before.activation is keras.activations.linear:
                 found[before], found[layer] = Fused(before, layer), _same
     return found
@@ -85,6 +89,11 @@ def substitutes(model: keras.Model) -> Mapping[keras.layers.Layer, Call]:
 def _same(x: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Return what the convolution before has normalized already."""
     return x
+
+
+def _is_usual(node: Any) -> bool:
+    """Tell whether a layer is called on one tensor, not by its name, that need not be cast."""
+    return len(node.arguments.args) == 1 and node.input_tensors[0].dtype == "float32"
 
 
 def _is_known(layer: keras.Operation) -> bool:

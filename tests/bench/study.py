@@ -60,7 +60,6 @@ BOTH: Mapping[str, tuple[str, ...]] = {
     "focal loss": FOCAL,
     "no weight decay": ("optimizer.weight_decay=0",),
     "with flips": ("winner.flips=true",),
-    "with parts of images": ("winner.crop=0.75",),
     "with duplicates in train": ("dataset.drop_duplicates=false",),
     "MixUp": ("training.mixup=0.2",),
 }
@@ -69,6 +68,7 @@ OF_HEADS = {
     "augment=none": ("augment=none", "augment.views=1"),
     "augment=strong": ("augment=strong",),
     "no joined layers": ("model.layer=\"choice(block4c_add, block5c_add, block6d_add)\"",),
+    "with parts of images": ("winner.crop=0.75",),
     "one member": ("winner.members=1",),
     "the five best": ("winner.selection=best",),
 }  # fmt: skip
@@ -78,6 +78,7 @@ OF_NETWORK = {
     "augment=none": ("augment=none", *_PLAIN, "augment.views=1"),
     "augment=chest": ("augment=chest", *_PLAIN),
     "no crops": ("augment.scale=1",),
+    "whole images alone": ("winner.crop=1.0",),
     "no warm-up": ("training.warmup=0",),
     "first the head alone": ("training.head_epochs=1",),
     "a tenth of the rate below the head": ("training.rest_learning_rate=0.1",),

@@ -91,6 +91,22 @@ def test_what_is_the_same_is_there_once(
     assert len(set(names)) == len(names)
 
 
+def test_a_number_in_a_name_is_taken_once() -> None:
+    def numbered() -> keras.Model:
+        image = keras.Input((SIZE, SIZE, 3))
+        x = keras.layers.Conv2D(2, 3, name="conv2d")(image)
+        x = keras.layers.Conv2D(2, 3, name="conv2d_2")(x)  # as Keras' InceptionV3 has them
+        return keras.Model(image, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+
+    backbones = numbered(), numbered()
+    whole = Mean()
+    for one in backbones:
+        whole.add(one, head(one), image_size=SIZE)
+    names = [layer.name for layer in whole.finish().layers]
+    assert len(set(names)) == len(names)
+    assert {"conv2d", "conv2d_2", "conv2d_3", "conv2d_2_2"} <= set(names)
+
+
 def test_a_member_is_copied_as_it_is_when_it_is_added() -> None:
     backbone = cnn(1)
     own, whole, image = head(backbone), Mean(), pixels(1, 20, 20, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from pneumonia.models import multicrop
@@ -32,6 +33,15 @@ def test_without_a_change_there_is_the_image_alone() -> None:
     assert len(MultiCrop(crop=0.9)) == 6
     digests = {Shown(MultiCrop(crop=crop), index).digest for crop in (0.8, 0.9) for index in (1, 2)}
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize(("crop", "size"), [(0.99, 28), (0.96, 28), (0.01, 28), (0.9, 3)])
+def test_no_two_parts_are_the_same(crop: float, size: int) -> None:
+    image = keras.Input((size, size, 3))
+    model = keras.Model(image, MultiCrop(crop=crop).show(image))
+    parts = [one for one in model.layers if isinstance(one, keras.layers.Cropping2D)]
+    assert len({one.cropping for one in parts}) == 5
+    assert min(min(one.output.shape[1:3]) for one in parts) >= 1
 
 
 def test_heat_is_laid_where_the_parts_lie() -> None:

@@ -53,6 +53,8 @@ def test_the_test_split_is_left_alone_until_a_fork_reads_it(
     page = report.render(record)
     assert "The test split was not read." in page
     assert "Worst errors" not in page
+    # Nor does its preset read it, which the report says to run next.
+    assert OmegaConf.load(here / "a" / "best.yaml").winner == {"test": False}
     text = (here / "a" / PREDICTIONS).read_text()
     events = fork(here / "a", here / "b", "winner.test=true")
     assert of(events, "epoch_ended")
@@ -63,6 +65,7 @@ def test_the_test_split_is_left_alone_until_a_fork_reads_it(
     for name, value in whole["metrics"].items():
         if not name.startswith("seconds"):
             assert forked["metrics"][name] == value
+    assert "winner" not in OmegaConf.load(here / "b" / "best.yaml")
     assert (here / "b" / PREDICTIONS).read_text().startswith(text)
     assert forked["test_readings"] == {"searches": 1, "times": 1}
 

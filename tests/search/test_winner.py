@@ -92,6 +92,7 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert end["classifier"] == "classifier.keras"
     facts = classifier_file.read_facts(folder / "classifier.keras")
     assert facts["members"] == told
+    assert ("over 6 views" in told) == ("winner.crop=0.75" in more)
     preset = (folder / "best.yaml").read_text()
     assert f"# The final classifier of the search is {told}." in preset
     assert ("flips: true" in preset) == ("winner.flips=true" in more)
@@ -124,6 +125,8 @@ def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Pat
 def test_one_trial_is_the_mean_of_its_trainings() -> None:
     one = members.Draw("3", 3, 0.9, 0.1, 0.9, 0.1)
     assert members.told([one, one]) == "trial 3 alone"
+    seen = members.told([replace(one, views=6)])
+    assert seen == "trial 3 alone, over 6 views of an image"
     several = replace(one, trainings=5)
     assert members.told([several, several]) == "the mean of the 5 trainings of trial 3"
     other = replace(several, number=4)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from families import slow
 
 from pneumonia.models import backbones
-from pneumonia.training import compiled_loop, fused_layers
+from pneumonia.training import compiled_loop, frozen_graph, fused_layers
 
 Conv, Depthwise, Norm = (
     keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.BatchNormalization
@@ -145,6 +145,23 @@ def test_not_an_output() -> None:
 def test_not_what_is_not_known(layer: Callable[[], keras.layers.Layer]) -> None:
     inputs = keras.Input((9, 11, 4))
     assert not fused_layers.substitutes(keras.Model(inputs, layer()(inputs)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: Norm()(Conv(4, 1)(inputs=x)),
+        lambda x: Norm()(inputs=Conv(4, 1, activation="relu", dtype="float64")(x)),
+        lambda x: Norm()(Conv(4, 1)(Conv(4, 1, dtype="mixed_float16")(x))),
+    ],
+    ids=["keyword", "keyword and float64", "from float16"],
+)
+def test_not_what_is_called_in_another_way(build: Build) -> None:
+    model = network(build)
+    assert not fused_layers.substitutes(model)
+    x = np.random.default_rng(1).normal(size=(3, 9, 11, 4)).astype(np.float32)
+    found = frozen_graph.call((model,), x)[0]
+    np.testing.assert_allclose(found, model(x, training=False), rtol=1e-2)
 
 
 def test_not_a_normalization_that_learns() -> None:
