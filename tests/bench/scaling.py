@@ -177,7 +177,8 @@ ABOUT = (
     "mean of those of the five real trials with the nearest hyperparameters, moved by an error "
     "drawn from those that this makes of real trials; it takes the time of one of the five. "
     "Workers do not slow each other down, none is lost, and the tracking, a process of its own, "
-    "is left out."
+    "is left out. Each row is one simulated search: the scores that it comes to, and when, are "
+    "partly luck; how long it takes in all, and how busy its workers are, is not."
 )
 BESIDE_TEXT = (
     "Heads on stored features; seconds of the trials alone. The forecast is made of another search "
