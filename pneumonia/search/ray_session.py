@@ -123,12 +123,20 @@ def _check_room(nodes: list[dict[str, Any]], *, workers: int, cpus: float, gpus:
     room = 0
     for node in nodes:
         has = node["Resources"] if node["Alive"] else {}
-        wanted = [(has.get(name, 0), share) for name, share in (("CPU", cpus), ("GPU", gpus))]
-        room += min(int(there // share) for there, share in wanted if share)
+        rooms = [_times(has.get("CPU", 0), cpus)]
+        if gpus:  # a share is one of a single GPU
+            there = has.get("GPU", 0)
+            rooms += [int(there) * _times(1, gpus) if gpus < 1 else _times(there, gpus)]
+        room += min(rooms)
     if room < workers:
         there = f"CPU {_sum(nodes, 'CPU'):g}, GPU {_sum(nodes, 'GPU'):g}"
         hint = f"Each takes executor.cpus={cpus:g} executor.gpus={gpus:g}; Ray has {there}"
         raise ConfigError("executor.workers", f"at most {room}", workers, hint)
+
+
+def _times(there: float, share: float) -> int:
+    """Return how often there is a share; Ray counts in ten-thousandths."""
+    return round(there * 10_000) // max(1, round(share * 10_000))
 
 
 def _sum(nodes: list[dict[str, Any]], name: str) -> float:

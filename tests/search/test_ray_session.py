@@ -30,6 +30,9 @@ def node(cpu: float, gpu: float = 0, *, is_alive: bool = True) -> dict[str, Any]
         (0.5, 0, [node(1)], 2),
         (1, 1, [node(8, 2), node(8)], 2),
         (1, 0.5, [node(8, 2)], 4),
+        (1, 0.6, [node(8, 2)], 2),  # a share is one of a single GPU
+        (0.1, 0, [node(1)], 10),
+        (0.2, 0.2, [node(1, 1)], 5),
         (4, 1, [node(8, 4)], 2),
         (1, 0, [node(8, is_alive=False)], 0),
     ],
