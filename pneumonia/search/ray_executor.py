@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import ray
 from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.datasets import shipping
-from pneumonia.datasets.cache import load_data
+from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.files import StorageError
 from pneumonia.search import ray_session, ray_worker
@@ -81,8 +80,8 @@ class RayExecutor:
         self._free: list[_Seat] = []
         self._misses = 0  # workers in a row that were lost before they could begin
         self._waiting: dict[Any, _Seat] = {}  # by the reference of what it will say next
-        self._data: dict[str, tuple[shipping.Packed, Any]] = {}
-        self._files: dict[tuple[str, int], Any] = {}
+        # Of each dataset the references, with those to its files: Ray keeps what they refer to.
+        self._data: Kept[tuple[shipping.Packed, Any, dict[int, Any]]] = Kept(2)
         self._stack, self._is_over = contextlib.ExitStack(), False
 
     def open(self, store: ArtifactStore, hooks: Hooks) -> None:
@@ -146,8 +145,7 @@ class RayExecutor:
 
     def _hear(self) -> Outcome | None:
         """Do what a worker calls for; return what came of a trial if it is over."""
-        ready, _ = ray.wait(list(self._waiting), timeout=_PATIENCE)
-        if not ready:
+        if not (ready := self._ready()):
             if self._jobs:
                 up = self.workers - sum(seat.job is None for seat in self._waiting.values())
                 self._hooks.report("starting workers", up, self.workers)
@@ -174,6 +172,14 @@ class RayExecutor:
                 raise RuntimeError(f"A worker has failed:\n{args[0]}")
         self._serve(seat, seat.job.task, name, args)
         return None
+
+    def _ready(self) -> list[Any]:
+        """Return the reference of something that a worker has said, if any has."""
+        try:
+            return ray.wait(list(self._waiting), timeout=_PATIENCE)[0]  # type: ignore[no-any-return]
+        except ray.exceptions.RayError:  # Ray itself is gone, and the workers with it
+            self._waiting.clear()
+            raise
 
     def _dismiss(self, seat: _Seat, outcome: Outcome | None = None) -> Outcome | None:
         """Let a worker begin the next trial that waits for one."""
@@ -222,20 +228,19 @@ class RayExecutor:
         """Return the node that this is, and a reference to the dataset of a trial."""
         return ray.get_runtime_context().get_node_id(), self._packed(task)[1]
 
-    def _packed(self, task: Task) -> tuple[shipping.Packed, Any]:
-        name = json.dumps(task.config["dataset"], sort_keys=True)
-        if name not in self._data:
+    def _packed(self, task: Task) -> tuple[shipping.Packed, Any, dict[int, Any]]:
+        def make() -> tuple[shipping.Packed, Any, dict[int, Any]]:
             packed = shipping.pack(load_data(task.config))
-            self._data[name] = packed, ray.put(packed)
-        return self._data[name]
+            return packed, ray.put(packed), {}
+
+        return self._data.get(task.config["dataset"], make)
 
     def _ship_files(self, task: Task, number: int) -> Any:
         """Return a reference, which comes out as what it refers to where it is an argument."""
-        packed, _ = self._packed(task)
-        key = packed.digest, number
-        if key not in self._files:
-            self._files[key] = ray.put(shipping.read_files(packed, number))
-        return self._files[key]
+        packed, _, kept = self._packed(task)
+        if number not in kept:
+            kept[number] = ray.put(shipping.read_files(packed, number))
+        return kept[number]
 
     def _lose(self, seat: _Seat, reason: str) -> Outcome | None:
         """Begin a worker for one that is lost; whichever is free first tries its trial again."""

@@ -1,0 +1,68 @@
+"""What the executor of Ray keeps, and what it does when Ray itself is gone; without starting it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from pneumonia.training.trial import Task
+
+ray = pytest.importorskip("ray")
+executor = pytest.importorskip("pneumonia.search.ray_executor")
+
+PHANTOM = {
+    "_target_": "pneumonia.datasets.chest_phantom.phantom",
+    **{"val": 12, "test": 12, "image_size": 32},
+}
+
+
+@pytest.fixture
+def made() -> Any:
+    options: dict[str, Any] = {"in_order": True, "cpus": 1, "gpus": 0, "address": None}
+    return executor.RayExecutor(1, **options, retries=0, store=None)
+
+
+def test_it_ends_when_ray_is_gone(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def wait(*_: object, **__: object) -> None:
+        asked.append(None)
+        if len(asked) > 3:
+            raise KeyboardInterrupt("it asks for ever")
+        raise ray.exceptions.RaySystemError("Broken pipe")
+
+    monkeypatch.setattr(executor.ray, "wait", wait)
+    made._waiting = {object(): executor._Seat(None, executor._Job(Task("0000", {}, 1)))}
+    with pytest.raises(ray.exceptions.RaySystemError):
+        made.wait()
+    made.close()
+    assert len(asked) == 1
+
+
+def test_of_datasets_it_keeps_as_many_as_a_process(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reference:
+        """What Ray keeps as long as somebody has a reference to it."""
+
+    alive: weakref.WeakSet[Reference] = weakref.WeakSet()
+
+    def put(value: object) -> Reference:
+        alive.add(made := Reference())
+        return made
+
+    monkeypatch.setattr(executor.ray, "put", put)
+    monkeypatch.setattr(executor.shipping, "read_files", lambda packed, number: [])
+    sizes = [12, 14, 16, 18]
+    tasks = [Task("0000", {"dataset": {**PHANTOM, "train": size}}, 1) for size in sizes]
+    for task in tasks:
+        _, reference, _ = made._packed(task)
+        assert made._packed(task)[1] is reference
+        assert made._ship_files(task, 0) is made._ship_files(task, 0)
+        made._ship_files(task, 1)
+    del reference
+    gc.collect()
+    assert len(alive) == 2 * 3  # the dataset, and the files of two sources
