@@ -60,6 +60,22 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
     assert time.monotonic() - began < ray_session._REACH_SECONDS
 
 
+def test_sockets_fit_below_a_long_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("x" * 60)
+    far.mkdir()
+    for folder in (Path("/tmp"), far):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with ray_session._folder() as made, socket.socket(socket.AF_UNIX) as server:
+            assert Path(made).name.startswith(f"{ray_session.PREFIX}{os.getpid()}-")
+            # As Ray 2.60 names it, with the highest number that a process has.
+            session = Path(made) / "session_2026-01-01_00-00-00_000000_4194304" / "sockets"
+            session.mkdir(parents=True)
+            server.bind(str(session / "plasma_store"))
+        assert not Path(made).exists()
+
+
 def test_folders_of_processes_that_are_gone_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
