@@ -20,6 +20,7 @@ from pneumonia.errors import UserError, without_passwords
 from pneumonia.files import StorageError
 from pneumonia.search import ray_session, ray_worker
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Message
+from pneumonia.storage import provenance
 from pneumonia.training import trial
 from pneumonia.training.trial import Hooks, Outcome, StopTrial, Task
 
@@ -82,6 +83,7 @@ class RayExecutor:
         self._waiting: dict[Any, _Seat] = {}  # by the reference of what it will say next
         # Of each dataset the references, with those to its files: Ray keeps what they refer to.
         self._data: Kept[tuple[shipping.Packed, Any, dict[int, Any]]] = Kept(2)
+        self._own = provenance.deciding()  # what is changed later has no part in this process
         self._stack, self._is_over = contextlib.ExitStack(), False
 
     def open(self, store: ArtifactStore, hooks: Hooks) -> None:
@@ -159,6 +161,7 @@ class RayExecutor:
             return self._lose(seat, _why(error))
         if seat.job is None:
             self._misses = 0
+            self._check_same(said)  # type: ignore[arg-type]
             return self._dismiss(seat)
         name, *args = said
         match name:
@@ -241,6 +244,20 @@ class RayExecutor:
         if number not in kept:
             kept[number] = ray.put(shipping.read_files(packed, number))
         return kept[number]
+
+    def _check_same(self, there: dict[str, str]) -> None:
+        """Refuse a worker whose trials would come to something else than here."""
+        lines = [
+            f"  {key}: {self._own.get(key)} → {there.get(key)}"
+            for key in {**self._own, **there}
+            if self._own.get(key) != there.get(key)
+        ]
+        if lines:
+            listed = "\n".join(lines)
+            raise UserError(
+                "`executor=ray`: expected the code and the libraries of this machine on every "
+                f"node. Received, on one of them:\n{listed}"
+            )
 
     def _lose(self, seat: _Seat, reason: str) -> Outcome | None:
         """Begin a worker for one that is lost; whichever is free first tries its trial again."""

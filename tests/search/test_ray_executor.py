@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from typing import Any
 
 import pytest
 
+from pneumonia.errors import UserError
+from pneumonia.storage import provenance
 from pneumonia.training.trial import Task
 
 ray = pytest.importorskip("ray")
@@ -66,3 +69,17 @@ def test_of_datasets_it_keeps_as_many_as_a_process(
     del reference
     gc.collect()
     assert len(alive) == 2 * 3  # the dataset, and the files of two sources
+
+
+@pytest.mark.parametrize("changed", [{}, {"version.tensorflow": "2.0"}, {"code": "0"}])
+def test_a_node_with_other_libraries_or_code_is_refused(
+    made: Any, changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = provenance.deciding()
+    monkeypatch.setattr(executor.ray, "wait", lambda waiting, **_: (waiting, []))
+    monkeypatch.setattr(executor.ray, "get", lambda _: {**own, **changed})
+    made._waiting = {object(): executor._Seat(None)}
+    told = [f"{key}: {own[key]} → {value}" for key, value in changed.items()]
+    with pytest.raises(UserError, match=told[0]) if told else contextlib.nullcontext():
+        made._hear()
+    assert len(made._free) == (not told)
