@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 # How often it is looked whether the search has to stop, while no worker has said anything yet.
 _PATIENCE = 1.0
+_CANNOT = "`executor=ray`: no worker can begin"
 
 
 @dataclass(slots=True, eq=False)
@@ -155,8 +156,9 @@ class RayExecutor:
         seat = self._waiting.pop(ready[0])
         try:
             said: Message = ray.get(ready[0])
-        except ray.exceptions.RayTaskError:  # raised there, by a fault of the program
-            raise
+        except ray.exceptions.RayTaskError as error:  # raised there, not by a worker's end
+            _explain(error, seat)
+            raise  # a fault of the program
         except ray.exceptions.RayError as error:
             return self._lose(seat, _why(error))
         if seat.job is None:
@@ -269,7 +271,7 @@ class RayExecutor:
         if job is None:
             self._misses += 1
             if self._misses > self._retries:
-                raise UserError(f"`executor=ray`: no worker can begin: {reason}.")
+                raise UserError(f"{_CANNOT}: {reason}.")
             self._hire()
             return None
         job.losses += 1
@@ -290,6 +292,12 @@ def _write(content: Array, path: Path) -> None:
         content.tofile(part)
 
 
+def _explain(error: ray.exceptions.RayTaskError, seat: _Seat) -> None:
+    """Refuse a node that lacks something, where it is that a worker has met."""
+    if seat.job is None and isinstance(error.cause, OSError | ImportError):
+        raise UserError(f"{_CANNOT}: {_line(error.cause)}.") from error
+
+
 def _why(error: Exception) -> str:
     """Say in a few words why a worker is lost, of the many that Ray has for it."""
     text = " ".join(str(error).split())
@@ -301,4 +309,9 @@ def _why(error: Exception) -> str:
         return without_passwords(text.rpartition("creation task, ")[2])[:300]
     if isinstance(error, ray.exceptions.ActorDiedError):
         return "its process was killed, or has crashed"
+    return _line(error)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
     return without_passwords(f"{type(error).__name__}: {text}")[:300]

@@ -83,3 +83,28 @@ def test_a_node_with_other_libraries_or_code_is_refused(
     with pytest.raises(UserError, match=told[0]) if told else contextlib.nullcontext():
         made._hear()
     assert len(made._free) == (not told)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (ModuleNotFoundError("No module named 'tensorflow'"), UserError),
+        (PermissionError(13, "Permission denied", "/home/far"), UserError),
+        (ZeroDivisionError("division by zero"), ZeroDivisionError),  # a fault of the program
+    ],
+)
+def test_what_a_node_lacks_is_told_without_a_traceback(
+    made: Any, cause: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ray.exceptions.RayTaskError("prepare", "Traceback: ...", cause).as_instanceof_cause()
+
+    def get(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(executor.ray, "wait", lambda waiting, **_: (waiting, []))
+    monkeypatch.setattr(executor.ray, "get", get)
+    made._waiting = {object(): executor._Seat(None)}
+    with pytest.raises(kind) as raised:
+        made._hear()
+    assert (str(cause) in str(raised.value)) == (kind is UserError)
+    assert raised.value.__cause__ is not raised.value  # who looks for causes comes to an end
