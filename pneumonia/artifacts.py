@@ -62,7 +62,8 @@ class SharedStore:
     Args:
         address: Of a folder, as fsspec takes it (https://filesystem-spec.readthedocs.io).
         folder: Where copies are read from.
-        others: Keeps what is no state.
+        others: Keeps what is no state; has states of a time without this address, or of another
+            search.
     """
 
     def __init__(self, address: str, *, folder: Path, others: ArtifactStore) -> None:
@@ -88,13 +89,16 @@ class SharedStore:
         """Return the path of a copy."""
         if not _is_state(key):
             return self._others.get(key)
-        self._copies.put(key, lambda path: self._files.get_file(self._path(key), str(path)))
+        try:
+            self._copies.put(key, lambda path: self._files.get_file(self._path(key), str(path)))
+        except FileNotFoundError:
+            return self._others.get(key)
         return self._copies.get(key)
 
     def drop(self, key: str) -> None:
         """Remove the file."""
+        self._others.drop(key)
         if not _is_state(key):
-            self._others.drop(key)
             return
         self._copies.drop(key)
         with contextlib.suppress(FileNotFoundError):

@@ -73,3 +73,18 @@ def test_states_alone_are_shared(tmp_path: Path) -> None:
         store.put(key, lambda path: path.write_bytes(b"x"))
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {f"shared/{KEYS[0]}", f"own/{KEYS[1]}"}
+
+
+def test_states_of_a_time_without_the_address_are_found(tmp_path: Path) -> None:
+    """A search goes on with `executor.store`, or a fork brings states into its folder."""
+    store, key = on_files(tmp_path), KEYS[0]
+    FolderStore(tmp_path / "own").put(key, lambda path: path.write_bytes(b"before"))
+    far = SharedStore(f"file://{tmp_path}/shared", folder=tmp_path / "far", others=store)
+    for one in (store, far):  # the driver's, a worker's
+        assert one.get(key).read_bytes() == b"before"
+    far.put(key, lambda path: path.write_bytes(b"now"))
+    assert store.get(key).read_bytes() == b"now"
+    far.drop(key)
+    for one in (store, far):
+        with pytest.raises(FileNotFoundError):
+            one.get(key)

@@ -112,6 +112,7 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
 
 
 def _cells(item: Round) -> tuple[str, ...]:
-    bracket = "" if item.bracket is None else str(item.bracket)
-    number = "" if item.bracket is None else str(item.round)
-    return bracket, number, str(item.trials or "?"), str(item.start), str(item.epochs)
+    epochs = str(item.start), str(item.epochs)
+    if item.bracket is None:
+        return "", "", str(item.trials or "?"), *epochs
+    return str(item.bracket), str(item.round), str(item.trials), *epochs

@@ -179,8 +179,14 @@ def folder_of(configs: Sequence[DictConfig]) -> Path:
     """Return the folder of a new sweep.
 
     Raises:
-        ConfigError: Where it is that of another one.
+        ConfigError: Where it is that of another one, or a job names a search that is not there:
+            `resume=last` would find a sweep that can only fail.
     """
+    from pneumonia.search import resume
+
+    for cfg in configs:
+        if cfg.resume.search is not None:
+            resume.find(str(cfg.resume.search), list(cfg.hydra.overrides.task))
     folder = Path(configs[0].hydra.sweep.dir)
     if (folder / jobs.SWEEP).exists():
         hint = f"To go on with that one: {shell.resume(folder)}"

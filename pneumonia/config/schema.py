@@ -88,6 +88,17 @@ STORE = Check(
         and without_passwords(value) == value
     ),
 )
+# Ray takes `local` too, for one that is begun here without what makes null safe.
+CLUSTER = Check(
+    "host:port or auto",
+    lambda value: (
+        isinstance(value, str) and bool(re.fullmatch(r"auto|(ray://)?[^\s/?#@]+:\d{1,5}", value))
+    ),
+)
+GPUS = Check(
+    "a whole number or a share below 1, of one",
+    lambda value: _FROM_ZERO.accepts(value) and (value < 1 or value % 1 == 0),  # type: ignore[operator]
+)
 CLASS_WEIGHT = Check(
     "{0: weight, 1: weight}",
     lambda value: (
@@ -159,9 +170,9 @@ KEYS: dict[str, Check] = {
     "tracking.alias": ALIAS,
     "executor.workers": COUNT,
     "tracking.promote": one_of("better", "always", "never"),
-    "executor.address": TEXT | NULL,
+    "executor.address": CLUSTER | NULL,
     "executor.cpus": POSITIVE,
-    "executor.gpus": _FROM_ZERO,
+    "executor.gpus": GPUS,
     "executor.store": STORE | NULL,
     "executor.retries": Bounds(0).integer(),
 }

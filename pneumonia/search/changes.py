@@ -86,7 +86,7 @@ def is_more(was: object, now: object) -> bool:
 
 def _changed_libraries(past: SearchRecord) -> Iterator[str]:
     tags = (past.started or {}).get("tags", {})
-    now = provenance.versions(provenance.MATTERING) | {"code": provenance.code()}
+    now = provenance.deciding()
     for key in ("code", *(f"version.{name}" for name in provenance.MATTERING)):
         was, is_ = tags.get(key, NONE), now.get(key, NONE)
         if was != is_:

@@ -144,7 +144,8 @@ class Search:
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
         notes += [self.oracle.waits(self.executor.workers)] if self.executor.in_order else []
-        notes += [sharing(self.executor), *([self.fork.opening()] if self.fork else [])]
+        notes.append(sharing(self.executor, reserved=self.cfg.executor.get("gpus")))
+        notes += [self.fork.opening()] if self.fork else []
         notes += planning.of_ray(self.cfg, plan.seconds)
         self.callbacks.tell("search_started", data, plan, list(filter(None, notes)))
         startup.foresee()

@@ -67,13 +67,22 @@ def _alternatives(space: Space, key: str) -> Iterator[dict[str, Any]]:
             yield {**start, item.path: value}
 
 
-def sharing(executor: Executor) -> str:
+def sharing(executor: Executor, *, reserved: float | None = None) -> str:
     """Say how trials share GPUs where not each has one; nothing where there is nothing to say.
 
     TensorFlow computes on the first that a process sees, in all its threads.
+
+    Args:
+        executor: Where the trials run.
+        reserved: GPUs that Ray reserves for each worker; None of another executor.
     """
     count = len(tf.config.list_physical_devices("GPU"))
-    if not isinstance(executor, LocalExecutor) or not count:
+    if reserved == 0 and count * executor.workers > 1:  # Ray then hides none of them
+        return (
+            "warning: executor.gpus=0: all the workers on a machine compute on its first GPU; "
+            "executor.gpus=1 gives each one of its own"
+        )
+    if not isinstance(executor, LocalExecutor) or reserved is not None or not count:
         return ""
     if count > 1:
         return (

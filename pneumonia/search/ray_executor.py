@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,12 @@ import ray
 from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.datasets import shipping
-from pneumonia.datasets.cache import load_data
+from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.files import StorageError
 from pneumonia.search import ray_session, ray_worker
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Message
+from pneumonia.storage import provenance
 from pneumonia.training import trial
 from pneumonia.training.trial import Hooks, Outcome, StopTrial, Task
 
@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 # How often it is looked whether the search has to stop, while no worker has said anything yet.
 _PATIENCE = 1.0
+_CANNOT = "`executor=ray`: no worker can begin"
 
 
 @dataclass(slots=True, eq=False)
@@ -81,8 +82,9 @@ class RayExecutor:
         self._free: list[_Seat] = []
         self._misses = 0  # workers in a row that were lost before they could begin
         self._waiting: dict[Any, _Seat] = {}  # by the reference of what it will say next
-        self._data: dict[str, tuple[shipping.Packed, Any]] = {}
-        self._files: dict[tuple[str, int], Any] = {}
+        # Of each dataset the references, with those to its files: Ray keeps what they refer to.
+        self._data: Kept[tuple[shipping.Packed, Any, dict[int, Any]]] = Kept(2)
+        self._own = provenance.deciding()  # what is changed later has no part in this process
         self._stack, self._is_over = contextlib.ExitStack(), False
 
     def open(self, store: ArtifactStore, hooks: Hooks) -> None:
@@ -146,8 +148,7 @@ class RayExecutor:
 
     def _hear(self) -> Outcome | None:
         """Do what a worker calls for; return what came of a trial if it is over."""
-        ready, _ = ray.wait(list(self._waiting), timeout=_PATIENCE)
-        if not ready:
+        if not (ready := self._ready()):
             if self._jobs:
                 up = self.workers - sum(seat.job is None for seat in self._waiting.values())
                 self._hooks.report("starting workers", up, self.workers)
@@ -155,12 +156,14 @@ class RayExecutor:
         seat = self._waiting.pop(ready[0])
         try:
             said: Message = ray.get(ready[0])
-        except ray.exceptions.RayTaskError:  # raised there, by a fault of the program
-            raise
+        except ray.exceptions.RayTaskError as error:  # raised there, not by a worker's end
+            _explain(error, seat)
+            raise  # a fault of the program
         except ray.exceptions.RayError as error:
             return self._lose(seat, _why(error))
         if seat.job is None:
             self._misses = 0
+            self._check_same(said)  # type: ignore[arg-type]
             return self._dismiss(seat)
         name, *args = said
         match name:
@@ -174,6 +177,14 @@ class RayExecutor:
                 raise RuntimeError(f"A worker has failed:\n{args[0]}")
         self._serve(seat, seat.job.task, name, args)
         return None
+
+    def _ready(self) -> list[Any]:
+        """Return the reference of something that a worker has said, if any has."""
+        try:
+            return ray.wait(list(self._waiting), timeout=_PATIENCE)[0]  # type: ignore[no-any-return]
+        except ray.exceptions.RayError:  # Ray itself is gone, and the workers with it
+            self._waiting.clear()
+            raise
 
     def _dismiss(self, seat: _Seat, outcome: Outcome | None = None) -> Outcome | None:
         """Let a worker begin the next trial that waits for one."""
@@ -222,20 +233,33 @@ class RayExecutor:
         """Return the node that this is, and a reference to the dataset of a trial."""
         return ray.get_runtime_context().get_node_id(), self._packed(task)[1]
 
-    def _packed(self, task: Task) -> tuple[shipping.Packed, Any]:
-        name = json.dumps(task.config["dataset"], sort_keys=True)
-        if name not in self._data:
+    def _packed(self, task: Task) -> tuple[shipping.Packed, Any, dict[int, Any]]:
+        def make() -> tuple[shipping.Packed, Any, dict[int, Any]]:
             packed = shipping.pack(load_data(task.config))
-            self._data[name] = packed, ray.put(packed)
-        return self._data[name]
+            return packed, ray.put(packed), {}
+
+        return self._data.get(task.config["dataset"], make)
 
     def _ship_files(self, task: Task, number: int) -> Any:
         """Return a reference, which comes out as what it refers to where it is an argument."""
-        packed, _ = self._packed(task)
-        key = packed.digest, number
-        if key not in self._files:
-            self._files[key] = ray.put(shipping.read_files(packed, number))
-        return self._files[key]
+        packed, _, kept = self._packed(task)
+        if number not in kept:
+            kept[number] = ray.put(shipping.read_files(packed, number))
+        return kept[number]
+
+    def _check_same(self, there: dict[str, str]) -> None:
+        """Refuse a worker whose trials would come to something else than here."""
+        lines = [
+            f"  {key}: {self._own.get(key)} → {there.get(key)}"
+            for key in {**self._own, **there}
+            if self._own.get(key) != there.get(key)
+        ]
+        if lines:
+            listed = "\n".join(lines)
+            raise UserError(
+                "`executor=ray`: expected the code and the libraries of this machine on every "
+                f"node. Received, on one of them:\n{listed}"
+            )
 
     def _lose(self, seat: _Seat, reason: str) -> Outcome | None:
         """Begin a worker for one that is lost; whichever is free first tries its trial again."""
@@ -247,7 +271,7 @@ class RayExecutor:
         if job is None:
             self._misses += 1
             if self._misses > self._retries:
-                raise UserError(f"`executor=ray`: no worker can begin: {reason}.")
+                raise UserError(f"{_CANNOT}: {reason}.")
             self._hire()
             return None
         job.losses += 1
@@ -268,6 +292,12 @@ def _write(content: Array, path: Path) -> None:
         content.tofile(part)
 
 
+def _explain(error: ray.exceptions.RayTaskError, seat: _Seat) -> None:
+    """Refuse a node that lacks something, where it is that a worker has met."""
+    if seat.job is None and isinstance(error.cause, OSError | ImportError):
+        raise UserError(f"{_CANNOT}: {_line(error.cause)}.") from error
+
+
 def _why(error: Exception) -> str:
     """Say in a few words why a worker is lost, of the many that Ray has for it."""
     text = " ".join(str(error).split())
@@ -279,4 +309,9 @@ def _why(error: Exception) -> str:
         return without_passwords(text.rpartition("creation task, ")[2])[:300]
     if isinstance(error, ray.exceptions.ActorDiedError):
         return "its process was killed, or has crashed"
+    return _line(error)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
     return without_passwords(f"{type(error).__name__}: {text}")[:300]

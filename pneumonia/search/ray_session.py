@@ -29,6 +29,8 @@ _QUIET: dict[str, Any] = {
 _LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 _CLUSTER = "the address of a Ray cluster that can be reached, as host:port or auto, or null"
 _REACH_SECONDS = 10.0
+# Of the 103 bytes that the name of a socket may have on every system, Ray's, and ours, take 95.
+_LONGEST_PARENT = 8
 _TOKEN = "RAY_AUTH_TOKEN"
 
 
@@ -64,8 +66,9 @@ def session(address: str | None, *, workers: int, cpus: float, gpus: float) -> I
     """Be connected to Ray: to a cluster, or to one that is begun here and ends with this.
 
     What is begun here listens on the loopback address alone, asks for a password of its own, and
-    keeps its files in a folder `pneumonia-ray-<process>-...` among the system's temporary ones,
-    which is removed at the end; that of a process that was killed, by the next one.
+    keeps its files in a folder `pneumonia-ray-<process>-...` among the system's temporary ones (in
+    /tmp where that has a long name), which is removed at the end; that of a process that was
+    killed, by the next one.
 
     Args:
         address: Of a cluster, or None for one of this machine.
@@ -85,13 +88,27 @@ def session(address: str | None, *, workers: int, cpus: float, gpus: float) -> I
     folder, options = None, {"address": address}
     with contextlib.ExitStack() as stack:
         if address is None:
-            folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(_folder())
             options = _begun(folder, math.ceil(workers * cpus))  # whatever the machine has
         stack.callback(ray.shutdown)
         _connect(options)
         _check_room(ray.nodes(), workers=workers, cpus=cpus, gpus=gpus)
         yield folder
+
+
+def _parent() -> str:
+    """Return where the folder of what is begun here goes: names of sockets have an end."""
+    own = tempfile.gettempdir()
+    return own if len(os.fsencode(own)) <= _LONGEST_PARENT else "/tmp"
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    made = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_parent())
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _begun(folder: str, cpus: int) -> dict[str, Any]:
@@ -123,12 +140,20 @@ def _check_room(nodes: list[dict[str, Any]], *, workers: int, cpus: float, gpus:
     room = 0
     for node in nodes:
         has = node["Resources"] if node["Alive"] else {}
-        wanted = [(has.get(name, 0), share) for name, share in (("CPU", cpus), ("GPU", gpus))]
-        room += min(int(there // share) for there, share in wanted if share)
+        rooms = [_times(has.get("CPU", 0), cpus)]
+        if gpus:  # a share is one of a single GPU
+            there = has.get("GPU", 0)
+            rooms += [int(there) * _times(1, gpus) if gpus < 1 else _times(there, gpus)]
+        room += min(rooms)
     if room < workers:
         there = f"CPU {_sum(nodes, 'CPU'):g}, GPU {_sum(nodes, 'GPU'):g}"
         hint = f"Each takes executor.cpus={cpus:g} executor.gpus={gpus:g}; Ray has {there}"
         raise ConfigError("executor.workers", f"at most {room}", workers, hint)
+
+
+def _times(there: float, share: float) -> int:
+    """Return how often there is a share; Ray counts in ten-thousandths."""
+    return round(there * 10_000) // max(1, round(share * 10_000))
 
 
 def _sum(nodes: list[dict[str, Any]], name: str) -> float:
@@ -137,7 +162,8 @@ def _sum(nodes: list[dict[str, Any]], name: str) -> float:
 
 def remove_abandoned() -> None:
     """Remove the folders of processes that were killed; Ray's daemons ended with them."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    places = {Path(tempfile.gettempdir()), Path(_parent())}
+    for path in (path for place in places for path in place.glob(f"{PREFIX}*")):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdecimal() and process.process_start(int(pid)) is None:
             shutil.rmtree(path, ignore_errors=True)

@@ -21,6 +21,7 @@ from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.errors import UserError
 from pneumonia.search import ray_session
+from pneumonia.storage import provenance
 
 if TYPE_CHECKING:
     from pneumonia.training.trial import Hooks, Outcome, Task
@@ -60,13 +61,14 @@ class Worker:
         # One thread for all the trials: it keeps the programs that it has traced.
         self._pool = ThreadPoolExecutor(1, "trial")
 
-    def prepare(self) -> None:
-        """Import what trains."""
+    def prepare(self) -> dict[str, str]:
+        """Import what trains; return the code and the libraries that decide results here."""
         ray_session.remove_abandoned()
         self._project.mkdir(parents=True, exist_ok=True)
         os.chdir(self._project)
         startup.use_threads(self._threads)
         startup.start()
+        return provenance.deciding()
 
     def run(self, task: Task) -> Message:
         """Begin a trial; return the first thing that it says."""

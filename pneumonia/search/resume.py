@@ -105,7 +105,7 @@ def plan(
     if asked.search is None and not asked.fork:
         return spec
     name = "last" if asked.search is None else str(asked.search)
-    folder = _find(name, overrides)
+    folder = find(name, overrides)
     past = search_record.from_journal(folder)
     if past.started is None and Cursor.read(folder / offset.NAME).next:
         raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
@@ -233,7 +233,12 @@ def options(name: str, overrides: Sequence[str]) -> dict[str, str]:
         return {}  # told later, as all that is wrong with it
 
 
-def _find(name: str, overrides: Sequence[str]) -> Path:
+def find(name: str, overrides: Sequence[str]) -> Path:
+    """Return the folder of a search to go on with or to fork.
+
+    Raises:
+        ConfigError: Where there is no such search.
+    """
     try:
         return search_folder.find(name, OUTPUTS, overrides=overrides)
     except FileNotFoundError as error:

@@ -101,6 +101,11 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def deciding() -> dict[str, str]:
+    """Return the tags of code and libraries that decide results."""
+    return versions(MATTERING) | {"code": code()}
+
+
 def code() -> str:
     """Return a digest of the sources that decide results, 12 hexadecimal digits.
 

@@ -71,6 +71,13 @@ def test_the_table_shows_the_brackets_and_their_sum() -> None:
     assert "every trial is trained 2 times" in str(shown)
 
 
+def test_a_round_without_trials_is_not_one_of_which_nobody_knows() -> None:
+    rounds = (Round(0, 0, 60, 0, 1), Round(0, 1, 0, 1, 9))
+    *shown, _ = table(plan(tuner="asha", rounds=rounds, trials=60)).rows
+    assert [row[2] for row in shown] == ["60", "0"]
+    assert [row[2] for row in table(plan(rounds=(Round(None, 0, 0, 0, 9),))).rows] == ["?", "?"]
+
+
 def test_the_footprint_warns_of_a_disk_that_is_too_small() -> None:
     assert footprint(plan()) == (
         "takes up to 83 MB on disk: classifiers 72 (tracking.log_models=all), features 0.9, "

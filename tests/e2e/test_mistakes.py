@@ -193,6 +193,7 @@ TYPED: list[Case] = [
     (["seed=${oc.env:NO_SUCH_THING}"], "Environment variable 'NO_SUCH_THING' not found"),
     (["-m", "resume=last"], "`resume`: expected a sweep under outputs, with -m. Received: 'last'"),
     (["-m", "resume=last", "seed=1,2"], "`resume`: expected a sweep under outputs, with -m. Rec"),
+    (["-m", "resume=nothing", "seed=1,2"], "or the id of a search under outputs"),
     (["resume="], "`resume.search`: expected a text or null. Received: ''"),
     (["resume=last", "experiment=demo"], "`experiment`: expected no preset beside resume"),
     (["--dry-rum"], "The nearest is `--dry-run`"),

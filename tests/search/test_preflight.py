@@ -152,3 +152,16 @@ def test_how_trials_share_gpus_is_told(
     told = preflight.sharing(LocalExecutor(workers))
     assert expected in told
     assert bool(told) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("there", "workers", "reserved", "is_told"),
+    [(0, 4, 0, False), (1, 1, 0, False), (1, 2, 0, True), (2, 1, 0, True), (2, 2, 0.5, False)],
+)
+def test_workers_of_ray_that_reserve_no_gpu_share_the_first(
+    there: int, workers: int, reserved: float, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind] * there)
+    told = preflight.sharing(LocalExecutor(workers), reserved=reserved)
+    assert ("executor.gpus=1 gives each one of its own" in told) == is_told
+    assert bool(told) == is_told

@@ -30,6 +30,9 @@ def node(cpu: float, gpu: float = 0, *, is_alive: bool = True) -> dict[str, Any]
         (0.5, 0, [node(1)], 2),
         (1, 1, [node(8, 2), node(8)], 2),
         (1, 0.5, [node(8, 2)], 4),
+        (1, 0.6, [node(8, 2)], 2),  # a share is one of a single GPU
+        (0.1, 0, [node(1)], 10),
+        (0.2, 0.2, [node(1, 1)], 5),
         (4, 1, [node(8, 4)], 2),
         (1, 0, [node(8, is_alive=False)], 0),
     ],
@@ -55,6 +58,22 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
     for address in (None, "auto"):
         ray_session.check(address)
     assert time.monotonic() - began < ray_session._REACH_SECONDS
+
+
+def test_sockets_fit_below_a_long_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("x" * 60)
+    far.mkdir()
+    for folder in (Path("/tmp"), far):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with ray_session._folder() as made, socket.socket(socket.AF_UNIX) as server:
+            assert Path(made).name.startswith(f"{ray_session.PREFIX}{os.getpid()}-")
+            # As Ray 2.60 names it, with the highest number that a process has.
+            session = Path(made) / "session_2026-01-01_00-00-00_000000_4194304" / "sockets"
+            session.mkdir(parents=True)
+            server.bind(str(session / "plasma_store"))
+        assert not Path(made).exists()
 
 
 def test_folders_of_processes_that_are_gone_are_removed(
