@@ -20,6 +20,7 @@ from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Objective
+from pneumonia.process import processors
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round
@@ -269,6 +270,12 @@ def of_ray(cfg: DictConfig, seconds: float | None) -> list[str]:
         told.append(
             f"warning: too short for Ray: {count} workers save less than that of "
             f"{seconds:.0f} s: executor=local"
+        )
+    threads, here = count * (cfg.training.threads or processors()), processors()
+    if count > 1 and cfg.executor.address is None and threads > here:
+        told.append(
+            f"warning: {count} workers take {threads} threads, and there are {here} processors: "
+            f"training.threads={max(1, here // count)}"
         )
     return told
 

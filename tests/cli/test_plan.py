@@ -92,12 +92,21 @@ def told_of_ray(*overrides: str, seconds: float | None = None) -> list[str]:
     return planning.of_ray(compose.check(["dataset=phantom", *overrides])[0], seconds)
 
 
-def test_a_plan_says_what_ray_costs_and_where_it_does_not_pay() -> None:
+def test_a_plan_says_what_ray_costs_and_where_it_does_not_pay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert told_of_ray() == []
-    (cost,) = told_of_ray("executor=ray", "executor.workers=3", "model=cnn", seconds=3600)
+    monkeypatch.setattr(planning, "processors", lambda: 4)
+    alone = "training.threads=1"
+    (cost,) = told_of_ray("executor=ray", "executor.workers=3", "model=cnn", alone, seconds=3600)
     assert cost == "executor=ray: Ray and its 3 workers begin in 12 to 30 s, and take about 2.1 GB"
-    _, short = told_of_ray("executor=ray", "model=cnn", seconds=40)
+    _, short = told_of_ray("executor=ray", "model=cnn", alone, seconds=40)
     assert short.startswith("warning: too short for Ray: 2 workers save less than that of 40 s")
-    _, stored = told_of_ray("executor=ray", seconds=3600)
+    _, stored = told_of_ray("executor=ray", alone, seconds=3600)
     assert stored.startswith("warning: heads on stored features train in less time than Ray takes")
-    assert len(told_of_ray("executor=ray", "augment=chest", "augment.views=online")) == 1
+    assert len(told_of_ray("executor=ray", "augment=chest", "augment.views=online", alone)) == 1
+    _, many = told_of_ray("executor=ray", "model=cnn", seconds=3600)
+    assert many == (
+        "warning: 2 workers take 8 threads, and there are 4 processors: training.threads=2"
+    )
+    assert len(told_of_ray("executor=ray", "executor.address=a:1", "model=cnn", seconds=3600)) == 1
