@@ -126,6 +126,7 @@ STUDY = (
     Recipe(PRESETS, "best", ("experiment=best",)),
     Recipe(PRESETS, "best_frozen", FROZEN),
     Recipe(PRESETS, "quick", QUICK),
+    Recipe(SEEN, "best, whole images alone", ("experiment=best", "winner.crop=1.0")),
     Recipe(SEEN, "quick, without augmentation", (*QUICK, "augment=none")),
     Recipe(SEEN, "best_frozen, augment=strong", (*FROZEN, "augment=strong", "augment.views=8")),
     *_without(
