@@ -94,8 +94,11 @@ MISTAKES = [
     ("+dense.unit=3", "takes. Received: 3. The nearest is `dense.units`"),
     ("+dense.shape=3", "`dense.shape`: expected nothing, as the program decides it"),
     ("dense.share='interval(0.5, 1)'", "whose every value is a number from 0 to below 1"),
-    ("optimizer.learning_rate=fast", "expected a number from 0 to 1 or a range. Received: 'fast'"),
-    ("optimizer.learning_rate=0", "expected a number from 0 to 1 or a range. Received: 0"),
+    (
+        "optimizer.learning_rate=fast",
+        "expected a number above 0, up to 1 or a range. Received: 'fast'",
+    ),
+    ("optimizer.learning_rate=0", "expected a number above 0, up to 1 or a range. Received: 0"),
     ("optimizer.kind=adm", "expected sgd, adam or a range. Received: 'adm'. Did you mean adam?"),
     ("+optimizer.nesterov=3", "expected true, false or a range. Received: 3"),
     ("+optimizer.learningrate=1", "The nearest is `optimizer.learning_rate`"),

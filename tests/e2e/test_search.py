@@ -771,7 +771,7 @@ def test_more_budget_and_then_a_fork(
 
     before = {path: path.read_bytes() for path in ran.folder.rglob("*") if path.is_file()}
     fork = here("resume=last", "resume.fork=true", 'dense.dropout="choice(0.3, 0.4, 0.1)"')
-    assert (fork.status, trained) == (0, ["2", "1"]), fork.stderr
+    assert (fork.status, trained) == (0, ["0002", "0001"]), fork.stderr
     assert fork.folder not in (ran.folder, whole.folder)
     others = {values["dense.dropout"]: (score, at) for _, values, score, at in scores(whole)}
     found = {values["dense.dropout"]: (score, at) for _, values, score, at in scores(fork)}
@@ -780,7 +780,7 @@ def test_more_budget_and_then_a_fork(
     assert f"fork of {name}: 3 of its 3 finished trials can be taken over" in fork.stderr
     assert f"taken over from {name}: 2 finished trials\n  not trial 2: this search" in fork.stderr
     tags = [event["tags"].get("taken_over_from") for event in fork.of("trial_started")]
-    assert tags == [f"{name}/2", None, f"{name}/0"]
+    assert tags == [f"{name}/0002", None, f"{name}/0000"]
     assert fork.parent.data.tags["forked_from"] == name
     for child in fork.children.values():
         assert child.info.status == "FINISHED"
