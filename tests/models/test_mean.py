@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from families import slow
 from numpy.typing import NDArray
 
 from pneumonia.models import backbones, classifier, gradcam, heads, litert
@@ -142,7 +143,7 @@ def test_it_is_exported_whole(loaded: keras.Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "views", [MultiCrop(flips=True), MultiCrop(crop=0.75), MultiCrop(True, 0.5)]
+    "views", [slow(MultiCrop(flips=True)), slow(MultiCrop(crop=0.75)), MultiCrop(True, 0.5)]
 )
 def test_it_is_the_mean_over_views_too(
     views: MultiCrop, members: list[tuple[keras.Model, keras.Model, int]], tmp_path: Path

@@ -55,14 +55,15 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
     [
         slow(()),
         ("winner.selection=greedy", "threshold.calibrate=true", "winner.crop=0.75"),
-        ("training.retrain=true", "winner.flips=true", "winner.crop=0.8"),
+        ("training.retrain=true", "winner.flips=true"),
+        slow(("training.retrain=true", "winner.flips=true", "winner.crop=0.8")),
+        slow(("objective.folds=2", "winner.flips=true", "winner.crop=0.9")),
         ("objective.folds=2",),
         (
             "objective.folds=2",
             "winner.selection=greedy",
             "threshold.calibrate=true",
             "winner.flips=true",
-            "winner.crop=0.9",
         ),
         ("objective.folds=2", "training.retrain=true", FITS),
     ],
