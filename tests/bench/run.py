@@ -79,7 +79,7 @@ class Run:
     events: list[dict[str, Any]]
     memory: list[tuple[int, float]] = field(default_factory=list)
     cpu: float = 0.0  # processor seconds of its own process
-    helpers_cpu: float = 0.0  # and of those that it started: the tracking
+    children_cpu: float = 0.0  # and of those that it started: the tracking
 
 
 def main() -> None:
@@ -250,7 +250,7 @@ class Bench:
             ("the search, seconds", *searched),
             ("the whole command, seconds", *whole),
             ("processor seconds of the search's process", *cpu),
-            ("processor seconds of its tracking process", median(lambda p: p[0].helpers_cpu), 0),
+            ("processor seconds of its tracking process", median(lambda p: p[0].children_cpu), 0),
             ("processor seconds of the MLflow server", median(lambda pair: pair[2][0]), 0),
             ("processor seconds of PostgreSQL", median(lambda pair: pair[2][1]), 0),
         ]
@@ -411,7 +411,7 @@ class Bench:
             events=events,
             memory=watch.memory,
             cpu=own,
-            helpers_cpu=sum(watch.cpu.values()),
+            children_cpu=sum(watch.cpu.values()),
         )
 
     def rival(self, what: str, source: str = "", *rest: str) -> dict[str, Any]:
