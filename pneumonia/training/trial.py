@@ -136,7 +136,7 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
             raise
         if fault is not None:
             raise fault from error
-        kept.drop(len(_planned(task)))  # what has failed does not go on
+        forget(task, store)  # what has failed does not go on
         if isinstance(error, UserError | DivergedError | TooSlowError):
             return Outcome(task.trial_id, "FAILED", reason=str(error))
         line = str(error).strip().splitlines()

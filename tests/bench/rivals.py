@@ -237,7 +237,7 @@ def peak(path: str) -> dict[str, Any]:
 def apart(path: str) -> dict[str, Any]:
     """Measure how many times as many matrix products two processes make as one, a thread each."""
     ratios = []
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn"), initializer=_use_one_thread) as pool:
         list(pool.map(_products, [1.0, 1.0]))  # both have begun
         for _ in range(5):
             one = pool.submit(_products, 2.0).result()
@@ -245,11 +245,15 @@ def apart(path: str) -> dict[str, Any]:
     return {"ratio": statistics.median(ratios)}
 
 
+def _use_one_thread() -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
 def _products(seconds: float) -> float:
     import tensorflow as tf
 
-    if tf.config.threading.get_intra_op_parallelism_threads() != 1:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
     a, count, began = tf.random.normal((512, 512)), 0, time.monotonic()
     while time.monotonic() - began < seconds:
         tf.matmul(a, a).numpy()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from ordered import run_in_order
 
 from pneumonia.config.search_space import Space, find
 from pneumonia.evaluation.objective import Objective
@@ -144,32 +145,9 @@ def test_it_is_algorithm_2_of_the_paper(seed: int) -> None:
     assert oracle.propose() is None
 
 
-def run_in_order(
-    oracle: Oracle, workers: int, rng: random.Random, failing: set[int]
-) -> tuple[list[Proposal], int]:
-    """Run trials that end in any order and are told in theirs, as `Search` with `in_order`.
-
-    Returns:
-        The trials, and how many of them ran at once, at most.
-    """
-    proposed, running, told, most, is_over = list[Proposal](), list[Proposal](), 0, 0, False
-    while True:
-        while told < len(proposed) and proposed[told] not in running:
-            one = proposed[told]
-            score = random.Random(repr(one.values)).random() + 0.1 * one.epochs
-            oracle.tell(one.trial_id, None if int(one.trial_id) in failing else score)
-            told += 1
-        if not is_over and len(running) < workers and oracle.can_propose():
-            proposal = oracle.propose()
-            is_over = proposal is None
-            if proposal is not None:
-                proposed.append(proposal)
-                running.append(proposal)
-                most = max(most, len(running))
-        elif running:
-            running.pop(rng.randrange(len(running)))
-        else:
-            return proposed, most
+def drawn(proposal: Proposal) -> float:
+    """Return a score of a trial's own, which grows with its epochs."""
+    return random.Random(repr(proposal.values)).random() + 0.1 * proposal.epochs
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -178,11 +156,13 @@ def test_in_order_it_is_the_same_for_any_number_of_workers(
     ranges: dict[str, Any], fails: bool
 ) -> None:
     rng = random.Random(5)
-    failing = {number for number in range(60) if fails and rng.random() < 0.3}
+    failing = {f"{number:04d}" for number in range(60) if fails and rng.random() < 0.3}
     for factor in (2, 3, 5):
-        expected, _ = run_in_order(asha(ranges, factor=factor), 1, rng, failing)
+        expected, _ = run_in_order(asha(ranges, factor=factor), 1, rng, failing, score=drawn)
         for workers in (2, 4, 30):
-            found, most = run_in_order(asha(ranges, factor=factor), workers, rng, failing)
+            found, most = run_in_order(
+                asha(ranges, factor=factor), workers, rng, failing, score=drawn
+            )
             assert found == expected
             # A round of `factor` may promote: no more than that run beside each other.
             assert 2 <= most <= max(factor, 2) + 1
@@ -194,7 +174,7 @@ def test_a_small_space_ends_when_nobody_is_left_to_promote() -> None:
         "there are 6 combinations, and none is tried twice: so not the 30 of tuner.max_trials"
     )
     assert [item.trials for item in oracle.plan()] == [6, 2, 0]
-    proposed, _ = run_in_order(oracle, 1, random.Random(), set())
+    proposed, _ = run_in_order(oracle, 1, random.Random(), (), score=drawn)
     assert [place(one)[0] for one in proposed].count(0) == 6
     # Who runs is waited for: it may be promoted yet.
     oracle = asha(FEW)

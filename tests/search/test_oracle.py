@@ -14,6 +14,7 @@ import pytest
 import scipy.optimize
 from keras_tuner.src.tuners import bayesian
 from omegaconf import OmegaConf
+from ordered import run_in_order
 
 from pneumonia.config.search_space import Space, find
 from pneumonia.errors import ConfigError
@@ -131,7 +132,7 @@ def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> 
     ours = []
     while (proposal := oracle.propose()) is not None:
         ours.append(proposal)
-        oracle.tell(proposal.trial_id, score({**proposal.values, "epochs": proposal.epochs}))
+        oracle.tell(proposal.trial_id, scored(proposal))
     theirs = stock_sequence(name, tmp_path)
     assert len(ours) == len(theirs) > 10
     for proposal, values in zip(ours, theirs, strict=True):
@@ -145,33 +146,8 @@ def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> 
                 assert int(proposal.parent) == int(values["tuner/trial_id"])
 
 
-def run_ahead(
-    oracle: Oracle, workers: int, rng: random.Random, failing: set[str]
-) -> tuple[list[Proposal], int]:
-    """Run trials that end in any order, and are told in theirs.
-
-    Returns:
-        The trials, and how many of them ran at once, at most.
-    """
-    proposed: list[Proposal] = []
-    told, running, most, is_over = 0, list[Proposal](), 0, False
-    while True:
-        while told < len(proposed) and proposed[told] not in running:
-            one = proposed[told]
-            value = score({**one.values, "epochs": one.epochs})
-            oracle.tell(one.trial_id, None if one.trial_id in failing else value)
-            told += 1
-        if not is_over and len(running) < workers and oracle.can_propose():
-            proposal = oracle.propose()
-            is_over = proposal is None
-            if proposal is not None:
-                proposed.append(proposal)
-                running.append(proposal)
-                most = max(most, len(running))
-        elif running:
-            running.pop(rng.randrange(len(running)))
-        else:
-            return proposed, most
+def scored(proposal: Proposal) -> float:
+    return score({**proposal.values, "epochs": proposal.epochs})
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -189,12 +165,13 @@ def test_what_is_proposed_ahead_is_what_is_proposed_one_after_the_other(
     section = tuner(name, max_trials=13) if is_slow else tuner(name)
     for ranges in (RANGES,) if is_slow else (RANGES, few):
         failing = {f"{number:04d}" for number in range(90) if fails and rng.random() < 0.3}
-        failing |= {f"{number:02d}" for number in range(90) if f"{number:04d}" in failing}
-        expected, alone = run_ahead(Oracle(space(ranges), section, OBJECTIVE), 1, rng, failing)
+        expected, alone = run_in_order(
+            Oracle(space(ranges), section, OBJECTIVE), 1, rng, failing, score=scored
+        )
         assert alone == 1
         for workers in (3,) if is_slow else (2, 3, 7):
             oracle = Oracle(space(ranges), section, OBJECTIVE)
-            found, most = run_ahead(oracle, workers, rng, failing)
+            found, most = run_in_order(oracle, workers, rng, failing, score=scored)
             assert found == expected
             assert most == min(workers, len(expected))
 
@@ -226,7 +203,7 @@ def test_hyperband_runs_what_it_plans() -> None:
             and str(one.bracket) == proposal.tags["bracket"]
         ]
         epochs += proposal.epochs - starts[0]
-        oracle.tell(proposal.trial_id, score({**proposal.values, "epochs": proposal.epochs}))
+        oracle.tell(proposal.trial_id, scored(proposal))
     assert trials == sum(one.trials for one in plan)
     assert epochs == sum(one.trials * (one.epochs - one.start) for one in plan)
 
