@@ -50,9 +50,9 @@ def footprint(plan: Plan) -> str:
 
 def table(plan: Plan) -> tables.Table:
     """Return the rounds, which for Hyperband are its brackets."""
-    rows = [(*_cells(item), str(planning.epochs_of(item) * plan.fits)) for item in plan.rounds]
+    rows = [(*_cells(item), str(item.trained * plan.fits)) for item in plan.rounds]
     trials = sum(item.trials for item in plan.rounds)
-    epochs = sum(map(planning.epochs_of, plan.rounds)) * plan.fits
+    epochs = sum(item.trained for item in plan.rounds) * plan.fits
     return tables.Table(
         title=headline(plan),
         header=("bracket", "round", "trials", "from epoch", "to epoch", "epochs in all"),

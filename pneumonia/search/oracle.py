@@ -57,6 +57,11 @@ class Round:
     start: int
     epochs: int
 
+    @property
+    def trained(self) -> int:
+        """How many epochs its trials train together, in one fit of each."""
+        return self.trials * (self.epochs - self.start)
+
 
 class Oracle:
     """Owns the KerasTuner oracle of a search, and nothing of what the trials do.
@@ -188,7 +193,7 @@ class Oracle:
         """Return how many epochs the trials of a plan take at the most, in one fit of each."""
         if isinstance(self._oracle, AshaOracle):
             return self._oracle.most_epochs(sum(item.trials for item in rounds))
-        return sum(item.trials * (item.epochs - item.start) for item in rounds)
+        return sum(item.trained for item in rounds)
 
     def shortfall(self) -> str:
         """Return a warning where the space is too small for the tuner, or nothing."""

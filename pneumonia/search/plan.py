@@ -122,7 +122,7 @@ def make(
     rounds = tuple(oracle.plan(limits.get("trials")))
     objective = Objective(**start["objective"])
     fits = len(objective.fits(start["training"]["executions_per_trial"]))
-    planned, likely = oracle.most_epochs(rounds) * fits, sum(map(epochs_of, rounds)) * fits
+    planned, likely = oracle.most_epochs(rounds) * fits, sum(item.trained for item in rounds) * fits
     most = limits.get("epochs") or planned
     epochs = min(planned, most)
     costed = _without_weights(cfg) if is_dry else cfg
@@ -278,8 +278,3 @@ def of_ray(cfg: DictConfig, seconds: float | None) -> list[str]:
             f"training.threads={max(1, here // count)}"
         )
     return told
-
-
-def epochs_of(item: Round) -> int:
-    """Return how many epochs a round trains, in one fit of each trial."""
-    return item.trials * (item.epochs - item.start)
