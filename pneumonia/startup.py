@@ -32,7 +32,8 @@ _UNSET = re.compile(
 )
 # Libraries that tell those who write programs, by a log, what they do not like.
 _LOGGING = ("PIL", "absl", "h5py", "keras", "matplotlib", "pydicom", "tensorflow")
-_threads: int | None = None  # those that TensorFlow is to compute with
+# Threads that TensorFlow is to compute an operation with, and how many at a time.
+_threads: tuple[int, int] | None = None
 
 
 def prepare() -> None:
@@ -55,20 +56,24 @@ def prepare() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def use_threads(count: int) -> None:
+def use_threads(count: int, *, trials: int = 1) -> None:
     """Let TensorFlow compute every operation with so many threads, before it computes anything.
 
     Into how many parts it cuts a sum, and so how it rounds, depends on their number: it is a part
     of a result, and all that trains has to say it. How many operations it computes at a time is no
-    part of one, and stays its own choice.
+    part of one; as many for each trial, so that a process of one thread takes one processor.
+
+    Args:
+        count: Threads.
+        trials: How many train in this process at a time.
 
     Raises:
         UserError: TensorFlow computes already, with another number, which it keeps.
     """
     global _threads
-    _threads = count
+    _threads = count, count * trials
     if "tensorflow" in sys.modules:
-        _set_threads(count)
+        _set_threads(*_threads)
 
 
 def threads() -> int:
@@ -78,11 +83,12 @@ def threads() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or process.processors()
 
 
-def _set_threads(count: int) -> None:
+def _set_threads(count: int, operations: int) -> None:
     import tensorflow as tf
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(operations)
     except RuntimeError as error:  # it has begun to compute
         if threads() != count:
             raise UserError(
@@ -114,7 +120,7 @@ def import_keras() -> None:
         # What it warns of, such as tracing, is for those who write programs, not for users.
         tf.get_logger().setLevel("ERROR")
         if _threads is not None:
-            _set_threads(_threads)
+            _set_threads(*_threads)
         _share_gpus()
         tf.config.list_logical_devices()  # looks for a GPU now, and complains of none now
     # Where somebody else has imported Keras before, with the user's `keras.json`.
