@@ -7,6 +7,7 @@ or on another machine.
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import time
 import traceback
@@ -151,8 +152,7 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
         fits.train()
     except StopTrial:
         seconds = time.monotonic() - started
-        # Of fits with fewer epochs than others the mean is no measure of a trial.
-        return _outcome(task, fits.done or fits.stopped, "STOPPED", seconds=seconds)
+        return _outcome(task, _complete(task, fits.stopped), "STOPPED", seconds=seconds)
     kept.finish(fits.done)
     key = None
     # Each fold's has seen other images: none of them stands for the trial.
@@ -186,6 +186,13 @@ def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) 
     )
 
 
+def _complete(task: Task, fits: Sequence[FitState]) -> Sequence[FitState]:
+    """Return the fits at their end, or all if none is: a mean of unequal ones is no measure."""
+    config = task.config
+    ends = [len(fit.history) >= task.epochs or loop.is_stopped(fit.history, config) for fit in fits]
+    return list(itertools.compress(fits, ends)) or fits
+
+
 def _best(fits: Sequence[FitState], objective: Objective) -> tuple[FitState, list[Metrics]]:
     """Return the best fit, the earlier of equals, and the metrics of each at its best epoch."""
     measured = [fit.history[objective.best_epoch(fit.history) - 1] for fit in fits]
@@ -211,13 +218,13 @@ def forget(task: Task, store: ArtifactStore) -> None:
 
 
 def best_weights(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[Array, ...]:
-    """Return the weights of a trial's best fit after its best epoch.
+    """Return the weights of a trial's best fit, the one its score is of, after its best epoch.
 
     Raises:
         StateError: As `all_fits` does.
     """
     done = all_fits(task, store, hooks)
-    return _best(done, Objective(**task.config["objective"]))[0].best
+    return _best(_complete(task, done), Objective(**task.config["objective"]))[0].best
 
 
 def all_fits(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[FitState, ...]:

@@ -531,6 +531,12 @@ def test_a_trial_that_is_stopped_is_ranked_by_complete_fits_alone(
         assert (outcome.status, len(told)) == ("STOPPED", enough)
         best = max(metrics["val_auc"] for metrics in told[:3])
         assert outcome.score == (best if ranks else None)
+    first, second = checkpoint.read(FolderStore(tmp_path), "0")
+    better = tuple({**epoch, "val_auc": 1.0} for epoch in second.history)
+    checkpoint.save(tmp_path / state_key("0"), replace(second, history=better), before=1)
+    if ranks:
+        weights = trial.best_weights(Task("0", cfg, 3), FolderStore(tmp_path), Hooks())
+        assert all(map(np.array_equal, weights, first.best))
     outcome = trial.run(Task("0", cfg, 3), FolderStore(tmp_path), Hooks())
     assert outcome.score is not None
 
