@@ -7,7 +7,6 @@ or on another machine.
 from __future__ import annotations
 
 import functools
-import itertools
 import statistics
 import time
 import traceback
@@ -188,9 +187,8 @@ def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) 
 
 def _complete(task: Task, fits: Sequence[FitState]) -> Sequence[FitState]:
     """Return the fits at their end, or all if none is: a mean of unequal ones is no measure."""
-    config = task.config
-    ends = [len(fit.history) >= task.epochs or loop.is_stopped(fit.history, config) for fit in fits]
-    return list(itertools.compress(fits, ends)) or fits
+    is_stopped, most = functools.partial(loop.is_stopped, config=task.config), task.epochs
+    return [one for one in fits if len(one.history) >= most or is_stopped(one.history)] or fits
 
 
 def _best(fits: Sequence[FitState], objective: Objective) -> tuple[FitState, list[Metrics]]:
