@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import operator
 import os
 import platform
 import statistics
@@ -80,6 +81,10 @@ class Run:
     memory: list[tuple[int, float]] = field(default_factory=list)
     cpu: float = 0.0  # processor seconds of its own process
     children_cpu: float = 0.0  # and of those that it started: the tracking
+
+
+# With the processor seconds of the MLflow server and of PostgreSQL.
+Sent = tuple[Run, float, float]
 
 
 def main() -> None:
@@ -228,45 +233,45 @@ class Bench:
             return
         if not (self.folder / "outputs" / "features").exists():
             self.ours(SEARCH)
-        pairs = []
+        layouts: dict[str, list[Sent]] = {"all": [], "best": [], "": []}
         with services.postgres_and_mlflow(fsync="on", niceness=19) as (postgres, server):
-            sent = [*SEARCH, "tracking=server", f"tracking.uri={server.uri}"]
             for _ in range(3):
-                before = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
-                with_it = self.ours(sent)
-                after = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
-                own = [late - early for late, early in zip(after, before, strict=True)]
-                pairs.append((with_it, self.ours(SEARCH, program=[str(UNTRACKED)]), own))
-        self._tell_of_services(pairs)
+                for models, runs in layouts.items():
+                    before = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
+                    own = ["tracking=server", f"tracking.uri={server.uri}"]
+                    own = [*own, f"tracking.log_models={models}"] if models else []
+                    program = None if models else [str(UNTRACKED)]
+                    run = self.ours([*SEARCH, *own], program=program)
+                    after = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
+                    runs.append((run, *map(operator.sub, after, before)))
+        self._tell_of_services(*layouts.values())
 
-    def _tell_of_services(self, pairs: list[tuple[Run, Run, list[float]]]) -> None:
-        def median(what: Callable[[tuple[Run, Run, list[float]]], float]) -> float:
-            return statistics.median(what(pair) for pair in pairs)
-
-        searched = [median(lambda pair, i=i: _searched(pair[i].events)) for i in (0, 1)]
-        whole = [median(lambda pair, i=i: pair[i].seconds) for i in (0, 1)]
-        cpu = [median(lambda pair, i=i: pair[i].cpu) for i in (0, 1)]
-        rows = [
-            ("the search, seconds", *searched),
-            ("the whole command, seconds", *whole),
-            ("processor seconds of the search's process", *cpu),
-            ("processor seconds of its tracking process", median(lambda p: p[0].children_cpu), 0),
-            ("processor seconds of the MLflow server", median(lambda pair: pair[2][0]), 0),
-            ("processor seconds of PostgreSQL", median(lambda pair: pair[2][1]), 0),
-        ]
+    def _tell_of_services(self, *layouts: list[Sent]) -> None:
+        names: dict[str, Callable[[Sent], float]] = {
+            "the search, seconds": lambda one: _searched(one[0].events),
+            "the whole command, seconds": lambda one: one[0].seconds,
+            "processor seconds of the search's process": lambda one: one[0].cpu,
+            "of its tracking process": lambda one: one[0].children_cpu,
+            "of the MLflow server": lambda one: one[1],
+            "of PostgreSQL": lambda one: one[2],
+        }
+        rows = []
+        for place, (name, what) in enumerate(names.items()):
+            medians = [statistics.median(map(what, runs)) for runs in layouts]
+            told = [f"{value:.2f}" for value in medians]
+            if place < 2:  # of the others there is nothing to compare
+                told[:2] = [f"{one:.2f} ({_more(one, medians[-1])})" for one in medians[:2]]
+            rows.append((name, *told))
         self.table(
             "What a server on PostgreSQL costs, both on this machine: the same search, in turn",
-            ("median of 3", "with its 30 runs and models sent", "with nothing sent", "cost"),
-            [
-                (name, f"{a:.2f}", f"{b:.2f}", f"{100 * (a / b - 1):.1f} %" if b else "")
-                for name, a, b in rows
-            ],
+            ("median of 3", "every classifier sent", "log_models=best", "nothing sent"),
+            rows,
         )
-        size = max(path.stat().st_size for path in pairs[-1][0].folder.rglob("*.keras"))
+        size = max(path.stat().st_size for path in layouts[0][-1][0].folder.rglob("*.keras"))
         self.lines += [
-            "The server and PostgreSQL run with the lowest priority, as if on another machine; "
-            "what they do is in the last two rows. The tracking process imports MLflow for 2 s of "
-            f"its time, and sends every classifier, {size / 1e6:.1f} MB each.",
+            "The server and PostgreSQL run with the lowest priority; on another machine they would "
+            "take nothing from the search. The tracking process imports MLflow for 2 s of its "
+            f"time. A classifier has {size / 1e6:.1f} MB.",
             "",
         ]
 
@@ -449,6 +454,10 @@ def _ratios(seconds: float, cold: Run, warm: Run, *, digits: int = 1) -> tuple[s
     numbers = (seconds, seconds / cold.seconds, seconds / warm.seconds)
     whole, to_cold, to_warm = (f"{number:,.{digits}f}" for number in numbers)
     return whole, to_cold, to_warm
+
+
+def _more(seconds: float, than: float) -> str:
+    return f"{100 * (seconds / than - 1):+.1f} %"
 
 
 def _counted(found: dict[str, Any]) -> str:
