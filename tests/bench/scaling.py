@@ -64,7 +64,7 @@ REAL = {
     "asha": ("tuner=asha", "tuner.max_epochs=20", "seed=1", "executor.in_order=false"),
 }
 BESIDE = ("tuner=random", "seed=2", "tuner.max_epochs=20", "tuner.max_trials=10")
-COMMON = {"seed": 1, "max_consecutive_failures": 3}
+COMMON = {"max_consecutive_failures": 3}
 ORACLES = {
     "random": "keras_tuner.oracles.RandomSearchOracle",
     "hyperband": "keras_tuner.oracles.HyperbandOracle",
@@ -74,6 +74,7 @@ ORACLES = {
 WORKERS = {"heads": (1, 10, 100), "networks": (1, 10, 100, 1000)}
 # Trials for each worker, and for as many workers at least: cheap trials are more.
 EACH, LEAST = {"random": 1, "hyperband": 2, "asha": 3}, 40
+SEEDS, OF_MANY = 5, 1  # of the simulated searches; of those with more than 100 workers
 BAYESIAN = 40  # trials, however many workers: of more, the simulation takes hours itself
 MOMENTS = (2, 10, 60)  # minutes
 
@@ -177,8 +178,8 @@ ABOUT = (
     "mean of those of the five real trials with the nearest hyperparameters, moved by an error "
     "drawn from those that this makes of real trials; it takes the time of one of the five. "
     "Workers do not slow each other down, none is lost, and the tracking, a process of its own, "
-    "is left out. Each row is one simulated search: the scores that it comes to, and when, are "
-    "partly luck; how long it takes in all, and how busy its workers are, is not."
+    "is left out. Each row is the median of five simulated searches of other seeds (of one with "
+    "1,000 workers), at its end their mean and standard deviation."
 )
 BESIDE_TEXT = (
     "Heads on stored features; seconds of the trials alone. The forecast is made of another search "
@@ -229,8 +230,14 @@ def _proposals(real: Path, name: str) -> Iterator[tuple[int, float]]:
         yield after, statistics.median(took[after:])
 
 
-def _tuner(name: str, trials: int, *, epochs: int) -> dict[str, Any]:
-    section = {**COMMON, "_target_": ORACLES[name], "max_epochs": epochs, "max_trials": trials}
+def _tuner(name: str, trials: int, *, epochs: int, seed: int = 0) -> dict[str, Any]:
+    section = {
+        **COMMON,
+        "seed": seed,
+        "_target_": ORACLES[name],
+        "max_epochs": epochs,
+        "max_trials": trials,
+    }
     if name == "hyperband":
         section |= {"factor": 3, "hyperband_iterations": 10**6}
     elif name == "asha":
@@ -242,30 +249,46 @@ def _tuner(name: str, trials: int, *, epochs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A simulated search."""
+    """Simulated searches that differ in their seeds."""
 
     tuner: str
     workers: int
-    run: Run
+    runs: Sequence[Run]
+
+    @property
+    def run(self) -> Run:
+        """The one that takes the median time."""
+        return sorted(self.runs, key=lambda run: run.makespan)[(len(self.runs) - 1) // 2]
+
+    def seconds_to(self, score: float, sign: int) -> float:
+        """Return the median of when they have a score as good as this."""
+        return statistics.median_low(run.seconds_to(score, sign) for run in self.runs)
 
 
 def forecasts(real: Path, costs: Costs, place: Path) -> Iterator[Forecast]:
     """Simulate every tuner with every number of workers, as completed."""
     pairs = [(name, workers) for name in ORACLES for workers in WORKERS[real.name]]
-    jobs = [(name, workers, real, costs, place / f"{name}{workers}") for name, workers in pairs]
+    jobs = [
+        (name, workers, seed, real, costs, place / f"{name}{workers}-{seed}")
+        for name, workers in pairs
+        for seed in range(OF_MANY if workers > 100 else SEEDS)
+    ]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(forecast, *zip(*jobs, strict=True))
+        runs = list(pool.map(forecast, *zip(*jobs, strict=True)))
+    for pair in pairs:
+        own = [run for job, run in zip(jobs, runs, strict=True) if job[:2] == pair]
+        yield Forecast(*pair, own)
 
 
-def forecast(name: str, workers: int, real: Path, costs: Costs, place: Path) -> Forecast:
+def forecast(name: str, workers: int, seed: int, real: Path, costs: Costs, place: Path) -> Run:
     """Simulate a tuner with some workers."""
     trials = EACH[name] * max(LEAST, workers) if name in EACH else BAYESIAN
     epochs = int(simulated.landscape(real).record.params["tuner.max_epochs"])
-    tuner, began = _tuner(name, trials, epochs=epochs), time.monotonic()
+    tuner, began = _tuner(name, trials, epochs=epochs, seed=seed), time.monotonic()
     made = _simulate(real, place, tuner, workers, costs, in_order=False)
     took = time.monotonic() - began
     print(f"{real.name}, {name}, {workers} workers: simulated in {took:.0f} s", flush=True)
-    return Forecast(name, workers, made)
+    return made
 
 
 def _simulate(
@@ -411,33 +434,43 @@ def forecast_table(real: Path, rows: Sequence[Forecast], costs: Costs) -> list[s
         body.append((
             one.tuner, f"{one.workers:,}", f"{run.trials:,}", f"{run.epochs:,}",
             _clock(run.makespan), f"{run.utilisation:.0%}", f"{run.driven:.0%}",
-            _clock(run.seconds_to(target, sign)), *(_best(run, moment) for moment in moments),
-            f"{run.best[-1][1]:.4f}",
+            _clock(one.seconds_to(target, sign)), *(_best(one, moment) for moment in moments),
+            _told_ends(one),
         ))  # fmt: skip
     worst, spread = _fit(landscape)
     note = (
-        f"By `{landscape.name}`; the goal is what random search comes to with one worker. The "
-        f"curves are made of {len(landscape.past)} real ones; the errors of that have a standard "
-        f"deviation of {spread:.2f} in logits ({worst:.2f} at the most)."
+        f"By `{landscape.name}`; the goal is what random searches come to with one worker, on the "
+        f"average. The curves are made of {len(landscape.past)} real ones; the errors of that have "
+        f"a standard deviation of {spread:.2f} in logits ({worst:.2f} at the most)."
     )
     return [note, "", *table(header, body), "", *(f"- {line}" for line in ends(rows, costs))]
 
 
 def goal(rows: Sequence[Forecast]) -> float:
-    """Return what a random search of one worker comes to."""
+    """Return what random searches of one worker come to, on the average."""
     first = next(one for one in rows if (one.tuner, one.workers) == ("random", 1))
-    return first.run.best[-1][1]
+    return statistics.fmean(_scores(first))
+
+
+def _scores(one: Forecast) -> list[float]:
+    return [run.best[-1][1] for run in one.runs]
+
+
+def _told_ends(one: Forecast) -> str:
+    found = _scores(one)
+    spread = f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):.4f}{spread}"
 
 
 def _fit(landscape: simulated.Landscape) -> tuple[float, float]:
     return max(map(abs, landscape.errors)), statistics.pstdev(landscape.errors)
 
 
-def _best(run: Run, moment: float) -> str:
-    if moment > run.makespan:
+def _best(one: Forecast, moment: float) -> str:
+    if moment > one.run.makespan:
         return ""
-    found = [value for when, value in run.best if when <= moment]
-    return f"{found[-1]:.4f}" if found else "-"
+    found = [[value for when, value in run.best if when <= moment] for run in one.runs]
+    return f"{statistics.median_low(own[-1] for own in found):.4f}" if all(found) else "-"
 
 
 def _clock(seconds: float) -> str:
@@ -495,11 +528,8 @@ def advice(
         for workers in WORKERS[name]:
             own = [one for one in told[name] if one.workers == workers]
             target, sign = goal(told[name]), simulated.landscape(real).sign
-            ranked = sorted(own, key=lambda one: one.run.seconds_to(target, sign))
-            best = [one for one in ranked if one.run.seconds_to(target, sign) < math.inf]
-            text = ", ".join(
-                f"{one.tuner} {_clock(one.run.seconds_to(target, sign))}" for one in best
-            )
+            found = sorted((one.seconds_to(target, sign), one.tuner) for one in own)
+            text = ", ".join(f"{tuner} {_clock(when)}" for when, tuner in found if when < math.inf)
             many = "1 worker reaches" if workers == 1 else f"{workers:,} workers reach"
             yield f"  - {many} the goal by {text or 'no tuner'}."
     after, took = max(costs.propose["bayesian"].items())
