@@ -80,7 +80,7 @@ def are_running() -> bool:
         return False
 
 
-def await_condition(condition: Callable[[], bool], seconds: float = 30) -> None:
+def await_condition(condition: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
