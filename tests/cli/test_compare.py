@@ -208,6 +208,7 @@ def test_the_winner_is_exported_as_the_search_itself_does(searched: Searched) ->
     assert exported(searched, f"last/{searched.winner}", "best.yaml") == own
 
 
+@pytest.mark.slow
 def test_a_trial_is_exported_by_its_run_and_printed(
     searched: Searched, told: Callable[..., str]
 ) -> None:

@@ -504,6 +504,7 @@ def test_a_sweep_goes_on_where_it_was(
     assert main("-m", "resume=last") == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> None:
     assert main("-m", "seed=1,2", "hydra.sweep.dir=outputs/first") == 0
     search.error = DataError("no such dataset")
@@ -537,6 +538,7 @@ def test_another_sweep_is_none_to_go_on_with(
     assert len(search.jobs) == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_preset_has_changed(
     main: Any, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -796,6 +798,7 @@ done
 """
 
 
+@pytest.mark.slow
 def test_streams_that_nobody_reads_are_no_fault(tmp_path: Path) -> None:
     ran = subprocess.run(
         ["bash", "-c", STREAMS.format(python=shlex.quote(sys.executable))],

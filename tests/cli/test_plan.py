@@ -92,6 +92,7 @@ def told_of_ray(*overrides: str, seconds: float | None = None) -> list[str]:
     return planning.of_ray(compose.check(["dataset=phantom", *overrides])[0], seconds)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_ray_costs_and_where_it_does_not_pay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

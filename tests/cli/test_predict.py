@@ -77,6 +77,7 @@ def test_the_champion_predicts_all_formats_beside_damaged_files(
     assert len({line.rindex("  ") for line in out.splitlines()}) == 1
 
 
+@pytest.mark.slow  # as of the other commands, in test_startup
 @pytest.mark.parametrize("has_store", [slow(False), True])
 def test_without_a_champion_tensorflow_is_not_imported(
     has_store: bool, tmp_path: Path, empty_store: Path

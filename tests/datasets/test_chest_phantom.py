@@ -24,6 +24,7 @@ def pixels(split: Split) -> np.ndarray:
     return np.asarray(split.images.read(np.arange(len(split))))
 
 
+@pytest.mark.slow  # smaller ones are
 def test_the_defaults_give_a_valid_dataset(data: ImageData) -> None:
     assert data.class_names == ("normal", "pneumonia")
     assert [len(split) for split in (data.train, data.val, data.test)] == [1200, 300, 400]

@@ -397,6 +397,7 @@ def test_nested_folders_belong_to_their_class(tmp_path: Path) -> None:
     assert "val/NORMAL/more/a.png" in image_folder(path=str(tmp_path)).val.names
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for name in ("a", "b"):

@@ -95,6 +95,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         super().send_header(keyword, str(int(value) + 10) if is_short else value)
 
 
+@pytest.mark.slow
 @needs_file
 def test_the_prepared_dataset_is_complete(
     data_dir: Path, offline: None, capfd: pytest.CaptureFixture[str]

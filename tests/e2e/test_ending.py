@@ -107,6 +107,7 @@ def test_a_budget_of_epochs_ends_a_search_within_a_trial_and_more_of_it_goes_on(
     ]
 
 
+@pytest.mark.slow  # as a search
 def test_a_training_that_has_no_more_time_gives_what_it_has(here: Callable[..., Ran]) -> None:
     ran = here(*TRAIN, "tuner.max_epochs=4", "budget.seconds=0.001")
     assert ran.status == 0, ran.stderr
@@ -121,6 +122,7 @@ def test_a_training_that_has_no_more_time_gives_what_it_has(here: Callable[..., 
     assert [event["status"] for event in again.of("search_ended")] == ["completed"] * 2
 
 
+@pytest.mark.slow
 def test_a_budget_of_trials_counts_over_all_the_processes_of_a_search(
     here: Callable[..., Ran],
 ) -> None:
@@ -336,6 +338,7 @@ def test_a_plan_says_why_there_are_few_trials_and_what_is_odd_about_the_images(
         assert said.splitlines().count(line) == 1
 
 
+@pytest.mark.slow
 def test_a_plan_knows_the_time_of_searches_of_the_same_model_and_images(
     here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

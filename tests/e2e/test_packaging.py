@@ -61,6 +61,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(wheel, target, project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [dicom.EXTRA, slow(litert.EXTRA)])
 def test_what_is_said_to_install_is_what_pip_finds(line: str) -> None:
     # What is installed already needs no network.

@@ -955,6 +955,7 @@ def run_ids(ran: Ran) -> set[str]:
     return {run.info.run_id for run in (ran.parent, *ran.children.values())}
 
 
+@pytest.mark.slow  # as in cli/test_main
 def test_a_multirun_is_several_searches_that_compare(here: Callable[..., Ran]) -> None:
     many = ("-m", *TRAIN, "tuner=random,grid", "tuner.max_trials=2", "tracking.log_models=best")
     ran = here(*many, "dense.dropout='choice(0.1, 0.3)'")
@@ -981,6 +982,7 @@ def test_without_the_trials_models_the_final_one_is_kept(here: Callable[..., Ran
     assert model.source_run_id == ran.parent.info.run_id
 
 
+@pytest.mark.slow
 def test_ranges_of_optimizers_and_image_sizes_and_conditions(here: Callable[..., Ran]) -> None:
     ran = here(
         *(*TRAIN, *NETWORK, "optimizer=any", "tuner=random", "tuner.max_trials=2", "seed=2"),

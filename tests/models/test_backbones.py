@@ -83,6 +83,7 @@ def test_the_whole_backbone_trains_or_none_of_it(name: str) -> None:
     assert BUILDERS[name](trainable=True).trainable_weights != []
 
 
+@pytest.mark.slow
 def test_pooling_options_differ() -> None:
     maps = mobilenet(layer="block_5_add", pooling="flatten")
     values = np.asarray(maps(raw(32))).reshape(2, 4, 4, 32)
@@ -103,6 +104,7 @@ def test_joined_layers_give_the_features_of_each() -> None:
     np.testing.assert_allclose(np.asarray(joined(image)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("anew")
 def test_random_weights_follow_the_global_seed() -> None:
     def weights() -> list[NDArray[np.float32]]:

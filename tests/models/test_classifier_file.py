@@ -65,6 +65,7 @@ def test_writes_what_keras_writes(units: int, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
+@pytest.mark.slow
 def test_writes_trained_layers_of_the_backbone_too(tmp_path: Path) -> None:
     backbone, head, whole = parts("block2b_expand_conv")
     trained = [*backbone.trainable_weights, *head.weights]

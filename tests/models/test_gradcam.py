@@ -53,6 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
     return classifier.load(path)
 
 
+@pytest.mark.slow  # what a heat map is made of is tested below
 def test_heat_lies_on_the_opacities(trained: keras.Model) -> None:
     # The same chests with and without opacities, which are where the two differ.
     ill, well = (
@@ -81,6 +82,7 @@ def test_heat_lies_on_the_opacities(trained: keras.Model) -> None:
     assert np.mean(found) > np.mean(missed) + 0.05
 
 
+@pytest.mark.slow
 def test_the_same_again_whatever_the_batch(
     trained: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def test_the_halves_make_the_whole(
     assert [heat.shape for heat in Predictor(model).explain(list(images))] == [(50, 40)] * 2
 
 
+@pytest.mark.slow
 def test_a_certain_classifier_is_explained_too(trained: keras.Model) -> None:
     image = chest_phantom._draw_all(np.ones(1, np.int64), SIZE, 0.0, key=(0, 2)).reshape(
         SIZE, SIZE, 1

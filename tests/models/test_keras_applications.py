@@ -69,6 +69,7 @@ def test_efficientnet_weights_from_a_file_are_scaled_as_imagenet_weights() -> No
     np.testing.assert_allclose(np.asarray(scaled(raw(32))), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_layer_names_do_not_depend_on_what_was_built_before() -> None:
     def names() -> list[str]:
         model = backbones.inception_v3(image_size=75, weights=None)
@@ -102,6 +103,7 @@ def test_says_what_to_do_without_network_and_cache(cache: Path) -> None:
     assert not list(cache.glob("*"))
 
 
+@pytest.mark.slow
 def test_uses_the_cache_without_network(cache: Path) -> None:
     network = keras_applications.network("MobileNetV2", 96, None, "imagenet")
     cache.mkdir()

@@ -124,6 +124,7 @@ def test_the_size_is_that_of_the_library_and_little_more(folder: Path) -> None:
     assert (folder / report.NAME).read_text().count("plotly.js v") == 1
 
 
+@pytest.mark.slow
 def test_a_large_search_stays_within_bounds(tmp_path: Path) -> None:
     made = Made(tmp_path)
     for _ in range(2500):
@@ -323,6 +324,7 @@ def test_no_search(tmp_path: Path) -> None:
         report.write(tmp_path)
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_for_heat_maps_only(folder: Path) -> None:
     code = (
         "import sys; from pneumonia.reporting import report as reporting; "

@@ -199,6 +199,7 @@ def whole(here: Path) -> list[Event]:
     return events
 
 
+@pytest.mark.slow  # as of a trial alone, in test_trial
 def test_what_was_lost_is_trained_again_to_the_same_and_told(
     here: Path, whole: list[Event]
 ) -> None:

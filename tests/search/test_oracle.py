@@ -12,6 +12,7 @@ from typing import Any
 import keras_tuner
 import pytest
 import scipy.optimize
+from families import slow
 from keras_tuner.src.tuners import bayesian
 from omegaconf import OmegaConf
 from ordered import run_in_order
@@ -126,7 +127,7 @@ def stock_sequence(name: str, folder: Path) -> list[dict[str, Any]]:
     return tried
 
 
-@pytest.mark.parametrize("name", ["hyperband", "random", "grid", "bayesian"])
+@pytest.mark.parametrize("name", ["hyperband", "random", "grid", slow("bayesian")])
 def test_proposes_what_stock_keras_tuner_proposes(name: str, tmp_path: Path) -> None:
     oracle = Oracle(space(), tuner(name), OBJECTIVE)
     ours = []

@@ -45,6 +45,7 @@ def test_it_ends_when_ray_is_gone(made: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_of_datasets_it_keeps_as_many_as_a_process(
     made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

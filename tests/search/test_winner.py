@@ -55,15 +55,17 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
     [
         slow(()),
         ("winner.selection=greedy", "threshold.calibrate=true", "winner.crop=0.75"),
-        ("training.retrain=true", "winner.flips=true"),
+        slow(("training.retrain=true", "winner.flips=true")),
         slow(("training.retrain=true", "winner.flips=true", "winner.crop=0.8")),
         slow(("objective.folds=2", "winner.flips=true", "winner.crop=0.9")),
-        ("objective.folds=2",),
-        (
-            "objective.folds=2",
-            "winner.selection=greedy",
-            "threshold.calibrate=true",
-            "winner.flips=true",
+        slow(("objective.folds=2",)),
+        slow(
+            (
+                "objective.folds=2",
+                "winner.selection=greedy",
+                "threshold.calibrate=true",
+                "winner.flips=true",
+            )
         ),
         ("objective.folds=2", "training.retrain=true", FITS),
     ],
@@ -111,7 +113,7 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert search_record.read(folder).winner().score == best  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("more", [(), ("objective.folds=2", "winner.flips=true")])
+@pytest.mark.parametrize("more", [(), slow(("objective.folds=2", "winner.flips=true"))])
 def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Path) -> None:
     several = (*GRID, "winner.members=2", *more)
     whole = run(here / "a", *several)

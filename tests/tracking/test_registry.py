@@ -216,6 +216,7 @@ def extend(folder: Path, score: float, extension: int) -> None:
         end_search(journal, trial_id, metrics={"val_auc": score}, extension=extension)
 
 
+@pytest.mark.slow
 def test_a_search_with_more_budget_hands_its_alias_on_or_takes_it(
     settings: TrackingSettings, tmp_path: Path
 ) -> None:

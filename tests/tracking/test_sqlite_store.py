@@ -92,6 +92,7 @@ def dying(statements: int, word: str = "") -> Callable[[Path], sqlite_store._Con
     return connect
 
 
+@pytest.mark.slow  # as one that was left half built
 @pytest.mark.parametrize(
     ("statements", "word"),
     [slow(1, "create"), slow(40, "create"), (1, "commit"), slow(2, "commit")],
@@ -140,6 +141,7 @@ def test_a_store_that_an_earlier_version_left_half_built_is_built_again(
     assert_is_built()
 
 
+@pytest.mark.slow
 def test_a_store_of_runs_that_cannot_be_brought_up_to_date_is_left_as_it_is(
     settings: TrackingSettings, folder: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_another_programs_database_is_left_alone(fresh: Path) -> None:
     assert Path("other.db").read_bytes() == was
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [slow(0), 100 * 1024])
 def test_a_full_disk_is_one_message_and_a_store_when_there_is_room(fresh: Path, limit: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

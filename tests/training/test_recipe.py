@@ -197,6 +197,7 @@ def fit_first(
     return program.weights()
 
 
+@pytest.mark.slow
 def test_weight_decay_does_not_trace_again(data: tuple[Array, Array]) -> None:
     made = [keras.optimizers.AdamW(0.05, weight_decay=decay) for decay in (0.01, 0.3)]
     programs = [compiled_loop.program(small(), one, loss=LOSS, jit=False) for one in made]
@@ -245,7 +246,7 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     ("model", "more"),
     [
-        ("fine", {"average": "swa", "swa_start": 0.5}),
+        slow("fine", {"average": "swa", "swa_start": 0.5}),
         ("cnn", {"average": "ema", "ema_decay": 0.9}),
     ],
 )

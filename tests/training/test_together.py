@@ -142,6 +142,7 @@ def test_views_are_made_in_one_reading(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, compute(cut(2), tmp_path / "b", views=[view])[0][0])
 
 
+@pytest.mark.slow  # as in test_feature_cache
 def test_an_interruption_leaves_no_entry_and_no_lock(tmp_path: Path) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -154,6 +155,7 @@ def test_an_interruption_leaves_no_entry_and_no_lock(tmp_path: Path) -> None:
     assert compute(cut(3), tmp_path, cut(1))[1] == ["features of val at 2 layers"]
 
 
+@pytest.mark.slow
 def test_those_who_ask_for_the_same_cuts_compute_them_once(tmp_path: Path) -> None:
     parts, texts = [cut(1), cut(2), cut(3)], []
 

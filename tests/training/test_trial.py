@@ -149,7 +149,7 @@ BLOG = {
         ("features", {**BLOG, "views": 2}),
         slow("features", {**BLOG, "views": "online"}),
         slow("cnn", None),
-        ("cnn", {**BLOG, "views": "online"}),
+        slow("cnn", {**BLOG, "views": "online"}),
         slow("fine", None),
     ],
 )
