@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from sklearn.exceptions import ConvergenceWarning
 from pneumonia import files
 from pneumonia.config.search_space import find
 from pneumonia.search.oracle import Oracle
-from pneumonia.storage import search_record
+from pneumonia.storage import journal, search_record
 from pneumonia.storage.search_record import SearchRecord
 
 ROOT = Path(__file__).parents[2]
@@ -58,12 +59,21 @@ SAMPLES = {
         *(*NETWORKS, *SAMPLE, "tuner.max_epochs=9", "tuner.max_trials=17", "budget.trials=16"),
     ),
 }
-# Of these the forecast is compared with what they took: other seeds, other tuners.
+# Of these the forecast is compared with what they took: other seeds, other tuners. Networks have a
+# thread each, and run at the same time in processes alone.
+ALONE = (*NETWORKS, "training.threads=1", "tuner.max_epochs=9")
 REAL = {
-    "hyperband": ("tuner=hyperband", "tuner.max_epochs=20", "seed=1"),
-    "asha": ("tuner=asha", "tuner.max_epochs=20", "seed=1", "executor.in_order=false"),
+    "hyperband": ("heads", (*HEADS, "tuner=hyperband", "tuner.max_epochs=20", "seed=1")),
+    "asha": (
+        "heads",
+        (*HEADS, "tuner=asha", "tuner.max_epochs=20", "seed=1", "executor.in_order=false"),
+    ),
+    "random": ("networks", (*ALONE, "tuner=random", "seed=1", "tuner.max_trials=10")),
 }
-BESIDE = ("tuner=random", "seed=2", "tuner.max_epochs=20", "tuner.max_trials=10")
+BESIDE = {
+    "heads": (*HEADS, "tuner=random", "seed=2", "tuner.max_epochs=20", "tuner.max_trials=10"),
+    "networks": (*ALONE, "tuner=random", "seed=2", "tuner.max_trials=4"),
+}
 COMMON = {"max_consecutive_failures": 3}
 ORACLES = {
     "random": "keras_tuner.oracles.RandomSearchOracle",
@@ -121,8 +131,11 @@ def searches(executors: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for executor in executors:
         for workers in (1, 2):
             own = (f"executor={executor}", f"executor.workers={workers}")
-            for name, words in {**REAL, "beside": BESIDE}.items():
-                found[f"{executor}-{workers}-{name}"] = (*HEADS, *words, *own)
+            named = {name: words for name, (_, words) in REAL.items()}
+            named |= {f"beside-{kind}": words for kind, words in BESIDE.items()}
+            for name, words in named.items():
+                if executor == "ray" or not {*ALONE} <= {*words}:
+                    found[f"{executor}-{workers}-{name}"] = (*words, *own)
     return found
 
 
@@ -153,7 +166,7 @@ def page(folder: Path) -> str:
         place = Path(made)
         costs = measure(samples, place)
         told = {name: [*forecasts(real, costs, place / name)] for name, real in samples.items()}
-        compared = [*comparison(folder / "outputs", samples["heads"], costs, place)]
+        compared = [*comparison(folder / "outputs", samples, costs, place)]
     return render(samples, costs, told, compared)
 
 
@@ -187,10 +200,11 @@ ABOUT = (
     "workers), at its end their mean and standard deviation."
 )
 BESIDE_TEXT = (
-    "Heads on stored features; seconds of the trials alone. The forecast is made of another search "
-    "(`heads`: random, another seed). Two trials at a time share the processors: how much longer "
-    "an epoch takes then was measured on a third one. `python tests/bench/scaling.py --executors "
-    "local,ray` adds the rows of Ray."
+    "Seconds of the trials alone, of networks with a thread each. The forecast is made of another "
+    "search (random, another seed), of which the tables below are made too. How much longer an "
+    "epoch takes here, two at a time on two processors or with another number of threads, and how "
+    "long it takes until the first one can begin, was measured on a third search. `python "
+    "tests/bench/scaling.py --executors local,ray` has the rows of Ray."
 )
 TITLES = {
     "heads": "Heads on stored features",
@@ -322,31 +336,37 @@ class Compared:
     seconds: tuple[float, float]
 
 
-def comparison(outputs: Path, real: Path, costs: Costs, place: Path) -> Iterator[Compared]:
+def comparison(
+    outputs: Path, samples: Mapping[str, Path], costs: Costs, place: Path
+) -> Iterator[Compared]:
     """Compare every real run that is there with its forecast."""
-    for executor in ("local", "ray"):
-        for workers in (1, 2):
-            beside = read(outputs / f"{executor}-{workers}-beside")
-            if beside is None:
-                continue
-            paces = [_pace(outputs / f"{executor}-{n}-beside") for n in (1, workers)]
-            for name in REAL:
-                folder = outputs / f"{executor}-{workers}-{name}"
-                found = read(folder)
-                if found is None or not found.is_completed:
-                    continue
-                cfg = OmegaConf.load(folder / "config.yaml")
-                tuner = OmegaConf.to_container(cfg.tuner, resolve=True)
-                made = _simulate(
-                    real, place / folder.name, tuner, workers, costs,  # type: ignore[arg-type]
-                    startup=0.0, slowdown=paces[1] / paces[0],
-                    in_order=cfg.executor.in_order,
-                )  # fmt: skip
-                yield Compared(
-                    executor, workers, name, (len(found.trials), made.trials),
-                    (int(found.metrics["epochs"]), made.epochs),
-                    (found.metrics["seconds_trials"], made.makespan),
-                )  # fmt: skip
+    for executor, workers, (name, (kind, _)) in product(("local", "ray"), (1, 2), REAL.items()):
+        folder = outputs / f"{executor}-{workers}-{name}"
+        beside = outputs / f"{executor}-{workers}-beside-{kind}"
+        found = read(folder)
+        if found is None or read(beside) is None or not found.is_completed:
+            continue
+        cfg = OmegaConf.load(folder / "config.yaml")
+        made = _simulate(
+            samples[kind], place / folder.name,
+            OmegaConf.to_container(cfg.tuner, resolve=True),  # type: ignore[arg-type]
+            workers, costs, startup=_startup(beside), transfer=costs.transfer[kind],
+            slowdown=_pace(beside) / _pace(samples[kind]), in_order=cfg.executor.in_order,
+        )  # fmt: skip
+        yield Compared(
+            executor, workers, f"{kind}: {name}", (len(found.trials), made.trials),
+            (int(found.metrics["epochs"]), made.epochs),
+            (found.metrics["seconds_trials"], made.makespan),
+        )  # fmt: skip
+
+
+def _startup(folder: Path) -> float:
+    """Return the seconds of a real search until a worker can begin as it does later on."""
+    events = [
+        one for one in journal.read(folder) if one["kind"] in ("trial_started", "epoch_ended")
+    ]
+    waits = [one["seconds_elapsed"] for one in events if one["kind"] == "epoch_ended"][:1]
+    return max(0.0, waits[0] - events[0]["seconds_elapsed"] - _pace(folder))
 
 
 def _pace(folder: Path) -> float:

@@ -165,7 +165,7 @@ class SimulatedExecutor:
         startup: Seconds until a worker can begin its first trial.
         flush: Seconds that the disk takes for an event of the journal.
         transfer: Seconds that a trial's state takes to the search, which does nothing else then.
-        slowdown: How much longer an epoch takes than in the real search.
+        slowdown: How much longer a trial takes than in the real search.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class SimulatedExecutor:
         first = self._reached[task.parent] if task.parent else 0
         last = min(task.epochs, max(len(curve), first))
         self._reached[task.trial_id] = last
-        moment = began + past.beside
+        moment = began + past.beside * self._slowdown
         for epoch in range(first + 1, last + 1):
             moment += past.epochs[(epoch - 1) % len(past.epochs)] * self._slowdown
             self._add(moment, self._epoch, task.trial_id, epoch, curve[epoch - 1])
