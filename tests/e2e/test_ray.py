@@ -226,6 +226,28 @@ def test_a_budget_of_epochs_is_kept_to_the_epoch(tmp_path: Path, empty_store: Pa
     assert ran.end["status"] == "completed"
 
 
+def test_a_store_that_is_gone_for_a_while_costs_no_trial(
+    local: Ran, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    process = start(project, *LONG, *RAY, f"executor.store=file://{tmp_path}/states")
+    wait_for(process, lambda: len(trained(project)) > 20)
+    (folder,) = (tmp_path / "states").glob("*/trials")
+    folder.rename(tmp_path / "kept")
+    folder.write_bytes(b"no folder")
+    ran = finish(process, project)
+    assert ran.status == 2
+    assert "`executor.store`: file://" in ran.stderr
+    assert "When that is mended, the search goes on: pneumonia resume=" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [event for event in ran.of("trial_ended") if event["status"] == "FAILED"] == []
+    folder.unlink()
+    (tmp_path / "kept").rename(folder)
+    again = run(project, "resume=last")
+    assert by_trial(again) == by_trial(local)
+    assert_same_weights(again, local)
+
+
 def test_nodes_need_no_common_files_and_one_may_go(
     cluster: Any, tmp_path: Path, empty_store: Path
 ) -> None:
