@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class Packed:
         text: All of it but large arrays and files, pickled by this program.
         arrays: The large arrays' bytes, uint8 (n,) each.
         files: Of each source of files the paths where it was packed, and the channels.
-        digest: Of the whole dataset.
+        digest: Of the whole dataset, and of what its files are called.
     """
 
     text: bytes
@@ -69,12 +70,14 @@ def pack(data: ImageData) -> Packed:
     file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     pickler = _Packer(file, buffer_callback=buffers.append)
     pickler.dump(data)
-    digests = "".join(split.digest for split in (data.train, data.val, data.test))
+    # A file that is left out of all splits still has its place among the others.
+    told = [[split.digest, *split.names] for split in (data.train, data.val, data.test)]
+    told += [[path.name for path in one.paths] for one in pickler.sources]
     return Packed(
         file.getvalue(),
         [np.frombuffer(one.raw(), np.uint8) for one in buffers],
         [([str(path.absolute()) for path in one.paths], one.channels) for one in pickler.sources],
-        hashlib.sha256(digests.encode()).hexdigest(),
+        hashlib.sha256(json.dumps(told).encode()).hexdigest(),
     )
 
 
