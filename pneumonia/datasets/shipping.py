@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.decode import FileSource
+from pneumonia.errors import ConfigError
 
 Array = np.ndarray[Any, Any]
 
@@ -104,8 +105,20 @@ def unpack(
 
 
 def read_files(packed: Packed, number: int) -> list[Array]:
-    """Return what `unpack` fetches."""
-    return [np.fromfile(name, np.uint8) for name in packed.files[number][0]]
+    """Return what `unpack` fetches.
+
+    Raises:
+        ConfigError: Where a file has gone or cannot be read.
+    """
+    return [_content(name) for name in packed.files[number][0]]
+
+
+def _content(name: str) -> Array:
+    try:
+        return np.fromfile(name, np.uint8)
+    except OSError as error:
+        expected, reason = "image files that can be decoded", error.strerror or str(error)
+        raise ConfigError("dataset.path", expected, name, reason) from error
 
 
 def _copy(folder: Path, paths: Sequence[Path], fetch: Callable[[], Sequence[Array]]) -> list[Path]:

@@ -14,6 +14,7 @@ from pneumonia.datasets import duplicates, shipping
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.datasets.sources import image_folder
+from pneumonia.errors import ConfigError
 
 
 def write_images(folder: Path) -> Path:
@@ -99,3 +100,15 @@ def test_files_without_those_that_were_left_out_are_copied_as_well(tmp_path: Pat
     data = image_folder(path=str(images))
     assert data.train.digest == dropped.train.digest
     assert_same(taken(data, node), data)
+
+
+def test_a_file_that_has_gone_is_told_as_where_it_is_read(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    data = image_folder(path=str(images))
+    packed = sent(data)
+    (images / "train" / "normal" / "0.png").unlink()
+    with pytest.raises(ConfigError) as there:
+        shipping.read_files(packed, 0)
+    with pytest.raises(ConfigError) as here:
+        data.train.images.read(np.arange(2))
+    assert str(there.value).lower().startswith(str(here.value).lower().rstrip("."))

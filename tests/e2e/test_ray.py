@@ -43,6 +43,16 @@ LONG = (
 )
 
 
+# A dataset of a user, which does not take all that it says it takes.
+PICKY = """
+from pneumonia.datasets.chest_phantom import phantom
+def picky(*, difficulty: float):
+    if difficulty == 0.4:
+        raise KeyError("no such column")
+    return phantom(train=120, val=60, test=60, image_size=32, difficulty=difficulty)
+"""
+
+
 def finish(process: subprocess.Popen[str], project: Path) -> Ran:
     stdout, stderr = process.communicate(timeout=900)
     return Ran(project, searches(project)[-1], process.returncode, stdout, stderr)
@@ -246,6 +256,27 @@ def test_a_store_that_is_gone_for_a_while_costs_no_trial(
     again = run(project, "resume=last")
     assert by_trial(again) == by_trial(local)
     assert_same_weights(again, local)
+
+
+def test_a_dataset_that_raises_fails_the_same_trials_as_in_one_process(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    options = [item for item in LONG if not item.startswith(("dataset", "tuner", "dense.drop"))]
+    options += ["dense.dropout=0.2", "optimizer.learning_rate=0.003"]
+    options += ["dataset=mine", "--config-dir", "conf", "tuner=grid", "tuner.max_epochs=2"]
+    ends = []
+    for executor in ("local", "ray"):
+        project = with_store(tmp_path / executor, empty_store)
+        (project / "my_images.py").write_text(PICKY)
+        (project / "conf" / "dataset").mkdir(parents=True)
+        text = "_target_: my_images.picky\ndifficulty: choice(0.2, 0.4, 0.6)\n"
+        (project / "conf" / "dataset" / "mine.yaml").write_text(text)
+        ran = run(project, *options, f"executor={executor}")
+        ended = sorted(ran.of("trial_ended"), key=lambda one: str(one["trial_id"]))
+        assert [one["status"] for one in ended] == ["COMPLETED", "FAILED", "COMPLETED"]
+        assert "in picky" in ended[1]["traceback"]
+        ends.append([(one["reason"], one["score"]) for one in ended])
+    assert ends[0] == ends[1]
 
 
 def test_nodes_need_no_common_files_and_one_may_go(
