@@ -39,6 +39,7 @@ class _Job:
 
     task: Task
     losses: int = 0
+    misses: int = 0  # workers that had been idle, and were lost before it began there
     failed: Outcome | None = None  # what came of it where its dataset cannot be read here
 
 
@@ -48,6 +49,7 @@ class _Seat:
 
     actor: Any
     job: _Job | None = None
+    was_idle: bool = False  # and has said nothing since: it may be lost since then
 
 
 class RayExecutor:
@@ -164,6 +166,7 @@ class RayExecutor:
             raise  # a fault of the program
         except ray.exceptions.RayError as error:
             return self._lose(seat, _why(error))
+        seat.was_idle = False
         if seat.job is None:
             self._misses = 0
             self._check_same(said)  # type: ignore[arg-type]
@@ -194,6 +197,7 @@ class RayExecutor:
         seat.job = None
         self._free.append(seat)
         self._assign()
+        seat.was_idle = seat.job is None
         return outcome
 
     def _serve(self, seat: _Seat, job: _Job, name: str, args: list[Any]) -> None:
@@ -280,8 +284,11 @@ class RayExecutor:
                 raise UserError(f"{_CANNOT}: {reason}.")
             self._hire()
             return None
-        job.losses += 1
-        self._hooks.on_lost(job.task.trial_id, reason)
+        if seat.was_idle and job.misses < self.workers:
+            job.misses += 1
+        else:
+            job.losses += 1
+            self._hooks.on_lost(job.task.trial_id, reason)
         self._hire()
         if job.losses <= self._retries:
             self._jobs.insert(0, job)

@@ -236,6 +236,28 @@ def test_a_budget_of_epochs_is_kept_to_the_epoch(tmp_path: Path, empty_store: Pa
     assert ran.end["status"] == "completed"
 
 
+def test_workers_that_die_while_they_are_idle_use_up_no_retry(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    # Trials of a budget of epochs run one after the other: the second worker has nothing to do.
+    options = ("executor.retries=1", "budget.epochs=60")
+    process = start(project, *LONG, *RAY, *options)
+
+    def is_ready() -> bool:
+        titles = [" ".join(one.cmdline()) for one in workers(process.pid)]
+        begins = any(name in title for title in titles for name in ("prepare", "__init__"))
+        return len(titles) == 2 and not begins and len(trained(project)) > 5
+
+    wait_for(process, is_ready)
+    for one in workers(process.pid):
+        one.send_signal(signal.SIGKILL)
+    ran = finish(process, project)
+    assert ran.status == 0, ran.stderr
+    assert len(ran.of("worker_lost")) == 1
+    assert epochs(ran) == [50, 10]
+
+
 def test_a_store_that_is_gone_for_a_while_costs_no_trial(
     local: Ran, tmp_path: Path, empty_store: Path
 ) -> None:

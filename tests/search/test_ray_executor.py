@@ -160,6 +160,54 @@ def hire(made: Any, *says: Any) -> Actor:
     return actor
 
 
+def test_workers_that_die_while_they_are_idle_cost_no_retry(
+    made: Any, lost: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.workers = 3
+    for _ in range(3):
+        hire(made, LOST)
+        made._hear()
+    monkeypatch.setattr(made, "_hire", lambda: hire(made, ("report", ""), ENDED))
+    made.submit(Task("0000", {}, 1))
+    assert made.wait() == ENDED[1]
+    assert lost == []
+
+
+def test_a_trial_that_every_idle_worker_dies_of_fails(
+    made: Any, lost: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hire_idle() -> None:
+        made._free.append(executor._Seat(Actor(LOST), was_idle=True))
+
+    for _ in range(2):
+        hire_idle()
+    monkeypatch.setattr(made, "_hire", hire_idle)
+    made.submit(Task("0000", config(tmp_path), 1))
+    assert (made.wait().status, lost) == ("FAILED", ["0000"])
+
+
+@pytest.mark.parametrize("says", [[LOST], [("report", ""), LOST]])
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_a_worker_that_dies_of_its_trial_costs_a_retry(
+    says: list[Any],
+    is_idle: bool,
+    made: Any,
+    lost: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = Task("0000", config(tmp_path), 1)
+    hire(made, *says)
+    if is_idle:
+        made._hear()
+    made.submit(task)
+    # Whatever comes of the first one, the second has the trial as soon as it can begin.
+    monkeypatch.setattr(made, "_hire", lambda: hire(made, LOST))
+    outcome = made.wait()
+    assert (outcome.status, lost) == ("FAILED", ["0000"])
+    assert outcome.reason.startswith("Its worker was lost once (`executor.retries=0`)")
+
+
 def broken() -> None:
     """A dataset of a user that raises."""
     raise KeyError("no such column")
