@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from pneumonia.errors import named
+from pneumonia.files import StorageError
+
+_PAUSES = (0.5, 1.0, 2.0)  # seconds, before another try
 
 
 class ArtifactStore(Protocol):
@@ -59,6 +65,8 @@ class FolderStore:
 class SharedStore:
     """Keeps states of trainings where all machines reach them, and all else in another store.
 
+    What fails there is tried again for some seconds; then it stops the search, as a full disk does.
+
     Args:
         address: Of a folder, as fsspec takes it (https://filesystem-spec.readthedocs.io).
         folder: Where copies are read from.
@@ -70,37 +78,67 @@ class SharedStore:
         import fsspec
 
         self.address, self._others = address, others
-        self._files, self._root = fsspec.core.url_to_fs(address)
         self._copies = FolderStore(folder)
+        self._files, self._root = self._insist(fsspec.core.url_to_fs, address)
 
     def put(self, key: str, write: Callable[[Path], object]) -> None:
         """Keep what `write` makes."""
         if not _is_state(key):
             self._others.put(key, write)
             return
-        self._copies.put(key, write)
-        target, part = self._path(key), self._path(f"{key}.part")
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(str(self._copies.get(key)), part)
-        self._files.mv(part, target)
-        self._copies.drop(key)
+        copy = _copy(key)
+        try:
+            self._copies.put(copy, write)
+            self._insist(self._send, key)
+        finally:
+            self._copies.drop(copy)
 
     def get(self, key: str) -> Path:
         """Return the path of a copy."""
-        if not _is_state(key):
-            return self._others.get(key)
-        try:
-            self._copies.put(key, lambda path: self._files.get_file(self._path(key), str(path)))
-        except FileNotFoundError:
-            return self._others.get(key)
-        return self._copies.get(key)
+        if _is_state(key) and self._insist(self._fetch, key):
+            return self._copies.get(_copy(key))
+        return self._others.get(key)
 
     def drop(self, key: str) -> None:
         """Remove the file."""
         self._others.drop(key)
-        if not _is_state(key):
-            return
-        self._copies.drop(key)
+        if _is_state(key):
+            self._copies.drop(_copy(key))
+            self._insist(self._remove, key)
+
+    def _insist(self, call: Callable[[str], Any], argument: str) -> Any:
+        """Call what a network may break, and again after each pause.
+
+        Raises:
+            StorageError: It fails every time, whatever it is that fsspec raises.
+        """
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                return call(argument)
+            except Exception as error:
+                if (pause := next(pauses, None)) is None:
+                    reason = f"{self.address} cannot be used: {named(error).rstrip('.')}"
+                    raise StorageError(f"`executor.store`: {reason}.") from error
+            time.sleep(pause)
+
+    def _send(self, key: str) -> None:
+        target, part = self._path(key), self._path(f"{key}.part")
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._files.put_file(str(self._copies.get(_copy(key))), part)
+        self._files.mv(part, target)
+
+    def _fetch(self, key: str) -> bool:
+        """Make a copy; return whether there is something to copy."""
+        try:
+            self._copies.put(
+                _copy(key), lambda path: self._files.get_file(self._path(key), str(path))
+            )
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _remove(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._path(key))
 
@@ -110,6 +148,11 @@ class SharedStore:
 
 def _is_state(key: str) -> bool:
     return key.startswith(f"{STATES}/")
+
+
+def _copy(key: str) -> str:
+    """Return the key of a copy: beside it, the same folder may have a state of the other store."""
+    return f"{key}.copy"
 
 
 STATES, CLASSIFIERS = "trials", "classifiers"

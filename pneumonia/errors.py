@@ -54,6 +54,12 @@ def hide_passwords() -> None:
     sys.excepthook = show
 
 
+def named(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its text."""
+    line = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {line[0] if line else ''}".rstrip(": ")
+
+
 class UserError(Exception):
     """A mistake in what the user gave: its text, without passwords, is all that the user sees."""
 

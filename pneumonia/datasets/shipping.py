@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from filelock import FileLock
 
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.decode import FileSource
+from pneumonia.errors import ConfigError
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +34,7 @@ class Packed:
         text: All of it but large arrays and files, pickled by this program.
         arrays: The large arrays' bytes, uint8 (n,) each.
         files: Of each source of files the paths where it was packed, and the channels.
-        digest: Of the whole dataset.
+        digest: Of the whole dataset, and of what its files are called.
     """
 
     text: bytes
@@ -69,12 +71,14 @@ def pack(data: ImageData) -> Packed:
     file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     pickler = _Packer(file, buffer_callback=buffers.append)
     pickler.dump(data)
-    digests = "".join(split.digest for split in (data.train, data.val, data.test))
+    # A file that is left out of all splits still has its place among the others.
+    told = [[split.digest, *split.names] for split in (data.train, data.val, data.test)]
+    told += [[path.name for path in one.paths] for one in pickler.sources]
     return Packed(
         file.getvalue(),
         [np.frombuffer(one.raw(), np.uint8) for one in buffers],
         [([str(path.absolute()) for path in one.paths], one.channels) for one in pickler.sources],
-        hashlib.sha256(digests.encode()).hexdigest(),
+        hashlib.sha256(json.dumps(told).encode()).hexdigest(),
     )
 
 
@@ -101,8 +105,20 @@ def unpack(
 
 
 def read_files(packed: Packed, number: int) -> list[Array]:
-    """Return what `unpack` fetches."""
-    return [np.fromfile(name, np.uint8) for name in packed.files[number][0]]
+    """Return what `unpack` fetches.
+
+    Raises:
+        ConfigError: Where a file has gone or cannot be read.
+    """
+    return [_content(name) for name in packed.files[number][0]]
+
+
+def _content(name: str) -> Array:
+    try:
+        return np.fromfile(name, np.uint8)
+    except OSError as error:
+        expected, reason = "image files that can be decoded", error.strerror or str(error)
+        raise ConfigError("dataset.path", expected, name, reason) from error
 
 
 def _copy(folder: Path, paths: Sequence[Path], fetch: Callable[[], Sequence[Array]]) -> list[Path]:

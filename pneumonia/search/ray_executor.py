@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.datasets import shipping
 from pneumonia.datasets.cache import Kept, load_data
-from pneumonia.errors import UserError, without_passwords
+from pneumonia.errors import UserError, named, without_passwords
 from pneumonia.files import StorageError
 from pneumonia.search import ray_session, ray_worker
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Message
@@ -29,6 +30,7 @@ Array = np.ndarray[Any, Any]
 # How often it is looked whether the search has to stop, while no worker has said anything yet.
 _PATIENCE = 1.0
 _CANNOT = "`executor=ray`: no worker can begin"
+_READING = ("data", "files")  # calls for a dataset
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,8 @@ class _Job:
 
     task: Task
     losses: int = 0
+    misses: int = 0  # workers that had been idle, and were lost before it began there
+    failed: Outcome | None = None  # what came of it where its dataset cannot be read here
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +49,7 @@ class _Seat:
 
     actor: Any
     job: _Job | None = None
+    was_idle: bool = False  # and has said nothing since: it may be lost since then
 
 
 class RayExecutor:
@@ -161,6 +166,7 @@ class RayExecutor:
             raise  # a fault of the program
         except ray.exceptions.RayError as error:
             return self._lose(seat, _why(error))
+        seat.was_idle = False
         if seat.job is None:
             self._misses = 0
             self._check_same(said)  # type: ignore[arg-type]
@@ -170,12 +176,12 @@ class RayExecutor:
             case ray_worker.ENDED:
                 return self._dismiss(seat, *args)
             case ray_worker.CANCELLED:
-                return self._dismiss(seat)
+                return self._dismiss(seat, seat.job.failed)
             case ray_worker.STOPPED:
                 raise StorageError(*args)
             case ray_worker.BROKEN:
                 raise RuntimeError(f"A worker has failed:\n{args[0]}")
-        self._serve(seat, seat.job.task, name, args)
+        self._serve(seat, seat.job, name, args)
         return None
 
     def _ready(self) -> list[Any]:
@@ -191,15 +197,16 @@ class RayExecutor:
         seat.job = None
         self._free.append(seat)
         self._assign()
+        seat.was_idle = seat.job is None
         return outcome
 
-    def _serve(self, seat: _Seat, task: Task, name: str, args: list[Any]) -> None:
+    def _serve(self, seat: _Seat, job: _Job, name: str, args: list[Any]) -> None:
         """Answer a call with what it comes to here."""
         if self._is_over and name in ("between_epochs", "report"):
             self._answer(seat, CANCEL)
             return
         try:
-            self._answer(seat, VALUE, self._calls(task)[name](*args))
+            self._answer(seat, VALUE, self._calls(job.task)[name](*args))
         except StopTrial:
             self._answer(seat, STOP)
         except BaseException as error:
@@ -207,7 +214,10 @@ class RayExecutor:
                 self._answer(seat, FAIL, str(error))
                 return
             self._answer(seat, CANCEL)
-            raise
+            if name not in _READING or _stops(error):
+                raise
+            trial_id, where = job.task.trial_id, traceback.format_exc()
+            job.failed = Outcome(trial_id, "FAILED", reason=named(error), traceback=where)
 
     def _calls(self, task: Task) -> dict[str, Callable[..., Any]]:
         hooks, store = self._hooks, self._store
@@ -274,8 +284,11 @@ class RayExecutor:
                 raise UserError(f"{_CANNOT}: {reason}.")
             self._hire()
             return None
-        job.losses += 1
-        self._hooks.on_lost(job.task.trial_id, reason)
+        if seat.was_idle and job.misses < self.workers:
+            job.misses += 1
+        else:
+            job.losses += 1
+            self._hooks.on_lost(job.task.trial_id, reason)
         self._hire()
         if job.losses <= self._retries:
             self._jobs.insert(0, job)
@@ -290,6 +303,12 @@ class RayExecutor:
 def _write(content: Array, path: Path) -> None:
     with files.atomic(path) as part:
         content.tofile(part)
+
+
+def _stops(error: BaseException) -> bool:
+    """Tell whether an error that is met when a dataset is read stops the search."""
+    is_of_ray = isinstance(error, ray.exceptions.RayError)
+    return is_of_ray or not isinstance(error, Exception) or files.explain(error) is not None
 
 
 def _explain(error: ray.exceptions.RayTaskError, seat: _Seat) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from pneumonia import files
 from pneumonia.artifacts import ArtifactStore, classifier_key, state_key
 from pneumonia.datasets.cache import load_data
-from pneumonia.errors import UserError
+from pneumonia.errors import UserError, named
 from pneumonia.evaluation.objective import Fit, Metrics, Objective
 from pneumonia.training import calibration, checkpoint, compiled_loop, loop
 from pneumonia.training.checkpoint import Checkpoints, FitState, StateError
@@ -139,9 +139,8 @@ def run(task: Task, store: ArtifactStore, hooks: Hooks) -> Outcome:
         forget(task, store)  # what has failed does not go on
         if isinstance(error, UserError | DivergedError | TooSlowError):
             return Outcome(task.trial_id, "FAILED", reason=str(error))
-        line = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {line[0] if line else ''}".rstrip(": ")
-        return Outcome(task.trial_id, "FAILED", reason=reason, traceback=traceback.format_exc())
+        where = traceback.format_exc()
+        return Outcome(task.trial_id, "FAILED", reason=named(error), traceback=where)
 
 
 def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> Outcome:

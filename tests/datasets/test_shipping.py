@@ -14,6 +14,7 @@ from pneumonia.datasets import duplicates, shipping
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.chest_phantom import phantom
 from pneumonia.datasets.sources import image_folder
+from pneumonia.errors import ConfigError
 
 
 def write_images(folder: Path) -> Path:
@@ -73,3 +74,41 @@ def test_image_files_are_copied_once(drops: bool, tmp_path: Path) -> None:
     (tmp_path / "kept").rename(tmp_path / "images")
     for one in found:
         assert_same(one, data)
+
+
+def taken(data: ImageData, node: Path) -> ImageData:
+    """Return a dataset as a node gets it that may have copies of others."""
+    packed = sent(data)
+    return shipping.unpack(packed, node, fetch=lambda number: shipping.read_files(packed, number))
+
+
+def test_files_of_other_names_are_copied_as_well(tmp_path: Path) -> None:
+    images, node = write_images(tmp_path / "images"), tmp_path / "node"
+    taken(image_folder(path=str(images)), node)
+    for path in images.rglob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    data = image_folder(path=str(images))
+    assert_same(taken(data, node), data)
+
+
+def test_files_without_those_that_were_left_out_are_copied_as_well(tmp_path: Path) -> None:
+    """The splits are the same, and the places of their images among the files are not."""
+    images, node = write_images(tmp_path / "images"), tmp_path / "node"
+    dropped = duplicates.drop(image_folder(path=str(images)))
+    taken(dropped, node)
+    (images / "train" / "normal" / "again.png").unlink()
+    data = image_folder(path=str(images))
+    assert data.train.digest == dropped.train.digest
+    assert_same(taken(data, node), data)
+
+
+def test_a_file_that_has_gone_is_told_as_where_it_is_read(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    data = image_folder(path=str(images))
+    packed = sent(data)
+    (images / "train" / "normal" / "0.png").unlink()
+    with pytest.raises(ConfigError) as there:
+        shipping.read_files(packed, 0)
+    with pytest.raises(ConfigError) as here:
+        data.train.images.read(np.arange(2))
+    assert str(there.value).lower().startswith(str(here.value).lower().rstrip("."))

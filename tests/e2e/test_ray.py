@@ -43,6 +43,16 @@ LONG = (
 )
 
 
+# A dataset of a user, which does not take all that it says it takes.
+PICKY = """
+from pneumonia.datasets.chest_phantom import phantom
+def picky(*, difficulty: float):
+    if difficulty == 0.4:
+        raise KeyError("no such column")
+    return phantom(train=120, val=60, test=60, image_size=32, difficulty=difficulty)
+"""
+
+
 def finish(process: subprocess.Popen[str], project: Path) -> Ran:
     stdout, stderr = process.communicate(timeout=900)
     return Ran(project, searches(project)[-1], process.returncode, stdout, stderr)
@@ -224,6 +234,71 @@ def test_a_budget_of_epochs_is_kept_to_the_epoch(tmp_path: Path, empty_store: Pa
     ran = run(project, *LONG, *RAY, "tuner.max_epochs=3", "budget.epochs=4")
     assert epochs(ran) == [3, 1]
     assert ran.end["status"] == "completed"
+
+
+def test_workers_that_die_while_they_are_idle_use_up_no_retry(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    # Trials of a budget of epochs run one after the other: the second worker has nothing to do.
+    options = ("executor.retries=1", "budget.epochs=60")
+    process = start(project, *LONG, *RAY, *options)
+
+    def is_ready() -> bool:
+        titles = [" ".join(one.cmdline()) for one in workers(process.pid)]
+        begins = any(name in title for title in titles for name in ("prepare", "__init__"))
+        return len(titles) == 2 and not begins and len(trained(project)) > 5
+
+    wait_for(process, is_ready)
+    for one in workers(process.pid):
+        one.send_signal(signal.SIGKILL)
+    ran = finish(process, project)
+    assert ran.status == 0, ran.stderr
+    assert len(ran.of("worker_lost")) == 1
+    assert epochs(ran) == [50, 10]
+
+
+def test_a_store_that_is_gone_for_a_while_costs_no_trial(
+    local: Ran, tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    process = start(project, *LONG, *RAY, f"executor.store=file://{tmp_path}/states")
+    wait_for(process, lambda: len(trained(project)) > 20)
+    (folder,) = (tmp_path / "states").glob("*/trials")
+    folder.rename(tmp_path / "kept")
+    folder.write_bytes(b"no folder")
+    ran = finish(process, project)
+    assert ran.status == 2
+    assert "`executor.store`: file://" in ran.stderr
+    assert "When that is mended, the search goes on: pneumonia resume=" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [event for event in ran.of("trial_ended") if event["status"] == "FAILED"] == []
+    folder.unlink()
+    (tmp_path / "kept").rename(folder)
+    again = run(project, "resume=last")
+    assert by_trial(again) == by_trial(local)
+    assert_same_weights(again, local)
+
+
+def test_a_dataset_that_raises_fails_the_same_trials_as_in_one_process(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    options = [item for item in LONG if not item.startswith(("dataset", "tuner", "dense.drop"))]
+    options += ["dense.dropout=0.2", "optimizer.learning_rate=0.003"]
+    options += ["dataset=mine", "--config-dir", "conf", "tuner=grid", "tuner.max_epochs=2"]
+    ends = []
+    for executor in ("local", "ray"):
+        project = with_store(tmp_path / executor, empty_store)
+        (project / "my_images.py").write_text(PICKY)
+        (project / "conf" / "dataset").mkdir(parents=True)
+        text = "_target_: my_images.picky\ndifficulty: choice(0.2, 0.4, 0.6)\n"
+        (project / "conf" / "dataset" / "mine.yaml").write_text(text)
+        ran = run(project, *options, f"executor={executor}")
+        ended = sorted(ran.of("trial_ended"), key=lambda one: str(one["trial_id"]))
+        assert [one["status"] for one in ended] == ["COMPLETED", "FAILED", "COMPLETED"]
+        assert "in picky" in ended[1]["traceback"]
+        ends.append([(one["reason"], one["score"]) for one in ended])
+    assert ends[0] == ends[1]
 
 
 def test_nodes_need_no_common_files_and_one_may_go(

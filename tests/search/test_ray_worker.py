@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from test_trial import config
 
 from pneumonia import startup
@@ -122,3 +123,21 @@ def test_a_disk_that_is_full_there_stops_the_search(
     kind, text = driver.run(task(tmp_path))
     assert kind == ray_worker.STOPPED
     assert text == "features: No space left on device."
+
+
+@pytest.mark.parametrize("call", ["put_file", "rm_file"])
+def test_a_store_that_cannot_be_reached_stops_the_search(
+    call: str, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    if call == "rm_file":  # a trial fails for another reason, and what it has come to is removed
+        monkeypatch.setattr("pneumonia.training.trial._Fits", lambda *_: {}["no such key"])
+    monkeypatch.setattr(MemoryFileSystem, call, refuse)
+    monkeypatch.setattr("pneumonia.artifacts._PAUSES", (0.0,))
+    driver.worker._shared = f"memory://{tmp_path}"
+    kind, text = driver.run(task(tmp_path))
+    assert kind == ray_worker.STOPPED
+    reason = "ConnectionResetError: [Errno 104] Connection reset by peer"
+    assert text == f"`executor.store`: memory://{tmp_path} cannot be used: {reason}."
