@@ -92,6 +92,9 @@ class RayExecutor:
         """Start Ray and the workers, which import TensorFlow meanwhile."""
         self._store, self._hooks, self._needs = store, hooks, ray_nodes.find(cfg)
         self._own |= ray_nodes.have(self._needs)
+        if isinstance(store, SharedStore):
+            self._own |= ray_nodes.write_mark(store)
+            self._stack.callback(store.drop, ray_nodes.MARK)
         hooks.report("starting workers", 0, self.workers)
         each = {"workers": self.workers, "cpus": self._cpus, "gpus": self._gpus}
         session = ray_session.session(self._address, **each)  # type: ignore[arg-type]
@@ -165,7 +168,7 @@ class RayExecutor:
             return self._lose(seat, _why(error))
         if seat.job is None:
             self._misses = 0
-            ray_nodes.check_same(self._own, said)  # type: ignore[arg-type]
+            ray_nodes.check_same(self._own, said, store=self.store)  # type: ignore[arg-type]
             return self._dismiss(seat)
         name, *args = said
         match name:

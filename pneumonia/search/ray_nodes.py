@@ -1,7 +1,9 @@
-"""What every node has to have, so that a trial comes to the same on each of them."""
+"""What every node has to have or to reach, so that a trial comes to the same on each of them."""
 
 from __future__ import annotations
 
+import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +11,13 @@ from pathlib import Path
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from pneumonia.artifacts import STATES, FolderStore, SharedStore
 from pneumonia.config import search_space, sources
-from pneumonia.errors import UserError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.storage import provenance
 
+MARK = f"{STATES}/mark"
+_STORE = "executor.store"
 # Their versions are compared, or their code.
 _KNOWN = {"pneumonia", *(name.replace("-", "_") for name in provenance.MATTERING)}
 
@@ -71,17 +76,51 @@ def have(needs: Needs) -> dict[str, str]:
     return found
 
 
-def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+def write_mark(store: SharedStore) -> dict[str, str]:
+    """Leave something where states are kept, and return what a node has to find there.
+
+    Raises:
+        ConfigError: It cannot be left there.
+    """
+    text = secrets.token_hex(8)
+    try:
+        store.put(MARK, lambda path: path.write_text(text))
+    except Exception as error:  # each of fsspec's file systems has errors of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        expected = "the address of a folder that can be written to"
+        raise ConfigError(_STORE, expected, store.address, reason) from error
+    return {_STORE: text}
+
+
+def read_mark(address: str | None, *, scratch: str | None) -> dict[str, str]:
+    """Return what a node finds where states are kept, if they are kept at an address."""
+    if address is None:
+        return {}
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = Path(name)
+        try:
+            file = SharedStore(address, folder=folder, others=FolderStore(folder)).get(MARK)
+        except FileNotFoundError:
+            return {}
+        return {_STORE: file.read_text()}
+
+
+def check_same(here: Mapping[str, str], there: Mapping[str, str], *, store: str | None) -> None:
     """Refuse a node on which trials would come to something else than here.
 
     Args:
-        here: What decides results here.
-        there: What decides results there.
+        here: What decides results here, and what `write_mark` has left.
+        there: What decides results there, and what `read_mark` has found.
+        store: The address where states are kept.
 
     Raises:
         UserError: For a difference.
     """
     other = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    if other == [_STORE]:
+        expected = "the address of a folder that every node reaches"
+        hint = "What this machine writes there, one of them does not find"
+        raise ConfigError(_STORE, expected, store, hint)
     if other:
         lines = (f"  {key}: {here.get(key)} → {there.get(key)}" for key in other)
         raise UserError(

@@ -63,13 +63,14 @@ class Worker:
         self._pool = ThreadPoolExecutor(1, "trial")
 
     def prepare(self, needs: Needs) -> dict[str, str]:
-        """Import what trains; return what decides results here."""
+        """Import what trains; return what decides results here, and whether states are in reach."""
         ray_session.remove_abandoned()
         self._project.mkdir(parents=True, exist_ok=True)
         os.chdir(self._project)
         startup.use_threads(self._threads)
         startup.start()
-        return provenance.deciding() | ray_nodes.have(needs)
+        mark = ray_nodes.read_mark(self._shared, scratch=self._scratch)
+        return provenance.deciding() | ray_nodes.have(needs) | mark
 
     def run(self, task: Task) -> Message:
         """Begin a trial; return the first thing that it says."""

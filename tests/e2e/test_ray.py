@@ -251,6 +251,18 @@ def test_nodes_need_no_common_files_and_one_may_go(
     assert [path for path in (tmp_path / "states").rglob("*") if path.is_file()] == []
 
 
+def test_a_store_that_the_workers_do_not_reach_is_refused(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    # What is in the memory of a process no other one reads, as with disks of several machines.
+    ran = finish(start(project, *LONG, *RAY, "executor.store=memory://states"), project)
+    assert ran.status == 2
+    assert "`executor.store`: expected the address of a folder that every node" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert trained(project) == []
+
+
 def test_more_workers_than_there_is_room_for_are_refused(
     cluster: Any, tmp_path: Path, empty_store: Path
 ) -> None:

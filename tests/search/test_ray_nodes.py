@@ -1,4 +1,4 @@
-"""What a node has to have, and how one that does not is refused; without Ray."""
+"""What a node has to have or to reach, and how one that does not is refused; without Ray."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from pneumonia.artifacts import FolderStore, SharedStore
 from pneumonia.config import sources
-from pneumonia.errors import UserError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.search import ray_nodes
 from pneumonia.search.ray_nodes import Needs
 
@@ -84,10 +85,10 @@ def test_a_node_without_it_or_with_another_is_refused(
         Path(changed).unlink()
     there = ray_nodes.have(needs)
     if not told:
-        ray_nodes.check_same(here, there)
+        ray_nodes.check_same(here, there, store=None)
         return
     with pytest.raises(UserError) as raised:
-        ray_nodes.check_same(here, there)
+        ray_nodes.check_same(here, there, store=None)
     assert str(raised.value).endswith(f":\n  {told}: {here[told]} → {there.get(told)}")
     assert (told in there) is is_there
 
@@ -99,3 +100,28 @@ def test_a_plug_in_that_a_node_cannot_import_is_told(cfg: DictConfig) -> None:
     Path("their_helper.py").write_text("import package_of_the_driver\n")
     with pytest.raises(ImportError, match="No module named 'package_of_the_driver'"):
         ray_nodes.have(needs)
+
+
+def test_an_address_that_a_node_does_not_reach_is_refused(tmp_path: Path) -> None:
+    places = [f"file://{tmp_path}/{name}" for name in ("here", "there")]
+    store, far = (
+        SharedStore(place, folder=tmp_path / "own", others=FolderStore(tmp_path / "own"))
+        for place in places
+    )
+    ray_nodes.write_mark(far)  # of an earlier search
+    here = ray_nodes.write_mark(store)
+    ray_nodes.check_same(here, ray_nodes.read_mark(places[0], scratch=None), store=places[0])
+    for _ in range(2):
+        found = ray_nodes.read_mark(places[1], scratch=str(tmp_path))
+        with pytest.raises(ConfigError, match=r"`executor\.store`: expected .* every node reaches"):
+            ray_nodes.check_same(here, found, store=places[0])
+        far.drop(ray_nodes.MARK)
+    assert ray_nodes.read_mark(None, scratch=None) == {}
+
+
+def test_an_address_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "own"
+    store = SharedStore(f"file://{tmp_path}/file", folder=folder, others=FolderStore(folder))
+    with pytest.raises(ConfigError, match=r"`executor\.store`: expected .* can be written to"):
+        ray_nodes.write_mark(store)
