@@ -131,6 +131,10 @@ def _connect(options: dict[str, Any]) -> None:
     import ray
 
     before, address = signal.getsignal(signal.SIGTERM), options["address"]
+    if "ray://" not in address:
+        # Workers would import from the current folder, before all else; so they do not for a
+        # driver that is elsewhere.
+        options["job_config"] = ray.job_config.JobConfig(_client_job=True)
     try:
         ray.init(**options, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
