@@ -154,6 +154,12 @@ def find_module(name: str) -> ModuleSpec | None:
     return _spec(name)
 
 
+def let_in() -> set[str]:
+    """Return the first names of the modules that have come from the current folder."""
+    finder = _shut(str(Path.cwd()))
+    return set(finder.names) if finder else set()
+
+
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Protocol
 
+from omegaconf import DictConfig
+
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.search import ray_session
 from pneumonia.training import inputs, trial
@@ -33,8 +35,11 @@ class Executor(Protocol):
     in_order: bool
     store: str | None
 
-    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
-        """Make ready: what trials keep goes to the store, what they tell and ask to the hooks."""
+    def open(self, store: ArtifactStore, hooks: Hooks, cfg: DictConfig) -> None:
+        """Make ready for the trials of a configuration with its ranges.
+
+        What they keep goes to the store, what they tell and ask to the hooks.
+        """
 
     def capacity(self, task: Task) -> int:
         """Return how many trials may run at once, if this is one of them."""
@@ -72,7 +77,7 @@ class LocalExecutor:
         self._running = 0
         self._is_over, self._lock = threading.Event(), threading.Lock()
 
-    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
+    def open(self, store: ArtifactStore, hooks: Hooks, cfg: DictConfig) -> None:
         """Make ready."""
         self._store = store
         self._hooks = replace(

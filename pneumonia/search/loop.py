@@ -153,7 +153,7 @@ class Search:
     def _run_trials(self) -> None:
         began = time.monotonic()
         try:
-            self.executor.open(self.store, self.listener.hooks())
+            self.executor.open(self.store, self.listener.hooks(), self.cfg)
             self._run_all()
         except BaseException:
             self.executor.cancel()

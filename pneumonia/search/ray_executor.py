@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from omegaconf import DictConfig
 
 from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
@@ -19,7 +20,7 @@ from pneumonia.datasets import shipping
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.errors import UserError, named, without_passwords
 from pneumonia.files import StorageError
-from pneumonia.search import ray_session, ray_worker
+from pneumonia.search import ray_nodes, ray_session, ray_worker
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Message
 from pneumonia.storage import provenance
 from pneumonia.training import trial
@@ -92,9 +93,13 @@ class RayExecutor:
         self._own = provenance.deciding()  # what is changed later has no part in this process
         self._stack, self._is_over = contextlib.ExitStack(), False
 
-    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
+    def open(self, store: ArtifactStore, hooks: Hooks, cfg: DictConfig) -> None:
         """Start Ray and the workers, which import TensorFlow meanwhile."""
-        self._store, self._hooks = store, hooks
+        self._store, self._hooks, self._needs = store, hooks, ray_nodes.find(cfg)
+        self._own |= ray_nodes.have(self._needs)
+        if isinstance(store, SharedStore):
+            self._own |= ray_nodes.write_mark(store)
+            self._stack.callback(store.drop, ray_nodes.MARK)
         hooks.report("starting workers", 0, self.workers)
         each = {"workers": self.workers, "cpus": self._cpus, "gpus": self._gpus}
         session = ray_session.session(self._address, **each)  # type: ignore[arg-type]
@@ -140,7 +145,7 @@ class RayExecutor:
         shared = self._store.address if isinstance(self._store, SharedStore) else None
         own = {"threads": startup.threads(), "shared": shared, "scratch": self._scratch}
         actor = self._kind.remote(str(Path.cwd()), **own)
-        self._waiting[actor.prepare.remote()] = _Seat(actor)
+        self._waiting[actor.prepare.remote(self._needs)] = _Seat(actor)
 
     def _assign(self) -> None:
         while self._jobs and self._free and not self._is_over:
@@ -169,7 +174,7 @@ class RayExecutor:
         seat.was_idle = False
         if seat.job is None:
             self._misses = 0
-            self._check_same(said)  # type: ignore[arg-type]
+            ray_nodes.check_same(self._own, said, store=self.store)  # type: ignore[arg-type]
             return self._dismiss(seat)
         name, *args = said
         match name:
@@ -256,20 +261,6 @@ class RayExecutor:
         if number not in kept:
             kept[number] = ray.put(shipping.read_files(packed, number))
         return kept[number]
-
-    def _check_same(self, there: dict[str, str]) -> None:
-        """Refuse a worker whose trials would come to something else than here."""
-        lines = [
-            f"  {key}: {self._own.get(key)} → {there.get(key)}"
-            for key in {**self._own, **there}
-            if self._own.get(key) != there.get(key)
-        ]
-        if lines:
-            listed = "\n".join(lines)
-            raise UserError(
-                "`executor=ray`: expected the code and the libraries of this machine on every "
-                f"node. Received, on one of them:\n{listed}"
-            )
 
     def _lose(self, seat: _Seat, reason: str) -> Outcome | None:
         """Begin a worker for one that is lost; whichever is free first tries its trial again."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia import network, process
-from pneumonia.errors import ConfigError, without_passwords
+from pneumonia.errors import ConfigError, UserError, without_passwords
 
 PREFIX = "pneumonia-ray-"
 _QUIET: dict[str, Any] = {
@@ -54,9 +54,20 @@ def check(address: str | None) -> None:
 
 
 def configure(address: str | None) -> None:
-    """Set what Ray reads when it is imported: to be called before."""
+    """Set what Ray reads when it is imported: to be called before.
+
+    Raises:
+        UserError: It was imported without what keeps it to this machine.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
+        if "ray" in sys.modules and not _LOCAL.items() <= os.environ.items():
+            settings = " ".join(f"{name}={value}" for name, value in _LOCAL.items())
+            raise UserError(
+                "`executor.address=null`: Ray was imported, by a plug-in or another search of this "
+                "command, before it could be kept to this machine. Run this search by a command of "
+                f"its own, with {settings} in its environment."
+            )
         os.environ |= _LOCAL
         os.environ.setdefault(_TOKEN, secrets.token_hex(32))
 
@@ -120,6 +131,10 @@ def _connect(options: dict[str, Any]) -> None:
     import ray
 
     before, address = signal.getsignal(signal.SIGTERM), options["address"]
+    if "ray://" not in address:
+        # Workers would import from the current folder, before all else; so they do not for a
+        # driver that is elsewhere.
+        options["job_config"] = ray.job_config.JobConfig(_client_job=True)
     try:
         ray.init(**options, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -20,7 +20,8 @@ import numpy as np
 from pneumonia import files, startup
 from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.errors import UserError
-from pneumonia.search import ray_session
+from pneumonia.search import ray_nodes, ray_session
+from pneumonia.search.ray_nodes import Needs
 from pneumonia.storage import provenance
 
 if TYPE_CHECKING:
@@ -61,14 +62,15 @@ class Worker:
         # One thread for all the trials: it keeps the programs that it has traced.
         self._pool = ThreadPoolExecutor(1, "trial")
 
-    def prepare(self) -> dict[str, str]:
-        """Import what trains; return the code and the libraries that decide results here."""
+    def prepare(self, needs: Needs) -> dict[str, str]:
+        """Import what trains; return what decides results here, and whether states are in reach."""
         ray_session.remove_abandoned()
         self._project.mkdir(parents=True, exist_ok=True)
         os.chdir(self._project)
         startup.use_threads(self._threads)
         startup.start()
-        return provenance.deciding()
+        mark = ray_nodes.read_mark(self._shared, scratch=self._scratch)
+        return provenance.deciding() | ray_nodes.have(needs) | mark
 
     def run(self, task: Task) -> Message:
         """Begin a trial; return the first thing that it says."""

@@ -111,11 +111,19 @@ def code() -> str:
 
     A commit says less: one that changes a text changes no result, and what is not committed may.
     """
+    return _digest([PACKAGE / name for name in DECIDING], PACKAGE)
+
+
+def digest(place: Path) -> str:
+    """Return a digest of a file, or of the sources in a folder, 12 hexadecimal digits."""
+    return _digest([place], place)
+
+
+def _digest(places: Iterable[Path], root: Path) -> str:
     state = hashlib.sha256()
-    places = [PACKAGE / name for name in DECIDING]
     found = [path for place in places for path in (place, *place.rglob("*.py")) if path.is_file()]
     for path in sorted(found):
-        name = path.relative_to(PACKAGE).as_posix()
+        name = path.relative_to(root).as_posix()
         state.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:12]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.config.validate import flatten
@@ -190,7 +190,7 @@ class SimulatedExecutor:
         self._reached: dict[str, int] = {}
         self._mark = time.thread_time()
 
-    def open(self, store: ArtifactStore, hooks: Hooks) -> None:
+    def open(self, store: ArtifactStore, hooks: Hooks, cfg: DictConfig) -> None:
         """Make ready."""
         self._hooks, self._mark = hooks, time.thread_time()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -28,6 +29,7 @@ from test_search import (
     with_store,
 )
 
+from pneumonia.models import backbones
 from pneumonia.search.ray_session import PREFIX
 from pneumonia.storage import journal
 
@@ -324,6 +326,33 @@ def test_nodes_need_no_common_files_and_one_may_go(
     copies = {path.parent for path in (project / "outputs" / "features").rglob("*.png")}
     assert len(copies) == 3
     assert [path for path in (tmp_path / "states").rglob("*") if path.is_file()] == []
+
+
+def test_a_store_that_the_workers_do_not_reach_is_refused(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    project = with_store(tmp_path / "project", empty_store)
+    # What is in the memory of a process no other one reads, as with disks of several machines.
+    ran = finish(start(project, *LONG, *RAY, "executor.store=memory://states"), project)
+    assert ran.status == 2
+    assert "`executor.store`: expected the address of a folder that every node" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert trained(project) == []
+
+
+def test_a_node_without_the_weights_of_the_config_is_refused(
+    cluster: Any, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the nodes have another one
+    network = backbones.cnn(image_size=32, blocks=4, filters=4)
+    network.save_weights(tmp_path / "own.weights.h5")
+    project = with_store(tmp_path / "project", empty_store)
+    options = ("model.weights='~/own.weights.h5'", f"executor.address={cluster.address}")
+    ran = finish(start(project, *LONG, *RAY, *options, "executor.workers=1"), project)
+    assert ran.status == 2
+    assert re.search(r"on one of them:\n  ~/own\.weights\.h5: [0-9a-f]{12} → None\n", ran.stderr)
+    assert "Traceback" not in ran.stderr
+    assert trained(project) == []
 
 
 def test_more_workers_than_there_is_room_for_are_refused(

@@ -291,7 +291,16 @@ def test_the_data_of_a_stranger_is_not_written_elsewhere(tmp_path: Path) -> None
 
 TRAPS = (
     *("google", "numpy", "mlflow", "keras", "tensorflow", "hydra", "omegaconf", "yaml", "json"),
-    *("logging", "sitecustomize", "usercustomize", "hydra_plugins/x", "torch", "joblib", "uvicorn"),
+    *(
+        "absl",
+        "logging",
+        "sitecustomize",
+        "usercustomize",
+        "hydra_plugins/x",
+        "torch",
+        "joblib",
+        "uvicorn",
+    ),
 )
 
 
@@ -384,6 +393,61 @@ def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_pa
             wait_for(f"http://127.0.0.1:{port}/health")
         finally:
             served.terminate()
+    assert not trace.exists(), trace.read_text()
+
+
+OWN_MODULES = {
+    "mine.py": """
+import numpy as np
+from pneumonia.datasets.base import SPLITS, build_data, build_split
+
+def load(*, seed):
+    from beside import Blobs
+    splits = [build_split(name, Blobs(seed + n), labels=np.arange(40) % 2)
+              for n, name in enumerate(SPLITS)]
+    return build_data("blobs", splits, class_names=("no", "yes"), source="made here")
+
+def steps(*, learning_rate):
+    import keras
+    return keras.optimizers.SGD(learning_rate)
+""",
+    "beside.py": """
+import numpy as np
+
+class Blobs:
+    def __init__(self, seed):
+        self.images = np.random.default_rng(seed).integers(0, 99, (40, 32, 32, 1), np.uint8)
+    def __len__(self):
+        return len(self.images)
+    def read(self, indices):
+        return self.images[indices]
+""",
+    "conf/dataset/mine.yaml": "_target_: mine.load\nseed: 0\n",
+    "conf/optimizer/mine.yaml": "_target_: mine.steps\nlearning_rate: 0.01\n",
+}
+
+
+@pytest.mark.slow
+def test_workers_of_ray_import_what_is_named_and_no_more(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    trace = set_traps(tmp_path)
+    for name, text in OWN_MODULES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "pneumonia", "-cd", "conf", "dataset=mine", "optimizer=mine"),
+            *("model=cnn", "model.blocks=1", "model.filters=2", "dense.units=4", "dense.dropout=0"),
+            *("tuner.max_epochs=1", "executor=ray", "executor.workers=1"),
+        ],
+        cwd=tmp_path,
+        env=without_safe_path(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "failed" not in ran.stdout + ran.stderr
     assert not trace.exists(), trace.read_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -9,11 +10,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, UserError
 from pneumonia.search import ray_session
 
 
@@ -58,6 +60,21 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
     for address in (None, "auto"):
         ray_session.check(address)
     assert time.monotonic() - began < ray_session._REACH_SECONDS
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_ray_that_was_imported_too_early_is_refused(
+    is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "RAY_AUTH_MODE": "disabled"})
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    if is_kept:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    text = r"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_AUTH_MODE=token in its environment"
+    for _ in range(2):  # nothing is set that would let the next search through
+        with contextlib.nullcontext() if is_kept else pytest.raises(UserError, match=text):
+            ray_session.configure(None)
+    ray_session.configure("head:6379")
 
 
 def test_sockets_fit_below_a_long_temporary_folder(

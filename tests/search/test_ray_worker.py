@@ -15,6 +15,7 @@ from test_trial import config
 from pneumonia import startup
 from pneumonia.artifacts import FolderStore
 from pneumonia.search import ray_worker
+from pneumonia.search.ray_nodes import Needs
 from pneumonia.search.ray_worker import CANCEL, FAIL, STOP, VALUE, Worker
 from pneumonia.training import trial
 from pneumonia.training.trial import Hooks, Outcome, Task
@@ -25,7 +26,7 @@ class Driver:
 
     def __init__(self, folder: Path) -> None:
         self.worker = Worker(str(folder), threads=startup.threads(), shared=None, scratch=None)
-        self.worker.prepare()
+        self.worker.prepare(Needs())
         self.kept: dict[str, np.ndarray[Any, Any]] = {}
         self.said: list[tuple[Any, ...]] = []
         self.instead: dict[str, tuple[Any, ...]] = {}
