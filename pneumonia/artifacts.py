@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pneumonia.errors import named
+from pneumonia.errors import named, without_passwords
 from pneumonia.files import StorageError
 
 _PAUSES = (0.5, 1.0, 2.0)  # seconds, before another try
@@ -118,7 +118,9 @@ class SharedStore:
                 return call(argument)
             except Exception as error:
                 if (pause := next(pauses, None)) is None:
-                    reason = f"{self.address} cannot be used: {named(error).rstrip('.')}"
+                    reason = without_passwords(
+                        f"{self.address} cannot be used: {named(error)}"
+                    ).rstrip(".")
                     raise StorageError(f"`executor.store`: {reason}.") from error
             time.sleep(pause)
 

@@ -99,7 +99,7 @@ class RayExecutor:
         self._own |= ray_nodes.have(self._needs)
         if isinstance(store, SharedStore):
             self._own |= ray_nodes.write_mark(store)
-            self._stack.callback(store.drop, ray_nodes.MARK)
+            self._stack.callback(ray_nodes.drop_mark, store)
         hooks.report("starting workers", 0, self.workers)
         each = {"workers": self.workers, "cpus": self._cpus, "gpus": self._gpus}
         session = ray_session.session(self._address, **each)  # type: ignore[arg-type]
@@ -304,6 +304,8 @@ def _stops(error: BaseException) -> bool:
 
 def _explain(error: ray.exceptions.RayTaskError, seat: _Seat) -> None:
     """Refuse a node that lacks something, where it is that a worker has met."""
+    if isinstance(error.cause, StorageError):
+        raise StorageError(str(error.cause)) from error
     if seat.job is None and isinstance(error.cause, OSError | ImportError):
         raise UserError(f"{_CANNOT}: {_line(error.cause)}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from pneumonia.artifacts import STATES, FolderStore, SharedStore
 from pneumonia.config import search_space, sources
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.files import StorageError
 from pneumonia.storage import provenance
 
 MARK = f"{STATES}/mark"
@@ -80,16 +82,17 @@ def write_mark(store: SharedStore) -> dict[str, str]:
     """Leave something where states are kept, and return what a node has to find there.
 
     Raises:
-        ConfigError: It cannot be left there.
+        StorageError: It cannot be left there.
     """
     text = secrets.token_hex(8)
-    try:
-        store.put(MARK, lambda path: path.write_text(text))
-    except Exception as error:  # each of fsspec's file systems has errors of its own
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
-        expected = "the address of a folder that can be written to"
-        raise ConfigError(_STORE, expected, store.address, reason) from error
+    store.put(MARK, lambda path: path.write_text(text))
     return {_STORE: text}
+
+
+def drop_mark(store: SharedStore) -> None:
+    """Remove it, if the store can be reached."""
+    with contextlib.suppress(StorageError):
+        store.drop(MARK)
 
 
 def read_mark(address: str | None, *, scratch: str | None) -> dict[str, str]:
