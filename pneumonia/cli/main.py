@@ -241,7 +241,7 @@ def _job(cfg: DictConfig) -> float:
         spec = resume.plan(
             resume.SearchSpec(cfg, folder, choices),
             HydraConfig.get().overrides.task,
-            use_threads=startup.use_threads,
+            use_threads=_use_threads,
         )
         if spec.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
@@ -261,6 +261,10 @@ def _job(cfg: DictConfig) -> float:
             raise
         _remove_if_unused(folder)
         raise found from None
+
+
+def _use_threads(cfg: DictConfig) -> None:
+    startup.use_threads(cfg.training.threads, trials=cfg.executor.get("workers", 1))
 
 
 def _forget_passwords(folder: Path) -> None:

@@ -504,6 +504,17 @@ def test_a_sweep_goes_on_where_it_was(
     assert main("-m", "resume=last") == 2
 
 
+def test_threads_are_said_once_before_images_are_read(
+    main: Any, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("pneumonia.startup.use_threads", lambda *a, **k: told.append((a, k)))
+    monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: told.append("images"))
+    assert main("executor.workers=2", "training.threads=3") == 0
+    assert main("resume=last", "executor.workers=4") == 0
+    assert told == [((3,), {"trials": 2}), "images", ((3,), {"trials": 4}), "images"]
+
+
 def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> None:
     assert main("-m", "seed=1,2", "hydra.sweep.dir=outputs/first") == 0
     search.error = DataError("no such dataset")

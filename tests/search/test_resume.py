@@ -105,7 +105,7 @@ def test_a_search_keeps_its_threads_on_other_machines(
     monkeypatch.setattr(
         changes, "load_data", lambda config: told.append("data") or load_data(config)
     )
-    resume.plan(*job("resume=last"), use_threads=told.append)
+    resume.plan(*job("resume=last"), use_threads=lambda cfg: told.append(cfg.training.threads))
     assert told == [5, "data"]
     for given, number in (("4", 4), ("null", 64)):
         with pytest.raises(UserError) as caught:
