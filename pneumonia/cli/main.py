@@ -62,6 +62,9 @@ def _run(arguments: list[str]) -> int:
     sys.argv[1:], configs = _check(given)
     if goes_on is not None:
         sweep.check_same(goes_on, configs)
+    elif origin := sweep.origin_of_forks(configs):
+        given = [*arguments, origin]
+        sys.argv[1:], configs = _check(given)
     if any(cfg.plan for cfg in configs):
         return _show_plans(configs, goes_on)
     # Processes for jobs or for a user's own functions begin with what is on our path, and no more.

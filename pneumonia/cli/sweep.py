@@ -194,8 +194,23 @@ def folder_of(configs: Sequence[DictConfig]) -> Path:
     return folder
 
 
+def origin_of_forks(configs: Sequence[DictConfig]) -> str:
+    """Return the argument that names what a new sweep forks, nothing where there is no need.
+
+    What is the last search now is not so for its second job, nor where it goes on.
+    """
+    from pneumonia.search import resume
+
+    for cfg in configs:
+        asked = cfg.resume
+        if not hydra_internals.is_job(cfg) or not asked.fork or asked.search not in (None, "last"):
+            return ""
+    return f"resume={resume.find('last', ['resume.fork=true'])}" if configs else ""
+
+
 def going_on(cfg: DictConfig, folder: Path) -> DictConfig:
     """Return the configuration of a job that goes on with the search in its folder, if any."""
     if not SearchFolder(folder).journal.exists():
         return cfg
-    return OmegaConf.merge(cfg, {"resume": {"search": str(folder)}})  # type: ignore[return-value]
+    own = {"search": str(folder), "fork": False}  # a fork that has begun knows its origin
+    return OmegaConf.merge(cfg, {"resume": own})  # type: ignore[return-value]

@@ -26,10 +26,12 @@ from omegaconf import DictConfig, OmegaConf
 from pneumonia.cli import common, compare, export, hydra_args, predict, report, sweep, ui, usage
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
+from pneumonia.config.validate import flatten
 from pneumonia.errors import DataError, UserError
 from pneumonia.search.resume import SearchSpec
-from pneumonia.storage import jobs
+from pneumonia.storage import jobs, offset, provenance
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor
 
 ROOT = Path(__file__).parents[2]
 
@@ -502,6 +504,40 @@ def test_a_sweep_goes_on_where_it_was(
     assert {folder.parent for _, folder in search.jobs} == {again[0][1].parent}
     assert all(cfg.executor.workers == 2 for cfg, _ in again)
     assert main("-m", "resume=last") == 2
+
+
+def test_a_fork_that_has_begun_goes_on_as_itself(tmp_path: Path) -> None:
+    cfg = compose.compose(["resume.search=a1", "resume.fork=true"])
+    assert sweep.going_on(cfg, tmp_path).resume == {"search": "a1", "fork": True}
+    (tmp_path / "journal.jsonl").touch()
+    assert sweep.going_on(cfg, tmp_path).resume == {"search": str(tmp_path), "fork": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [["resume=a1"], []], ids=["an id", "the last one"])
+def test_a_sweep_of_forks_goes_on_as_the_same_forks(
+    main: Any, search: Search, monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    ran: list[tuple[int, str]] = []
+
+    def run(spec: SearchSpec, own: Journal, **told: Any) -> None:
+        search_id = f"a{spec.cfg.seed}"
+        ran.append((spec.cfg.seed, spec.origin.search_id if spec.origin else ""))
+        if ran == [(1, ""), (2, "a1"), (3, "a1")]:
+            raise KeyboardInterrupt
+        params = {"objective.name": "val_auc", **flatten(spec.cfg)}
+        start = {"tags": provenance.deciding(), "choices": spec.choices, "datasets": []}
+        own.append("search_started", search_id=search_id, params=params, **start)
+        own.append("search_ended", status="completed", metrics={}, winner=None)
+        Cursor("somewhere", next=2, run_id="0").save(spec.folder / offset.NAME)
+
+    monkeypatch.setattr(search, "run", run)
+    assert main("dataset=phantom", "dataset.train=40", "model=cnn", "seed=1") == 0
+    assert main("-m", *given, "resume.fork=true", "model.blocks=2", "seed=2,3,4") == 130
+    assert main("-m", "resume=last") == 0
+    assert ran[3:] == [(3, "a1"), (4, "a1")]
+    assert main("-m", "resume=last") == 0
+    assert len(ran) == 5
 
 
 def test_threads_are_said_once_before_images_are_read(
