@@ -596,6 +596,19 @@ def test_a_sweep_whose_preset_has_changed(
     assert len(search.jobs) == 2
 
 
+@pytest.mark.slow
+def test_a_sweep_keeps_the_names_of_its_folders(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    assert main("-m", "seed=1,2", named, "hydra.sweep.dir=mine") == 0
+    assert main("resume=mine", "executor.workers=2") == 2
+    told = "  hydra.sweep.subdir: seed=1 → executor.workers=2,seed=1\n"
+    assert told in capsys.readouterr().err
+    assert main("resume=mine") == 0
+    assert [folder.name for _, folder in search.jobs] == 2 * ["seed=1", "seed=2"]
+
+
 def test_a_folder_has_one_sweep_and_one_process_that_runs_it(
     main: Any, search: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
