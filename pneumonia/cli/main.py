@@ -62,6 +62,9 @@ def _run(arguments: list[str]) -> int:
     sys.argv[1:], configs = _check(given)
     if goes_on is not None:
         sweep.check_same(goes_on, configs)
+    elif origin := sweep.origin_of_forks(configs):
+        given = [*arguments, origin]
+        sys.argv[1:], configs = _check(given)
     if any(cfg.plan for cfg in configs):
         return _show_plans(configs, goes_on)
     # Processes for jobs or for a user's own functions begin with what is on our path, and no more.
@@ -241,7 +244,7 @@ def _job(cfg: DictConfig) -> float:
         spec = resume.plan(
             resume.SearchSpec(cfg, folder, choices),
             HydraConfig.get().overrides.task,
-            use_threads=startup.use_threads,
+            use_threads=_use_threads,
         )
         if spec.folder != folder:  # a search that goes on has a folder already
             _remove_if_unused(folder)
@@ -261,6 +264,10 @@ def _job(cfg: DictConfig) -> float:
             raise
         _remove_if_unused(folder)
         raise found from None
+
+
+def _use_threads(cfg: DictConfig) -> None:
+    startup.use_threads(cfg.training.threads, trials=cfg.executor.get("workers", 1))
 
 
 def _forget_passwords(folder: Path) -> None:

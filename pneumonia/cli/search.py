@@ -41,8 +41,6 @@ def run(spec: SearchSpec) -> None:
         return
     uri = None if settings.uri is None else tracker.redact(settings.uri)
     with _saying_how_to_go_on(spec.folder), closing(resume.claim(spec, uri=uri)) as journal:
-        trials = spec.cfg.executor.get("workers", 1)
-        startup.use_threads(spec.cfg.training.threads, trials=trials)
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(spec.cfg, search_space.find(spec.cfg).start()))
         ray_session.check(spec.cfg.executor.get("address"))

@@ -26,7 +26,7 @@ from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.storage import jobs
 from pneumonia.storage.search_folder import BUDGET, OUTPUTS, SearchFolder
 
-DIR = "hydra.sweep.dir"
+DIR, SUBDIR = "hydra.sweep.dir", "hydra.sweep.subdir"
 _MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
@@ -113,15 +113,18 @@ def _changed(
         yield f"number of jobs: {len(record.jobs)} → {len(configs)}"
         return
     for params, cfg in zip(record.jobs, configs, strict=True):
-        yield from changes.of_params(SearchRecord(folder, params=dict(params)), _params(cfg))
+        now = _params(cfg)
+        was = {SUBDIR: now[SUBDIR], **params}  # of a sweep from before it was noted
+        yield from changes.of_params(SearchRecord(folder, params=was), now)
 
 
 def _params(cfg: DictConfig) -> dict[str, Any]:
-    """Return the params of a job without those that no result depends on."""
+    """Return the params of a job that its result depends on, and where it is kept."""
     from pneumonia.search import changes
 
     own = flatten(OmegaConf.create(plain(cfg)))
-    return {path: value for path, value in own.items() if not changes.is_free(path)}
+    kept = {path: value for path, value in own.items() if not changes.is_free(path)}
+    return {**kept, SUBDIR: str(cfg.hydra.sweep.subdir)}
 
 
 def run(
@@ -194,8 +197,23 @@ def folder_of(configs: Sequence[DictConfig]) -> Path:
     return folder
 
 
+def origin_of_forks(configs: Sequence[DictConfig]) -> str:
+    """Return the argument that names what a new sweep forks, nothing where there is no need.
+
+    What is the last search now is not so for its second job, nor where it goes on.
+    """
+    from pneumonia.search import resume
+
+    for cfg in configs:
+        asked = cfg.resume
+        if not hydra_internals.is_job(cfg) or not asked.fork or asked.search not in (None, "last"):
+            return ""
+    return f"resume={resume.find('last', ['resume.fork=true'])}" if configs else ""
+
+
 def going_on(cfg: DictConfig, folder: Path) -> DictConfig:
     """Return the configuration of a job that goes on with the search in its folder, if any."""
     if not SearchFolder(folder).journal.exists():
         return cfg
-    return OmegaConf.merge(cfg, {"resume": {"search": str(folder)}})  # type: ignore[return-value]
+    own = {"search": str(folder), "fork": False}  # a fork that has begun knows its origin
+    return OmegaConf.merge(cfg, {"resume": own})  # type: ignore[return-value]

@@ -143,7 +143,7 @@ def _prepared(override: str) -> str:
 def _options_of_resumed(overrides: Sequence[str], chosen: Chosen) -> Iterator[str]:
     """Yield the options of the search to go on with, but of the groups that are given."""
     given = dict(override.partition("=")[::2] for override in overrides)
-    name = given.get("resume.search", "last" if "resume.fork" in given else "").strip("'")
+    name = given.get("resume.search", "last" if "resume.fork" in given else "").strip("'\"")
     if name in ("", "null") or all(key.startswith("resume.") for key in given):
         return
     for group, option in chosen(name, overrides).items():

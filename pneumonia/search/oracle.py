@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.engine import trial as kt_trial
+from threadpoolctl import threadpool_limits
 
 from pneumonia.config.instantiate import build, locate
 from pneumonia.config.search_space import Space
@@ -111,8 +113,12 @@ class Oracle:
             self._count += 1
             only = Proposal("0000", 1, {}, self._tuner["max_epochs"])
             return only if self._count == 1 else None
-        # To the oracle, everyone who runs a trial is another tuner.
-        trial = self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")
+        with contextlib.ExitStack() as stack:
+            if isinstance(self._oracle, keras_tuner.oracles.BayesianOptimizationOracle):
+                # Another number of threads rounds otherwise; those of two searches wait for others.
+                stack.enter_context(threadpool_limits(1, "blas"))
+            # To the oracle, everyone who runs a trial is another tuner.
+            trial = self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")
         if trial.status != kt_trial.TrialStatus.RUNNING:
             return None
         if type(self._oracle) is keras_tuner.oracles.GridSearchOracle:

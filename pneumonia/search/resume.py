@@ -84,7 +84,7 @@ def plan(
     spec: SearchSpec,
     overrides: Sequence[str],
     *,
-    use_threads: Callable[[int], object] = lambda count: None,
+    use_threads: Callable[[DictConfig], object] = lambda cfg: None,
 ) -> SearchSpec:
     """Return what a command is to run, where it may go on with a search or fork one.
 
@@ -94,8 +94,8 @@ def plan(
     Args:
         spec: What it would be without: the composed configuration, and a new folder.
         overrides: The command's own.
-        use_threads: Called with the threads of a search to go on with or to fork, before its images
-            are read: that may start TensorFlow.
+        use_threads: Called with the configuration, before images are read: that may start
+            TensorFlow.
 
     Raises:
         ConfigError: Where there is no such search.
@@ -103,6 +103,7 @@ def plan(
     """
     spec, asked = _numbered(spec), spec.cfg.resume
     if asked.search is None and not asked.fork:
+        use_threads(spec.cfg)
         return spec
     name = "last" if asked.search is None else str(asked.search)
     folder = find(name, overrides)
@@ -113,7 +114,7 @@ def plan(
     found = replace(changed, folder=folder)
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
         validate.validate(_whole(found.cfg, spec.cfg))
-    use_threads(_whole(found.cfg, spec.cfg).training.threads)
+    use_threads(_whole(found.cfg, spec.cfg))
     if asked.fork:
         return _fork(found, past, into=spec)
     if past.started is None:  # it was killed before it began: there is nothing to differ from

@@ -41,8 +41,8 @@ class SweepRecord:
 
     Attributes:
         arguments: Those of the command line, without passwords.
-        jobs: Of each job that was known before, the params that its result depends on. Where a
-            sweeper makes the jobs as it goes, one stands for them all.
+        jobs: Of each job that was known before, the params that its result depends on, and the name
+            of its folder. Where a sweeper makes the jobs as it goes, one stands for them all.
         time: When it began, in milliseconds since 1970.
         is_over: Whether all its jobs have come to their end, and none has failed.
     """

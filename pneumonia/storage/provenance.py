@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pneumonia
-from pneumonia import process
 from pneumonia.errors import without_passwords
 
 PACKAGE = Path(pneumonia.__file__).parent
@@ -59,13 +58,14 @@ def provenance() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """Return tags for the machine: where all are the same, training again gives the same bits."""
-    # TensorFlow's are `training.threads`; these are what NumPy and SciPy may use.
-    set_ = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS",) if name in os.environ]
+    """Return tags for the machine: where all are the same, training again gives the same bits.
+
+    How many threads compute is no part of it: TensorFlow's are `training.threads`, and on those of
+    NumPy (OMP_NUM_THREADS, which launchers set), no training depends.
+    """
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "cpu": _line("/proc/cpuinfo", "model name") or platform.processor(),
-        "threads": " ".join([str(process.processors()), *set_]),
         "gpu": _line("/proc/driver/nvidia/gpus/*/information", "Model"),
     }
 

@@ -293,7 +293,6 @@ def forecasts(real: Path, costs: Costs, place: Path) -> Iterator[Forecast]:
         for name, workers in pairs
         for seed in range(OF_MANY if workers > 100 else SEEDS)
     ]
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # those of two processes wait for each other
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         runs = list(pool.map(forecast, *zip(*jobs, strict=True)))
     for pair in pairs:

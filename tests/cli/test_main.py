@@ -26,10 +26,12 @@ from omegaconf import DictConfig, OmegaConf
 from pneumonia.cli import common, compare, export, hydra_args, predict, report, sweep, ui, usage
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
+from pneumonia.config.validate import flatten
 from pneumonia.errors import DataError, UserError
 from pneumonia.search.resume import SearchSpec
-from pneumonia.storage import jobs
+from pneumonia.storage import jobs, offset, provenance
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor
 
 ROOT = Path(__file__).parents[2]
 
@@ -504,6 +506,51 @@ def test_a_sweep_goes_on_where_it_was(
     assert main("-m", "resume=last") == 2
 
 
+def test_a_fork_that_has_begun_goes_on_as_itself(tmp_path: Path) -> None:
+    cfg = compose.compose(["resume.search=a1", "resume.fork=true"])
+    assert sweep.going_on(cfg, tmp_path).resume == {"search": "a1", "fork": True}
+    (tmp_path / "journal.jsonl").touch()
+    assert sweep.going_on(cfg, tmp_path).resume == {"search": str(tmp_path), "fork": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [["resume=a1"], []], ids=["an id", "the last one"])
+def test_a_sweep_of_forks_goes_on_as_the_same_forks(
+    main: Any, search: Search, monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    ran: list[tuple[int, str]] = []
+
+    def run(spec: SearchSpec, own: Journal, **told: Any) -> None:
+        search_id = f"a{spec.cfg.seed}"
+        ran.append((spec.cfg.seed, spec.origin.search_id if spec.origin else ""))
+        if ran == [(1, ""), (2, "a1"), (3, "a1")]:
+            raise KeyboardInterrupt
+        params = {"objective.name": "val_auc", **flatten(spec.cfg)}
+        start = {"tags": provenance.deciding(), "choices": spec.choices, "datasets": []}
+        own.append("search_started", search_id=search_id, params=params, **start)
+        own.append("search_ended", status="completed", metrics={}, winner=None)
+        Cursor("somewhere", next=2, run_id="0").save(spec.folder / offset.NAME)
+
+    monkeypatch.setattr(search, "run", run)
+    assert main("dataset=phantom", "dataset.train=40", "model=cnn", "seed=1") == 0
+    assert main("-m", *given, "resume.fork=true", "model.blocks=2", "seed=2,3,4") == 130
+    assert main("-m", "resume=last") == 0
+    assert ran[3:] == [(3, "a1"), (4, "a1")]
+    assert main("-m", "resume=last") == 0
+    assert len(ran) == 5
+
+
+def test_threads_are_said_once_before_images_are_read(
+    main: Any, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("pneumonia.startup.use_threads", lambda *a, **k: told.append((a, k)))
+    monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: told.append("images"))
+    assert main("executor.workers=2", "training.threads=3") == 0
+    assert main("resume=last", "executor.workers=4") == 0
+    assert told == [((3,), {"trials": 2}), "images", ((3,), {"trials": 4}), "images"]
+
+
 @pytest.mark.slow
 def test_a_sweep_is_over_where_none_has_failed(main: Any, search: Search) -> None:
     assert main("-m", "seed=1,2", "hydra.sweep.dir=outputs/first") == 0
@@ -549,6 +596,19 @@ def test_a_sweep_whose_preset_has_changed(
     told = "of which this has changed:\n  dense.units: 64 → 128\n"
     assert capsys.readouterr().err.endswith(told)
     assert len(search.jobs) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_the_names_of_its_folders(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    assert main("-m", "seed=1,2", named, "hydra.sweep.dir=mine") == 0
+    assert main("resume=mine", "executor.workers=2") == 2
+    told = "  hydra.sweep.subdir: seed=1 → executor.workers=2,seed=1\n"
+    assert told in capsys.readouterr().err
+    assert main("resume=mine") == 0
+    assert [folder.name for _, folder in search.jobs] == 2 * ["seed=1", "seed=2"]
 
 
 def test_a_folder_has_one_sweep_and_one_process_that_runs_it(

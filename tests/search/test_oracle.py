@@ -16,6 +16,7 @@ from families import slow
 from keras_tuner.src.tuners import bayesian
 from omegaconf import OmegaConf
 from ordered import run_in_order
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pneumonia.config.search_space import Space, find
 from pneumonia.errors import ConfigError
@@ -125,6 +126,21 @@ def stock_sequence(name: str, folder: Path) -> list[dict[str, Any]]:
         **options,
     ).search(verbose=0)
     return tried
+
+
+def test_a_gaussian_process_has_one_thread_wherever_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit(*_: object) -> None:
+        used.update(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+        raise InterruptedError
+
+    used: set[int] = set()
+    oracle = Oracle(space(), tuner("bayesian"), OBJECTIVE)
+    monkeypatch.setattr(bayesian.BayesianOptimizationOracle, "populate_space", fit)
+    with threadpool_limits(2, "blas"), pytest.raises(InterruptedError):
+        oracle.propose()
+    assert used == {1}
 
 
 @pytest.mark.parametrize("name", ["hyperband", "random", "grid", slow("bayesian")])

@@ -105,7 +105,7 @@ def test_a_search_keeps_its_threads_on_other_machines(
     monkeypatch.setattr(
         changes, "load_data", lambda config: told.append("data") or load_data(config)
     )
-    resume.plan(*job("resume=last"), use_threads=told.append)
+    resume.plan(*job("resume=last"), use_threads=lambda cfg: told.append(cfg.training.threads))
     assert told == [5, "data"]
     for given, number in (("4", 4), ("null", 64)):
         with pytest.raises(UserError) as caught:
@@ -263,8 +263,8 @@ def test_a_completed_search_is_not_read_again(
 
 def test_a_fork_is_a_new_search_with_other_settings(begin: Callable[..., Path]) -> None:
     folder = begin(status="completed")
-    for spelling in (["resume=last", "resume.fork=true"], ["resume.fork=true"]):
-        found = plan(*spelling, "dense.units=8", "tuner=grid", "model.blocks=2")
+    for spelling in (["resume=last"], ["resume=outputs/one"], []):
+        found = plan(*spelling, "resume.fork=true", "dense.units=8", "tuner=grid", "model.blocks=2")
         assert found.folder == Path("outputs/new")
         assert (found.cfg.dense.units, found.cfg.model.blocks) == (8, 2)
         assert (found.choices["tuner"], found.choices["model"]) == ("grid", "cnn")

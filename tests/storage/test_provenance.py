@@ -75,6 +75,15 @@ def test_no_git_is_no_error(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "git_commit" not in provenance.provenance()
 
 
+def test_threads_make_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As searches noted them once; joblib sets this one for the jobs that it begins.
+    tags = provenance.machine() | {"threads": "2 OMP_NUM_THREADS=1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert provenance.other_machine(tags) == ""
+    told = provenance.other_machine(tags | {"cpu": "a slow one"})
+    assert told.startswith("this machine is another one (cpu: a slow one → ")
+
+
 @pytest.mark.parametrize(
     ("path", "decides"),
     [
