@@ -89,8 +89,16 @@ def trained(project: Path) -> list[str]:
 
 
 def workers(pid: int) -> list[psutil.Process]:
-    found = psutil.Process(pid).children(recursive=True)
-    return [one for one in found if "ray::Worker" in " ".join(one.cmdline())]
+    return [
+        one for one in psutil.Process(pid).children(recursive=True) if "ray::Worker" in title(one)
+    ]
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def listening(pid: int) -> Iterator[str]:
@@ -247,7 +255,7 @@ def test_workers_that_die_while_they_are_idle_use_up_no_retry(
     process = start(project, *LONG, *RAY, *options)
 
     def is_ready() -> bool:
-        titles = [" ".join(one.cmdline()) for one in workers(process.pid)]
+        titles = [title(one) for one in workers(process.pid)]
         begins = any(name in title for title in titles for name in ("prepare", "__init__"))
         return len(titles) == 2 and not begins and len(trained(project)) > 5
 
