@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig
 from test_trial import config
 
 from pneumonia.artifacts import FolderStore
@@ -20,7 +21,8 @@ from pneumonia.training.trial import Hooks, Outcome, Task
 
 def run(task: Task, hooks: Hooks | None = None) -> Outcome:
     executor = LocalExecutor()
-    executor.open(FolderStore(Path(task.config["features"]["folder"]).parent), hooks or Hooks())
+    store = FolderStore(Path(task.config["features"]["folder"]).parent)
+    executor.open(store, hooks or Hooks(), DictConfig(task.config))
     executor.submit(task)
     return executor.wait()
 

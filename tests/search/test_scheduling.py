@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from pneumonia.artifacts import FolderStore
 from pneumonia.search.executors import Cancelled, LocalExecutor
@@ -43,7 +44,7 @@ class Trials:
     def __init__(self, workers: int, *, in_order: bool = True, most: int | None = None) -> None:
         self.recorded: list[str] = []
         self.executor = Threads(workers, in_order=in_order)
-        self.executor.open(FolderStore(Path()), Hooks())
+        self.executor.open(FolderStore(Path()), Hooks(), DictConfig({}))
         self.scheduler = Scheduler(self.executor, most=most, record=self.record)
 
     def record(self, outcome: Outcome) -> None:
