@@ -55,8 +55,12 @@ class FileSource:
                 return stack(list(pool.map(lambda path: decode(path, self.channels), paths)))
         except DataError as error:
             path, _, reason = str(error).partition(": ")
-            expected = "image files that can be decoded"
-            raise ConfigError("dataset.path", expected, path, reason.rstrip(".")) from error
+            raise unreadable(path, reason.rstrip(".")) from error
+
+
+def unreadable(path: str, reason: str) -> ConfigError:
+    """Return the error for an image file of a dataset that has gone or cannot be decoded."""
+    return ConfigError("dataset.path", "image files that can be decoded", path, reason)
 
 
 def read_header(path: Path) -> Header:

@@ -20,8 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from pneumonia.datasets.base import ImageData
-from pneumonia.datasets.decode import FileSource
-from pneumonia.errors import ConfigError
+from pneumonia.datasets.decode import FileSource, unreadable
 
 Array = np.ndarray[Any, Any]
 
@@ -117,8 +116,7 @@ def _content(name: str) -> Array:
     try:
         return np.fromfile(name, np.uint8)
     except OSError as error:
-        expected, reason = "image files that can be decoded", error.strerror or str(error)
-        raise ConfigError("dataset.path", expected, name, reason) from error
+        raise unreadable(name, error.strerror or str(error)) from error
 
 
 def _copy(folder: Path, paths: Sequence[Path], fetch: Callable[[], Sequence[Array]]) -> list[Path]:

@@ -231,19 +231,17 @@ class Bench:
         if not services.has_postgres():
             self.lines += ["PostgreSQL is not on this machine: nothing is said of services.", ""]
             return
-        layouts: dict[str, list[Sent]] = {"all": [], "": []}
+        sent, unsent = list[Sent](), list[Sent]()
         with services.postgres_and_mlflow(fsync="on", niceness=19) as (postgres, server):
+            tracked = ["tracking=server", f"tracking.uri={server.uri}"]
             for _ in range(3):
-                for models, runs in layouts.items():
+                for runs, own, program in ((sent, tracked, None), (unsent, [], [str(UNTRACKED)])):
                     before = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
-                    own = ["tracking=server", f"tracking.uri={server.uri}"]
-                    own = [*own, f"tracking.log_models={models}"] if models else []
-                    program = None if models else [str(UNTRACKED)]
-                    own.append(f"features.folder={tempfile.mkdtemp(dir=self.folder)}")
-                    run = self.ours(["experiment=quick", *own], program=program)
+                    place = f"features.folder={tempfile.mkdtemp(dir=self.folder)}"
+                    run = self.ours(["experiment=quick", place, *own], program=program)
                     after = [sum(cpu_seconds(one.pid).values()) for one in (server, postgres)]
                     runs.append((run, *map(operator.sub, after, before)))
-        self._tell_of_services(*layouts.values())
+        self._tell_of_services(sent, unsent)
 
     def _tell_of_services(self, *layouts: list[Sent]) -> None:
         names: dict[str, Callable[[Sent], float]] = {

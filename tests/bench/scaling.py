@@ -305,8 +305,7 @@ def forecast(name: str, workers: int, seed: int, real: Path, costs: Costs, place
     trials = EACH[name] * max(LEAST, workers) if name in EACH else BAYESIAN
     epochs = int(simulated.landscape(real).record.params["tuner.max_epochs"])
     tuner, began = _tuner(name, trials, epochs=epochs, seed=seed), time.monotonic()
-    transfer = costs.transfer[real.name]
-    made = _simulate(real, place, tuner, workers, costs, in_order=False, transfer=transfer)
+    made = _simulate(real, place, tuner, workers, costs, in_order=False)
     took = time.monotonic() - began
     print(f"{real.name}, {name}, {workers} workers: simulated in {took:.0f} s", flush=True)
     return made
@@ -319,7 +318,7 @@ def _simulate(
     with mock.patch("os.fsync", return_value=None):
         return simulate(
             real, place, tuner=tuner, workers=workers, flush=costs.flush,
-            **{"startup": costs.startup, "transfer": costs.transfer["heads"], **more},
+            transfer=costs.transfer[real.name], **{"startup": costs.startup, **more},
         )  # fmt: skip
 
 
@@ -349,8 +348,8 @@ def comparison(
         made = _simulate(
             samples[kind], place / folder.name,
             OmegaConf.to_container(cfg.tuner, resolve=True),  # type: ignore[arg-type]
-            workers, costs, startup=_startup(beside), transfer=costs.transfer[kind],
-            slowdown=_pace(beside) / _pace(samples[kind]), in_order=cfg.executor.in_order,
+            workers, costs, startup=_startup(beside), in_order=cfg.executor.in_order,
+            slowdown=_pace(beside) / _pace(samples[kind]),
         )  # fmt: skip
         yield Compared(
             executor, workers, f"{kind}: {name}", (len(found.trials), made.trials),

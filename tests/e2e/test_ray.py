@@ -256,7 +256,7 @@ def test_workers_that_die_while_they_are_idle_use_up_no_retry(
 
     def is_ready() -> bool:
         titles = [title(one) for one in workers(process.pid)]
-        begins = any(name in title for title in titles for name in ("prepare", "__init__"))
+        begins = any(name in one for one in titles for name in ("prepare", "__init__"))
         return len(titles) == 2 and not begins and len(trained(project)) > 5
 
     wait_for(process, is_ready)

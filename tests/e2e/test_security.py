@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -346,41 +347,55 @@ def test_the_current_folder_is_not_imported(
     assert not trace.exists(), trace.read_text()
 
 
-@pytest.mark.slow
-def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_path: Path) -> None:
-    trace = set_traps(tmp_path)
-    for name, text in {
-        "mine/__init__.py": "",
-        "mine/sub/__init__.py": "",
-        "mine/sub/data.py": "import beside\n"
-        "from google.protobuf import descriptor\n"
-        "from pneumonia.datasets.chest_phantom import phantom\n"
-        "def load(*, seed):\n"
-        "    from joblib import Parallel, delayed\n"
-        "    from multiprocessing import get_context\n"
-        "    print(Parallel(n_jobs=2)(delayed(beside.double)(i) for i in range(3)))\n"
-        "    with get_context('spawn').Pool(1) as pool:\n"
-        "        print(pool.map(beside.double, [4]))\n"
-        "    sizes = dict(train=40, val=40, test=40, image_size=32)\n"
-        "    return phantom(**sizes, positive_fraction=0.5, difficulty=0.5, seed=seed)\n",
-        "beside.py": "def double(x): return 2 * x\n",
-        "conf/dataset/mine.yaml": "_target_: mine.sub.data.load\nseed: 0\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+def search_of_own(
+    folder: Path, modules: Mapping[str, str], *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Search with the option `mine` of a dataset, from the folder that its modules are in."""
+    for name, text in modules.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     ran = subprocess.run(
         [
-            *(sys.executable, "-m", "pneumonia", "-cd", "conf", "dataset=mine", "-m", "seed=1,2"),
+            *(sys.executable, "-m", "pneumonia", "-cd", "conf", "dataset=mine", *words),
             *("model=cnn", "model.blocks=1", "model.filters=2", "dense.units=4", "dense.dropout=0"),
-            *("optimizer.learning_rate=0.01", "tuner.max_epochs=1"),
+            "tuner.max_epochs=1",
         ],
-        cwd=tmp_path,
+        cwd=folder,
         env=without_safe_path(),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+@pytest.mark.slow
+def test_a_search_imports_what_is_named_in_the_current_folder_and_no_more(tmp_path: Path) -> None:
+    trace = set_traps(tmp_path)
+    ran = search_of_own(
+        tmp_path,
+        {
+            "mine/__init__.py": "",
+            "mine/sub/__init__.py": "",
+            "mine/sub/data.py": "import beside\n"
+            "from google.protobuf import descriptor\n"
+            "from pneumonia.datasets.chest_phantom import phantom\n"
+            "def load(*, seed):\n"
+            "    from joblib import Parallel, delayed\n"
+            "    from multiprocessing import get_context\n"
+            "    print(Parallel(n_jobs=2)(delayed(beside.double)(i) for i in range(3)))\n"
+            "    with get_context('spawn').Pool(1) as pool:\n"
+            "        print(pool.map(beside.double, [4]))\n"
+            "    sizes = dict(train=40, val=40, test=40, image_size=32)\n"
+            "    return phantom(**sizes, positive_fraction=0.5, difficulty=0.5, seed=seed)\n",
+            "beside.py": "def double(x): return 2 * x\n",
+            "conf/dataset/mine.yaml": "_target_: mine.sub.data.load\nseed: 0\n",
+        },
+        "-m",
+        "seed=1,2",
+        "optimizer.learning_rate=0.01",
+    )
     assert "[0, 2, 4]\n[8]\n" in ran.stdout
     assert not trace.exists(), trace.read_text()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -431,22 +446,8 @@ class Blobs:
 def test_workers_of_ray_import_what_is_named_and_no_more(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     trace = set_traps(tmp_path)
-    for name, text in OWN_MODULES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-m", "pneumonia", "-cd", "conf", "dataset=mine", "optimizer=mine"),
-            *("model=cnn", "model.blocks=1", "model.filters=2", "dense.units=4", "dense.dropout=0"),
-            *("tuner.max_epochs=1", "executor=ray", "executor.workers=1"),
-        ],
-        cwd=tmp_path,
-        env=without_safe_path(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
+    words = ("optimizer=mine", "executor=ray", "executor.workers=1")
+    ran = search_of_own(tmp_path, OWN_MODULES, *words)
     assert "failed" not in ran.stdout + ran.stderr
     assert not trace.exists(), trace.read_text()
 
