@@ -26,8 +26,10 @@ frozen, and its features can be computed once. The arguments they share:
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import keras
 
@@ -61,9 +63,7 @@ def efficientnet_lite0(
 
     The arguments are those of every backbone, see the module.
     """
-    network = lite0.network(image_size)
-    if weights == "imagenet":
-        lite0.load_imagenet(network)
+    network = _network(trainable, weights)(lite0.network, image_size, weights)
     return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
@@ -82,7 +82,8 @@ def inception_v3(
     Args beside those of every backbone, see the module:
         scaling: `imagenet` (-1..1, what its weights expect) or `unit` (0..1, what the study did).
     """
-    network = keras_applications.network("InceptionV3", image_size, weights, scaling)
+    arguments = ("InceptionV3", image_size, weights, scaling)
+    network = _network(trainable, weights)(keras_applications.network, *arguments)
     network.name = "inception_v3"
     return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
@@ -104,7 +105,8 @@ def keras_application(
         name: The network, such as `MobileNetV2`.
         scaling: `imagenet` (what the network's weights expect) or `unit` (0..1).
     """
-    network = keras_applications.network(name, image_size, weights, scaling)
+    arguments = (name, image_size, weights, scaling)
+    network = _network(trainable, weights)(keras_applications.network, *arguments)
     return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
@@ -190,6 +192,20 @@ def _last_frozen_tensor(backbone: keras.Model) -> keras.KerasTensor | None:
             found = operation.output
         open_until = max(open_until, read_last[id(operation.output)])
     return found
+
+
+def _network(trainable: bool | str, weights: str | None) -> Callable[..., keras.Model]:
+    """Return what builds a network, but once for all the cuts of one that is to stay as published.
+
+    It takes the function that builds it and its arguments.
+    """
+    is_shared = trainable is False and weights == "imagenet"
+    return _built_once if is_shared else _built_once.__wrapped__
+
+
+@functools.lru_cache(maxsize=1)
+def _built_once(build: Callable[..., keras.Model], *arguments: Any) -> keras.Model:
+    return build(*arguments)
 
 
 def _finish(

@@ -51,13 +51,21 @@ STAGES = (
 )
 
 
-def network(image_size: int) -> keras.Model:
-    """Build the convolutional part, with random weights.
+def network(image_size: int, weights: str | None = None) -> keras.Model:
+    """Build the convolutional part.
 
     The layers are named as in Keras' EfficientNet: `block4a_expand_conv`, `top_activation`.
 
+    Args:
+        image_size: Height and width of the input in pixels.
+        weights: `imagenet`, or anything else for random ones.
+
     Returns:
         Raw images `(N, image_size, image_size, 3)` in 0..255 to a map of 1280 channels.
+
+    Raises:
+        UserError: The package with the weights is not installed.
+        DataError: Its file is not the published one.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scaling")(image)
@@ -65,16 +73,14 @@ def network(image_size: int) -> keras.Model:
     for name, stage, stride in _blocks():
         x = _block(x, name, stage, stride)
     x = _convolve(x, TOP_FILTERS, "top_")
-    return keras.Model(image, x, name="efficientnet_lite0")
+    model = keras.Model(image, x, name="efficientnet_lite0")
+    if weights == "imagenet":
+        _load_imagenet(model)
+    return model
 
 
-def load_imagenet(model: keras.Model) -> None:
-    """Give a `network` the weights of the embedded file.
-
-    Raises:
-        UserError: The package with the file is not installed.
-        DataError: The file is not the published one.
-    """
+def _load_imagenet(model: keras.Model) -> None:
+    """Give a `network` the weights of the embedded file."""
     tensors = read_imagenet()
     for conv, norm, own_conv, own_norm in _names():
         axes = (2, 3, 0, 1) if "_depthwise_conv" in conv else (2, 3, 1, 0)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from pneumonia.datasets.base import Split
+from pneumonia.datasets.cache import Kept
 from pneumonia.errors import ConfigError
 from pneumonia.models.classifier import resize
 from pneumonia.models.layers import identity
@@ -23,9 +24,10 @@ from pneumonia.training.augment import View
 from pneumonia.training.fused_layers import Fused, substitutes
 
 Array = np.ndarray[Any, Any]
-Graph = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 BFLOAT16 = "bfloat16"
+
+_graphs: Kept[tuple[tuple[keras.Model, ...], Any]] = Kept(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,11 @@ def call(
     Raises:
         ConfigError: Where the processor does not compute in bfloat16.
     """
-    graph = _build(models, precision)
+    graph = _graph(models, precision)
     # TensorFlow takes up the option at every call, not when a graph is built.
     with _reduced_precision() if precision == BFLOAT16 else nullcontext():
-        return graph(tf.constant(images))
+        outputs: Sequence[tf.Tensor] = graph(tf.constant(images))
+    return outputs
 
 
 def has_bfloat16() -> bool:
@@ -108,14 +111,25 @@ def agree(models: tuple[keras.Model, ...], images: Array, precision: str) -> boo
     TensorFlow makes one operation, which rounds otherwise, of neighbours, but not where another
     model is cut between them.
     """
+    together = _graph(models, precision)
+    for model, output in zip(models, together.outputs, strict=True):
+        alone = functools.partial(together.prune, together.inputs, [output])
+        _graph((model,), precision, alone)  # its part of the graph takes less time than another one
     return all(
         np.array_equal(outputs, call((model,), images, precision)[0])
         for model, outputs in zip(models, call(models, images, precision), strict=True)
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _build(models: tuple[keras.Model, ...], precision: str) -> Graph:
+def _graph(
+    models: tuple[keras.Model, ...], precision: str, make: Callable[[], Any] | None = None
+) -> Any:
+    """Return the graph of models, a function of images; they are kept with it."""
+    make = make or functools.partial(_build, models, precision)
+    return _graphs.get([[*map(id, models)], precision], lambda: (models, make()))[1]
+
+
+def _build(models: tuple[keras.Model, ...], precision: str) -> Any:
     if precision == BFLOAT16 and not has_bfloat16():
         raise ConfigError(
             "features.precision", "float32, as this processor has no bfloat16", precision
@@ -125,7 +139,7 @@ def _build(models: tuple[keras.Model, ...], precision: str) -> Graph:
         lambda x: _outputs(models, x), input_signature=signature, autograph=False
     )
     # What is worked out of weights alone is worked out once.
-    return convert_variables_to_constants_v2(function.get_concrete_function())  # type: ignore[no-any-return]
+    return convert_variables_to_constants_v2(function.get_concrete_function())
 
 
 def _outputs(models: Sequence[keras.Model], x: tf.Tensor) -> list[tf.Tensor]:
@@ -139,7 +153,9 @@ def _outputs(models: Sequence[keras.Model], x: tf.Tensor) -> list[tf.Tensor]:
     ) -> Callable[..., Any]:
         mode = {"training": False} if isinstance(operation, keras.layers.Layer) else {}
         call = calls.get(operation, functools.partial(operation, **mode))
-        parts = (call.layer, call.norm) if isinstance(call, Fused) else (operation,)
+        parts: tuple[Any, ...] = (operation,)
+        if isinstance(call, Fused):
+            parts, call = (call.layer, call.norm), call.frozen
 
         def apply(*args: Any, **kwargs: Any) -> Any:
             place = repr(keras.tree.map_structure(_leaf, (args, kwargs)))

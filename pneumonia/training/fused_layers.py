@@ -32,22 +32,37 @@ class Fused:
     norm: keras.layers.BatchNormalization | None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Return the outputs (n, ...), normalized.
+        """Return the outputs (n, ...), normalized."""
+        return self._apply(x, *self._weights())
+
+    def frozen(self, x: tf.Tensor) -> tf.Tensor:
+        """Do the same in a graph that is being built, whose constants the weights become."""
+        with tf.init_scope():
+            values = [value if value is None else value.numpy() for value in self._weights()]
+        return self._apply(x, *(value if value is None else tf.constant(value) for value in values))
+
+    def _weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return kernel and bias.
 
         As `(w * x - mean) * scale + beta` is `(w * scale) * x + (beta - mean * scale)`.
         """
-        layer = self.layer
-        is_depthwise = type(layer) is keras.layers.DepthwiseConv2D
-        kernel = tf.convert_to_tensor(layer.kernel)
-        bias = None if layer.bias is None else tf.convert_to_tensor(layer.bias)
-        if self.norm is not None:
-            scale, shift = _affine(self.norm)
-            bias = shift if bias is None else bias * scale + shift
-            kernel *= tf.reshape(scale, kernel.shape[2:]) if is_depthwise else scale
-        y = (_depthwise if is_depthwise else _plain)(layer, x, kernel)
+        kernel = tf.convert_to_tensor(self.layer.kernel)
+        bias = None if self.layer.bias is None else tf.convert_to_tensor(self.layer.bias)
+        if self.norm is None:
+            return kernel, bias
+        scale, shift = _affine(self.norm)
+        factors = tf.reshape(scale, kernel.shape[2:]) if self._is_depthwise else scale
+        return kernel * factors, shift if bias is None else bias * scale + shift
+
+    def _apply(self, x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+        y = (_depthwise if self._is_depthwise else _plain)(self.layer, x, kernel)
         if bias is not None:  # as TensorFlow makes one operation of all three
             y = tf.nn.bias_add(y, bias)
-        return layer.activation(y)
+        return self.layer.activation(y)
+
+    @property
+    def _is_depthwise(self) -> bool:
+        return type(self.layer) is keras.layers.DepthwiseConv2D
 
 
 def fuse(model: keras.Model) -> None:

@@ -47,7 +47,7 @@ def test_lite0_takes_its_scaling_along() -> None:
 def test_says_what_to_do_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"model\.weights=<file>"):
-        backbones.efficientnet_lite0(image_size=32)
+        efficientnet_lite0.network(32, "imagenet")
 
 
 def test_refuses_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,4 +59,4 @@ def test_refuses_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(DataError, match="not the published file"):
-        backbones.efficientnet_lite0(image_size=32)
+        efficientnet_lite0.network(32, "imagenet")

@@ -52,3 +52,12 @@ def test_says_where_the_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatc
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
     with pytest.raises(ConfigError, match=r"features\.precision"):
         frozen_graph.call((model,), IMAGES, "bfloat16")
+
+
+def test_a_part_of_several_gives_what_it_gives_by_itself() -> None:
+    cuts = ("block1a_project_bn", "block2b_add")
+    models = [backbones.efficientnet_lite0(image_size=75, layer=cut) for cut in cuts]
+    alone = backbones.efficientnet_lite0(image_size=75, layer=cuts[0])
+    expected = frozen_graph.call((alone,), IMAGES)[0].numpy()
+    assert frozen_graph.agree(tuple(models), IMAGES, "float32")
+    np.testing.assert_array_equal(frozen_graph.call((models[0],), IMAGES)[0].numpy(), expected)
