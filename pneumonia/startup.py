@@ -48,6 +48,8 @@ def prepare() -> None:
     places = [flag for flag in os.environ.pop("XLA_FLAGS", "").split() if "_dir=" in flag]
     if places:
         os.environ["XLA_FLAGS"] = " ".join(places)
+    # To look for garbage after every 700 objects is a sixth of importing TensorFlow.
+    gc.set_threshold(100_000)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not sys.warnoptions:

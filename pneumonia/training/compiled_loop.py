@@ -102,10 +102,11 @@ class Program:
         kernels = [one.kernel for one in leaves(self._model) if isinstance(one, TransposedDense)]
         self._transposed = {id(kernel) for kernel in kernels}
         self._initial = [_compact(variable.numpy()) for variable in self._optimizer.variables]
-        self._epoch = tf.function(self._run, jit_compile=jit)
+        self._epoch = tf.function(self._run, jit_compile=jit, autograph=False)
         self._predict = tf.function(
             lambda x: tf.cast(self._model(x, training=False), tf.float32),
             input_signature=[tf.TensorSpec([None, *model.input.shape[1:]], model.input.dtype)],
+            autograph=False,
         )
 
     def start(
@@ -339,6 +340,7 @@ def _mean_loss(loss: keras.losses.Loss) -> Callable[[tf.Tensor, tf.Tensor], tf.T
     call = tf.function(
         lambda y, output: loss(y[:, None], output[:, None]),
         input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
+        autograph=False,
     )
     return _mean_losses.get(keras.saving.serialize_keras_object(loss), lambda: call)
 
