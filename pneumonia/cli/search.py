@@ -41,12 +41,11 @@ def run(spec: SearchSpec) -> None:
         return
     uri = None if settings.uri is None else tracker.redact(settings.uri)
     with _saying_how_to_go_on(spec.folder), closing(resume.claim(spec, uri=uri)) as journal:
-        checked = tracker.check(settings)  # answered while the data are read
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(spec.cfg, search_space.find(spec.cfg).start()))
         ray_session.check(spec.cfg.executor.get("address"))
+        checked = tracker.check(settings)
         startup.start()
-        checked.result()
         from pneumonia.search import loop
 
         loop.run(
@@ -54,6 +53,7 @@ def run(spec: SearchSpec) -> None:
             journal,
             callbacks=callbacks,
             fetch=lambda uri: tracker.fetch_classifier(uri, settings),
+            wait=checked.result,
         )
 
 
