@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pneumonia.errors import UserError
@@ -88,11 +89,11 @@ def await_condition(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; who is to ask for its status may take half a minute."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
-    return False
 
 
 def start_search(folder: Path) -> Journal:
