@@ -281,6 +281,7 @@ def test_options_may_stand_between_overrides(main: Any, search: Search) -> None:
     assert [(cfg.seed, cfg.dense.units) for cfg, _ in search.jobs] == [(1, 8), (2, 8)]
 
 
+@pytest.mark.slow
 def test_info(tmp_path: Path, run: Any) -> None:
     ran = run("--info", "defaults", "model=cnn", folder=tmp_path)
     assert ran.returncode == 0
@@ -759,6 +760,7 @@ def quick(tmp_path: Path) -> Any:
 OWN = ("-m", "hydra/sweeper=own", "dense.dropout=interval(0.1,0.4)", "dense.units=64", "seed=3,4")
 
 
+@pytest.mark.slow
 def test_a_sweeper_is_told_the_objective_of_each_search(quick: Any) -> None:
     ran = quick(*OWN[:-1])
     assert ran.returncode == 2, ran.stderr

@@ -245,6 +245,7 @@ def is_running(lines: list[str]) -> bool:
     return "a line of output" in lines and lines[-1] == "dense.units=8" and "━" in lines[-3]
 
 
+@pytest.mark.slow
 def test_what_is_said_of_ctrl_c_stands_above_the_picture(tmp_path: Path) -> None:
     with terminal() as screen:
         process = start(screen, POLITE, tmp_path)

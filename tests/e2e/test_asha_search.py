@@ -73,6 +73,7 @@ def assert_promoted_go_on(ran: Ran) -> None:
         assert trained[event["trial_id"]] == expected
 
 
+@pytest.mark.slow  # what is promoted is in test_asha
 def test_what_is_promoted_goes_on_and_is_shown(here: Callable[..., Ran]) -> None:
     ran = here(*ASHA)
     assert ran.status == 0, ran.stderr

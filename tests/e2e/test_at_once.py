@@ -106,7 +106,8 @@ def test_a_hyperband_is_the_same(here: Callable[..., Ran]) -> None:
     assert_same_weights(one, two)
 
 
-@pytest.mark.parametrize("name", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["INT", "KILL"])
 def test_a_search_that_ends_with_two_trials_begun_goes_on_to_the_same_end(
     name: str,
     tmp_path: Path,
@@ -191,6 +192,7 @@ def test_what_stops_one_trial_stops_the_others(
     assert ran.end["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_networks_that_are_trained_whole_take_turns(here: Callable[..., Ran]) -> None:
     options = ("model=cnn", "model.image_size=16", "model.blocks=1", "model.filters=4")
     rest = [item for item in RANDOM if not item.startswith(("model.", "augment"))]

@@ -695,6 +695,7 @@ def assert_goes_on_to_the_same_end(ran: Ran, killed: Ran, command: Callable[...,
 # Other ways through.
 
 
+@pytest.mark.slow
 def test_no_range_is_one_training_and_leaves_nothing_to_go_on_with(
     here: Callable[..., Ran],
 ) -> None:
@@ -720,6 +721,7 @@ def test_no_range_is_one_training_and_leaves_nothing_to_go_on_with(
     assert searches(ran.project) == [ran.folder]
 
 
+@pytest.mark.slow
 def test_a_completed_search_only_sends_what_mlflow_has_not_taken(here: Callable[..., Ran]) -> None:
     ran = here(*TRAIN)
     before = ran.events
@@ -904,6 +906,7 @@ def test_a_broken_trial_and_an_interruption(
     assert len(ran.store.runs("search")) == 1
 
 
+@pytest.mark.slow  # as in test_winner
 def test_retraining_gives_another_classifier_which_is_the_champion(
     here: Callable[..., Ran],
 ) -> None:
@@ -973,6 +976,7 @@ def test_a_multirun_is_several_searches_that_compare(here: Callable[..., Ran]) -
     assert len(ran.store.models()) == len(list((ran.project / "mlruns").rglob("*.keras"))) == 2
 
 
+@pytest.mark.slow
 def test_without_the_trials_models_the_final_one_is_kept(here: Callable[..., Ran]) -> None:
     ran = here(*TRAIN, "tracking.log_models=none")
     assert ran.status == 0

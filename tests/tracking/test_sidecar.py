@@ -181,6 +181,7 @@ def test_a_sidecar_that_cannot_start_says_why(
         answer.result(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_second_follower_of_a_folder_waits_for_the_first(project: Path) -> None:
     folder = project / "search"
     journal = start_search(folder)

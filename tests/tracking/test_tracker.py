@@ -641,6 +641,7 @@ def test_an_unreachable_server_is_one_clear_error(tmp_path: Path) -> None:
         check(TrackingSettings(uri=database))
 
 
+@pytest.mark.slow  # a server that hangs is in test_tracking_faults
 def test_a_search_goes_on_without_its_server(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_clock_that_was_put_back_ends_no_run_before_it_began(
     assert all(future <= start <= end for _, start, end in found)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_mlflow_is_told_and_what_is_left_is_sent_later(
     settings: TrackingSettings, folder: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_damaged_note_of_what_was_sent_sends_nothing_twice(
         assert_whole(trials=3, epochs=2)
 
 
+@pytest.mark.slow
 def test_what_breaks_off_in_the_end_of_a_search_repeats_no_step(
     settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +433,7 @@ def test_texts_that_no_database_takes_hold_nothing_up(
     assert runs(settings, "trial")[0].data.tags["reason"] == r"no\x00ne"
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_is_waited_for(
     settings: TrackingSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_calibrated_classifier_is_served_so(model: str, tmp_path: Path) -> Non
     assert at[1] >= at[0]
 
 
+@pytest.mark.slow
 def test_a_classifier_written_without_a_template_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

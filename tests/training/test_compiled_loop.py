@@ -97,7 +97,7 @@ OPTIMIZERS = ("RMSprop", "Adam", "SGD", "AdamW", "Adafactor", "Muon")
     ("optimizer", "jit"),
     [
         ("RMSprop", True),
-        ("Adam", False),
+        slow("Adam", False),
         *(slow(name, name != "RMSprop") for name in OPTIMIZERS),
         *(slow(name, False) for name in OPTIMIZERS if name not in ("RMSprop", "Adam")),
     ],

@@ -44,6 +44,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_threads_and_memory_of_gpus_are_set_before_tensorflow_computes() -> None:
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr

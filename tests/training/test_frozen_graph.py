@@ -33,6 +33,7 @@ def test_gives_what_the_model_gives(kind: str) -> None:
         np.testing.assert_allclose(found, expected[: len(part)], atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not frozen_graph.has_bfloat16(), reason="the processor has no bfloat16")
 def test_bfloat16_is_near_and_does_not_stay_on() -> None:
     model = network("inception")

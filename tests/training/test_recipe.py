@@ -265,6 +265,7 @@ def test_goes_on_bit_for_bit_with_everything(
     assert_same(state(tmp_path, "to4"), state(tmp_path, "straight"))
 
 
+@pytest.mark.slow
 def test_first_the_head_then_all(tmp_path: Path) -> None:
     cfg = config(tmp_path, "fine", training__head_epochs=2)
     model = network.trainable(cfg, 0)

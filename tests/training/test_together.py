@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from families import slow
 from test_feature_cache import DATA, SIZE, section
 from test_trial import BLOG, config
 
@@ -171,7 +172,7 @@ def test_those_who_ask_for_the_same_cuts_compute_them_once(tmp_path: Path) -> No
     assert texts == ["features of val at 3 layers"]
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [slow(False), True])
 def test_a_training_is_the_same_where_its_chunks_are_made_ahead(
     frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -358,6 +358,7 @@ def test_the_classifier_gives_the_measured_probabilities(model: str, tmp_path: P
     assert auc == pytest.approx(result.score, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_cached_features_train_as_the_whole_frozen_model_does(tmp_path: Path) -> None:
     cached = config(tmp_path, "features", augment__views=1)
     cached["augment"] = {**BLOG, "views": 1}
