@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +59,12 @@ def draw(curves: dict[str, list[NDArray[np.float64]]], objective: str) -> Figure
     """Draw the means over seeds, each within its interval."""
     figure = Figure((7, 4.2), layout="constrained")
     axes = figure.subplots()
+    styles = itertools.cycle(("-", "--", ":", "-."))  # two may be the same for long
     for name, some in curves.items():
         most = min(map(len, some))
         epochs = np.arange(1, most + 1)
         centre, low, high = np.array([interval([one[i] for one in some]) for i in range(most)]).T
-        (line,) = axes.plot(epochs, centre, label=name)
+        (line,) = axes.plot(epochs, centre, label=name, linestyle=next(styles))
         axes.fill_between(epochs, low, high, alpha=0.15, color=line.get_color())
     axes.set(xlabel="epochs in all", ylabel=f"best {objective}", xscale="log")
     axes.legend(frameon=False)
