@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import random
+from types import SimpleNamespace
+
 import numpy as np
 
 # The purposes are part of every result: a number, once given, keeps its meaning.
 SHUFFLE, VIEW, RENDER, BOOTSTRAP, MIX, PHASE, FOLDS = range(7)
+
+_layers = random.Random()
+
+
+def seed_python(seed: int) -> None:
+    """Seed Python's generator, and the one that Keras draws the seeds of layers from."""
+    random.seed(seed)
+    _layers.seed(seed)
+
+
+def separate_layers() -> None:
+    """Have Keras draw the seeds of layers from a generator of their own, with the same numbers.
+
+    From Python's, other threads may draw while a network is built: urllib3 before it tries again,
+    scikit-learn as it is imported.
+    """
+    from keras.src.random import seed_generator
+    from keras.src.utils import rng_utils
+
+    seed_generator.python_random = _layers
+    rng_utils.random = SimpleNamespace(seed=seed_python)  # what `keras.utils.set_random_seed` calls
 
 
 def generator(seed: int, *purpose: int) -> np.random.Generator:

@@ -18,10 +18,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from pneumonia import process
+from pneumonia import process, seeding
 from pneumonia.errors import UserError
 
 _STDERR = 2
+_THRESHOLD = gc.get_threshold()
 # Settings of the environment that would make other results, or another program: the defaults of
 # Keras, KerasTuner and TensorFlow count. KERAS_HOME stays, where weights are kept.
 _UNSET = re.compile(
@@ -48,7 +49,7 @@ def prepare() -> None:
     places = [flag for flag in os.environ.pop("XLA_FLAGS", "").split() if "_dir=" in flag]
     if places:
         os.environ["XLA_FLAGS"] = " ".join(places)
-    # To look for garbage after every 700 objects is a sixth of importing TensorFlow.
+    # Looking for garbage after every 700 objects takes a sixth of the time of the imports.
     gc.set_threshold(100_000)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -130,6 +131,8 @@ def import_keras() -> None:
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
+    seeding.separate_layers()
+    gc.set_threshold(*_THRESHOLD)  # models are cycles: they would stay for many trials
 
 
 @cache

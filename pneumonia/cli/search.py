@@ -46,14 +46,14 @@ def run(spec: SearchSpec) -> None:
         ray_session.check(spec.cfg.executor.get("address"))
         checked = tracker.check(settings)
         startup.start()
-        from pneumonia.search import loop
+        from pneumonia.search import loop  # takes a quarter of a second, as the answer does
 
+        checked.result()
         loop.run(
             spec,
             journal,
             callbacks=callbacks,
             fetch=lambda uri: tracker.fetch_classifier(uri, settings),
-            wait=checked.result,
         )
 
 

@@ -27,7 +27,9 @@ frozen, and its features can be computed once. The arguments they share:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -82,9 +84,7 @@ def inception_v3(
     Args beside those of every backbone, see the module:
         scaling: `imagenet` (-1..1, what its weights expect) or `unit` (0..1, what the study did).
     """
-    arguments = ("InceptionV3", image_size, weights, scaling)
-    network = _network(trainable, weights)(keras_applications.network, *arguments)
-    network.name = "inception_v3"
+    network = _network(trainable, weights)(_inception_v3, image_size, weights, scaling)
     return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 
@@ -194,18 +194,37 @@ def _last_frozen_tensor(backbone: keras.Model) -> keras.KerasTensor | None:
     return found
 
 
-def _network(trainable: bool | str, weights: str | None) -> Callable[..., keras.Model]:
-    """Return what builds a network, but once for all the cuts of one that is to stay as published.
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let cuts of one network that stays as it was published have its layers in common meanwhile.
 
-    It takes the function that builds it and its arguments.
+    Of those, nothing may be changed. Building the network takes half a second and more.
     """
-    is_shared = trainable is False and weights == "imagenet"
-    return _built_once if is_shared else _built_once.__wrapped__
+    token = _is_shared.set(True)
+    try:
+        yield
+    finally:
+        _is_shared.reset(token)
+
+
+_is_shared = ContextVar("_is_shared", default=False)
+
+
+def _network(trainable: bool | str, weights: str | None) -> Callable[..., keras.Model]:
+    """Return what builds a network from the function that does and its arguments."""
+    is_fixed = trainable is False and weights == "imagenet"
+    return _built_once if is_fixed and _is_shared.get() else _built_once.__wrapped__
 
 
 @functools.lru_cache(maxsize=1)
 def _built_once(build: Callable[..., keras.Model], *arguments: Any) -> keras.Model:
     return build(*arguments)
+
+
+def _inception_v3(*arguments: Any) -> keras.Model:
+    network = keras_applications.network("InceptionV3", *arguments)
+    network.name = "inception_v3"
+    return network
 
 
 def _finish(

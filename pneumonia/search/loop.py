@@ -7,7 +7,7 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,6 @@ def run(
     *,
     callbacks: Sequence[SearchCallback] = (),
     fetch: Fetch | None = None,
-    wait: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a search, or one training where nothing is left to search; or go on with one.
 
@@ -58,12 +57,11 @@ def run(
         log: Its journal, which no other process has open.
         callbacks: What listens to it, in their order.
         fetch: Gets classifiers of another search, which this one was forked from, from MLflow.
-        wait: Called before the first trial, for what is made ready elsewhere.
 
     Raises:
         UserError: For what the user can mend.
     """
-    Search(spec, log, callbacks, fetch, wait).run()
+    Search(spec, log, callbacks, fetch).run()
 
 
 class Search:
@@ -78,9 +76,7 @@ class Search:
         log: Journal,
         callbacks: Sequence[SearchCallback],
         fetch: Fetch | None,
-        wait: Callable[[], None] = lambda: None,
     ) -> None:
-        self.wait = wait
         self.cfg, self.folder, self.choices = spec.cfg, spec.folder, spec.choices
         self.objective = Objective(**_plain(spec.cfg.objective))
         tuner, limits = _plain(spec.cfg.tuner), spec.cfg.get("budget") or {}
@@ -134,7 +130,6 @@ class Search:
         self.callbacks.tell("phase", "reading the images")
         data = load_data(collapse(self.cfg, self.space.start()))
         rehearse(self.cfg, self.space, report=self.listener.report)
-        self.wait()
         self.seconds["preparation"] = time.monotonic() - self.began
         return data
 

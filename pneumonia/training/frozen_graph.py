@@ -114,7 +114,7 @@ def agree(models: tuple[keras.Model, ...], images: Array, precision: str) -> boo
     together = _graph(models, precision)
     for model, output in zip(models, together.outputs, strict=True):
         alone = functools.partial(together.prune, together.inputs, [output])
-        _graph((model,), precision, alone)  # its part of the graph takes less time than another one
+        _graph((model,), precision, alone)  # a part of the joint graph, quicker than tracing again
     return all(
         np.array_equal(outputs, call((model,), images, precision)[0])
         for model, outputs in zip(models, call(models, images, precision), strict=True)

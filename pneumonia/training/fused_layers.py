@@ -37,7 +37,7 @@ class Fused:
 
     def frozen(self, x: tf.Tensor) -> tf.Tensor:
         """Do the same in a graph that is being built, whose constants the weights become."""
-        with tf.init_scope():
+        with tf.init_scope(), tf.device("CPU"):  # as constants are folded
             values = [value if value is None else value.numpy() for value in self._weights()]
         return self._apply(x, *(value if value is None else tf.constant(value) for value in values))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -275,7 +276,9 @@ def positive_share(labels: Array, rule: Any) -> float:
 
 
 def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Model | None]:
-    backbone = build(section, "model")
+    is_ours = str(section["_target_"]).startswith("pneumonia.")  # and so leaves layers as they are
+    with backbones.shared() if is_ours else nullcontext():
+        backbone = build(section, "model")
     frozen, rest = backbones.split(backbone)
     return backbone, frozen, rest
 

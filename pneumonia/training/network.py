@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.classifier_file import Template
 from pneumonia.models.predictor import Predictor
+from pneumonia.seeding import seed_python
 from pneumonia.training import calibration, compiled_loop, loop
 from pneumonia.training.calibration import Decided
 from pneumonia.training.feeds import Feed, read_all
@@ -142,11 +142,11 @@ def write_classifier(
 def _seed(seed: int, section: Config) -> None:
     """Seed what the builder of a section draws from.
 
-    Ours draw from Python's generator, as Keras' layers do. Other people's may use TensorFlow's,
+    Ours draw as Keras' layers do. Other people's may use TensorFlow's,
     which throws all kernels away when it is seeded: a twentieth of a second in every trial.
     """
     if str(section.get("_target_")).startswith("pneumonia."):
-        random.seed(seed)
+        seed_python(seed)
         np.random.seed(seed)
     else:
         keras.utils.set_random_seed(seed)

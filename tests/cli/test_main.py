@@ -68,7 +68,7 @@ class Search:
         self.errors: dict[int, BaseException] = {}  # by the seed
 
     def run(self, job: SearchSpec, journal: Journal, **told: Any) -> None:
-        assert told.keys() == {"callbacks", "fetch", "wait"}
+        assert told.keys() == {"callbacks", "fetch"}
         assert (journal.path.parent, journal.count) == (job.folder, 0)
         self.jobs.append((job.cfg, job.folder))
         self.choices.append(dict(job.choices))

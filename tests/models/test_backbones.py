@@ -120,14 +120,16 @@ def test_random_weights_follow_the_global_seed() -> None:
 def test_a_published_network_that_does_not_train_is_built_once() -> None:
     cuts = ("block1a_project_bn", "block2b_add")
     build = functools.partial(backbones.efficientnet_lite0, image_size=32)
-    short, long = (build(layer=cut) for cut in cuts)
-    assert set(short.layers[:-1]) < set(long.layers)
-    trained = build(layer=cuts[1], trainable=cuts[0])
-    assert not set(trained.layers) & set(long.layers)
-    assert trained.trainable_weights
-    assert not long.trainable_weights
-    fresh = [build(layer=cuts[0], weights=None).get_weights()[0] for _ in range(2)]
-    assert not np.array_equal(*fresh)
+    with backbones.shared():
+        short, long = (build(layer=cut) for cut in cuts)
+        assert set(short.layers[:-1]) < set(long.layers)
+        trained = build(layer=cuts[1], trainable=cuts[0])
+        assert not set(trained.layers) & set(long.layers)
+        assert trained.trainable_weights
+        assert not long.trainable_weights
+        fresh = [build(layer=cuts[0], weights=None).get_weights()[0] for _ in range(2)]
+        assert not np.array_equal(*fresh)
+    assert not set(build(layer=cuts[1]).layers) & set(long.layers)
 
 
 def test_trains_from_a_layer_by_its_fixed_name(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from families import slow
 
+from pneumonia import startup
 from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.datasets import cache, folds
 from pneumonia.evaluation import metrics
@@ -416,6 +417,22 @@ def test_without_the_cache_the_same_result(tmp_path: Path) -> None:
         run(anew, tmp_path, 2, f"anew-{views}")
         assert sorted((tmp_path / "features").iterdir()) == files
         assert_same(state(tmp_path, f"kept-{views}"), state(tmp_path, f"anew-{views}"))
+
+
+def test_first_weights_do_not_depend_on_what_other_threads_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    startup.start()
+    expected, build = network.trainable(config(tmp_path), 0).get_weights(), keras.layers.Dense.build
+
+    def disturbed(self: keras.layers.Dense, input_shape: Any) -> None:
+        random.random()  # as urllib3 does before it tries again
+        build(self, input_shape)
+
+    monkeypatch.setattr(keras.layers.Dense, "build", disturbed)
+    found = network.trainable(config(tmp_path), 0).get_weights()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_same_seed_same_result_other_seed_other_result(tmp_path: Path) -> None:
