@@ -132,7 +132,7 @@ def import_keras() -> None:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
     seeding.separate_layers()
-    gc.set_threshold(*_THRESHOLD)  # models are cycles: they would stay for many trials
+    settle()
 
 
 @cache
@@ -146,10 +146,18 @@ def start() -> None:
         if bayesian.sklearn is None:
             bayesian.sklearn = _Later("sklearn")
         tf.config.experimental.enable_op_determinism()
-    # A million objects that live as long as the process: looking through them for garbage takes
-    # time all along, and more than a second at the end.
-    gc.freeze()
+    settle()
     atexit.register(gc.freeze)
+
+
+def settle() -> None:
+    """Look for garbage as often as Python does, but not through what is imported by now.
+
+    Those are a million objects that live as long as the process: looking through them takes time
+    all along, and more than a second at the end. Models are cycles, which must not stay for long.
+    """
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLD)
 
 
 def foresee() -> None:

@@ -6,7 +6,6 @@ requests is the end of the search's process, however it came about.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -157,7 +156,7 @@ def serve() -> None:
     # The seconds that it takes pass while the search starts.
     import mlflow.store.db.utils  # noqa: F401
 
-    gc.freeze()  # what lives as long as the process need not be looked through for garbage
+    startup.settle()
 
     desk = _Desk(answers)
     for line in sys.stdin:
