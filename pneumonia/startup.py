@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from pneumonia import process, seeding
+from pneumonia import process
 from pneumonia.errors import UserError
 
 _STDERR = 2
@@ -119,6 +119,8 @@ def import_keras() -> None:
     with quiet_stderr(), _without("pandas", "matplotlib.pyplot", "sklearn"), _without_settings():
         import keras
         import tensorflow as tf
+
+        from pneumonia import seeding  # needs NumPy, as they do
 
         # What it warns of, such as tracing, is for those who write programs, not for users.
         tf.get_logger().setLevel("ERROR")
