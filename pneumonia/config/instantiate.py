@@ -18,6 +18,11 @@ LOCK = threading.RLock()
 """Layers draw their first weights from generators that all threads share: one builds at a time."""
 
 
+def is_ours(section: Mapping[str, Any]) -> bool:
+    """Tell whether what a section names is a part of this package, whose ways are known."""
+    return str(section.get("_target_")).startswith("pneumonia.")
+
+
 def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any:
     """Call the target of a section.
 

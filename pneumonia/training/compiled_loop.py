@@ -337,10 +337,9 @@ def _arguments(optimizer: keras.optimizers.Optimizer) -> Any:
 
 def _mean_loss(loss: keras.losses.Loss) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Return the loss of labels (n,) and outputs (n,), traced once for all the programs."""
+    signature = [tf.TensorSpec([None], tf.float32)] * 2
     call = tf.function(
-        lambda y, output: loss(y[:, None], output[:, None]),
-        input_signature=[tf.TensorSpec([None], tf.float32)] * 2,
-        autograph=False,
+        lambda y, output: loss(y[:, None], output[:, None]), signature, autograph=False
     )
     return _mean_losses.get(keras.saving.serialize_keras_object(loss), lambda: call)
 

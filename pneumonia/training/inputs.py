@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia.config.instantiate import LOCK, build
+from pneumonia.config.instantiate import LOCK, build, is_ours
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import backbones
@@ -276,8 +276,7 @@ def positive_share(labels: Array, rule: Any) -> float:
 
 
 def _split(section: Config) -> tuple[keras.Model, keras.Model | None, keras.Model | None]:
-    is_ours = str(section["_target_"]).startswith("pneumonia.")  # and so leaves layers as they are
-    with backbones.shared() if is_ours else nullcontext():
+    with backbones.shared() if is_ours(section) else nullcontext():  # ours change no layers
         backbone = build(section, "model")
     frozen, rest = backbones.split(backbone)
     return backbone, frozen, rest

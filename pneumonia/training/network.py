@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pneumonia.config.instantiate import LOCK, build
+from pneumonia.config.instantiate import LOCK, build, is_ours
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.classifier_file import Template
@@ -145,7 +145,7 @@ def _seed(seed: int, section: Config) -> None:
     Ours draw as Keras' layers do. Other people's may use TensorFlow's,
     which throws all kernels away when it is seeded: a twentieth of a second in every trial.
     """
-    if str(section.get("_target_")).startswith("pneumonia."):
+    if is_ours(section):
         seed_python(seed)
         np.random.seed(seed)
     else:
