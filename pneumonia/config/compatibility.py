@@ -170,9 +170,7 @@ def _halved(model: Tree) -> Iterator[ConfigError]:
 
 def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     """Find names of layers that the network has not, where they are known without building it."""
-    blocks = _numbers("model.blocks", model.get("blocks"))
-    target = str(model.get("_target_"))
-    names = layers(target, int(min(max(blocks, default=0), 32)))
+    target, names = str(model.get("_target_")), layers(model)
     for key, others in (("layer", ("null",)), ("trainable", ("pooling", "true", "false"))):
         known = (*names, *others)
         values = _values(f"model.{key}", model.get(key)) if names else ()
@@ -266,36 +264,37 @@ def _numbers(path: str, value: object) -> list[float]:
     return numbers if len(numbers) == len(values) else []
 
 
-def layers(target: str, most_blocks: int = 0) -> tuple[str, ...]:
+def layers(model: Tree) -> tuple[str, ...]:
     """Return the layers that `model.layer` may name, told without the seconds of building them.
 
     Args:
-        target: The `_target_` of the model.
-        most_blocks: Number of blocks of a `cnn`.
+        model: The section, in which `blocks` of a `cnn` or the `variant` may be a range.
 
     Returns:
         The names, in the order of the network; none where only building it would tell.
     """
-    module, _, name = target.rpartition(".")
+    module, _, name = str(model.get("_target_")).rpartition(".")
     match name if module == _BACKBONES else "":
-        case "efficientnet_lite0":
-            found = _lite0()
+        case "efficientnet_lite":
+            is_deep = 2 in _numbers("model.variant", model.get("variant"))
+            found = _lite((1, 3, 3, 4, 4, 5, 1) if is_deep else (1, 2, 2, 3, 3, 4, 1))
         case "inception_v3":
             found = _inception()
         case "cnn":
-            blocks = range(1, most_blocks + 1)
+            most = max(_numbers("model.blocks", model.get("blocks")), default=0)
+            blocks = range(1, int(min(most, 32)) + 1)
             found = (f"block{n}_{part}" for n in blocks for part in ("conv", "pool"))
         case _:
             return ()
     return ("image", "scaling", *found)
 
 
-def _lite0() -> Iterator[str]:
+def _lite(counts: Sequence[int]) -> Iterator[str]:
     def convolution(name: str) -> Iterator[str]:
         yield from (f"{name}{part}" for part in ("conv", "bn", "activation"))
 
     yield from convolution("stem_")
-    for number, count in enumerate((1, 2, 2, 3, 3, 4, 1), start=1):
+    for number, count in enumerate(counts, start=1):
         for index in range(count):
             block = f"block{number}{'abcdef'[index]}_"
             if number > 1:

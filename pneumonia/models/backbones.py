@@ -38,7 +38,7 @@ import keras
 from pneumonia.config.constraints import LAYER, NETWORK, TEXT, WEIGHTS, Bounds
 from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError, DataError
-from pneumonia.models import efficientnet_lite0 as lite0
+from pneumonia.models import efficientnet_lite as lite
 from pneumonia.models import keras_applications, weight_files
 
 # A side of more pixels is a typing error: one batch would not fit into any memory.
@@ -52,8 +52,9 @@ Scaling: TypeAlias = Literal["imagenet", "unit"]
 Count: TypeAlias = Annotated[int, Bounds(1)]
 
 
-def efficientnet_lite0(
+def efficientnet_lite(
     *,
+    variant: Literal[0, 2] = 0,
     image_size: Annotated[int, Bounds(32, 4096)],
     weights: Weights = "imagenet",
     layer: Layer = None,
@@ -61,11 +62,12 @@ def efficientnet_lite0(
     trainable: Trainable = False,
     batch_norm: BatchNorm = "frozen",
 ) -> keras.Model:
-    """Build EfficientNet-Lite0, whose ImageNet weights are installed with the program.
+    """Build an EfficientNet-Lite, whose ImageNet weights are installed with the program.
 
-    The arguments are those of every backbone, see the module.
+    Args beside those of every backbone, see the module:
+        variant: Its scale: 2 is 1.1 times as wide and 1.2 times as deep as 0.
     """
-    network = _network(trainable, weights)(lite0.network, image_size, weights)
+    network = _network(trainable, weights)(lite.network, variant, image_size, weights)
     return _finish(network, layer, pooling, trainable, weights, batch_norm)
 
 

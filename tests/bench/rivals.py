@@ -350,7 +350,7 @@ def fit(path: str) -> dict[str, Any]:
     network = sys.argv[3]
     data, size = np.load(path), 112 if network == "efficientnet_lite0" else 28
     if network == "efficientnet_lite0":
-        backbone = backbones.efficientnet_lite0(image_size=size, trainable="block3a_expand_conv")
+        backbone = backbones.efficientnet_lite(image_size=size, trainable="block3a_expand_conv")
     else:
         backbone = backbones.cnn(image_size=size, blocks=2, filters=32)
     head = heads.dense(backbone.output.shape[1:], units=256, dropout=0.3)
@@ -380,7 +380,7 @@ def operations(path: str) -> dict[str, Any]:
 
     from pneumonia.models import backbones
 
-    model = backbones.efficientnet_lite0(image_size=112, trainable="block3a_expand_conv")
+    model = backbones.efficientnet_lite(image_size=112, trainable="block3a_expand_conv")
     frozen, rest = backbones.split(model)
     total = 0.0
     for part, passes in ((frozen, 1), (rest, 3)):

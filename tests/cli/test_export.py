@@ -65,7 +65,7 @@ def test_a_pretrained_backbone_on_phantoms(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(1)
-    backbone = backbones.efficientnet_lite0(image_size=96, layer="block3b_add", pooling="max")
+    backbone = backbones.efficientnet_lite(image_size=96, layer="block3b_add", pooling="max")
     head = heads.dense(backbone.output_shape[1:], units=8, dropout=0.5)
     classifier.save(classifier.assemble(backbone, head, image_size=96), "c.keras")
     assert export.main(["model=c.keras"]) == 0

@@ -9,7 +9,8 @@ from pneumonia.config.compatibility import layers
 from pneumonia.models import backbones
 
 SECTIONS = [
-    {"_target_": "pneumonia.models.backbones.efficientnet_lite0", "image_size": 32},
+    {"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32, "variant": 0},
+    {"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32, "variant": 2},
     {"_target_": "pneumonia.models.backbones.inception_v3", "image_size": 75},
     {"_target_": "pneumonia.models.backbones.cnn", "image_size": 16, "blocks": 3, "filters": 2},
 ]
@@ -21,8 +22,8 @@ def test_names(section: dict[str, object]) -> None:
     arguments = {name: value for name, value in section.items() if name != "_target_"}
     model: keras.Model = getattr(backbones, target)(**arguments, layer=None, weights=None)
     built = {layer.name for layer in model.layers} - {"pooling"}
-    assert built == set(layers(str(section["_target_"]), 3))
+    assert built == set(layers(section))
 
 
 def test_other_networks_have_to_be_built() -> None:
-    assert layers("my.net") == ()
+    assert layers({"_target_": "my.net"}) == ()

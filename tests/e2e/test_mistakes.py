@@ -168,7 +168,7 @@ TYPED: list[Case] = [
     (["training.retrain=yes"], "Did you mean true?"),
     (["tracking.log_models=bets"], "Did you mean best?"),
     # Layers
-    (["model.layer=mixed7"], "expected the name of a layer of efficientnet_lite0"),
+    (["model.layer=mixed7"], "expected the name of a layer of efficientnet_lite"),
     (["model.layer=block5c"], "Did you mean block5c_add?"),
     (["model.layer='choice(block4c_add, block9x_add)'"], "Received: 'block9x_add'"),
     (["model=inception_v3", "model.layer=mixed11"], "Did you mean mixed1?"),

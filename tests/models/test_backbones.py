@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pneumonia.config import instantiate
 from pneumonia.errors import ConfigError
-from pneumonia.models import backbones, efficientnet_lite0, keras_applications
+from pneumonia.models import backbones, efficientnet_lite, keras_applications
 
 ONCE = {
-    module: functools.cache(module.network) for module in (efficientnet_lite0, keras_applications)
+    module: functools.cache(module.network) for module in (efficientnet_lite, keras_applications)
 }
 
 
@@ -49,7 +49,7 @@ def mobilenet(**arguments: Any) -> keras.Model:
 
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
-    "efficientnet_lite0": lambda **a: backbones.efficientnet_lite0(image_size=32, **a),
+    "efficientnet_lite0": lambda **a: backbones.efficientnet_lite(image_size=32, **a),
     "inception_v3": lambda **a: backbones.inception_v3(
         image_size=75, weights=None, layer="mixed2", **a
     ),
@@ -96,7 +96,7 @@ def test_pooling_options_differ() -> None:
 def test_joined_layers_give_the_features_of_each() -> None:
     layers = ("block2b_add", "block3b_add")
     one, other, joined = (
-        backbones.efficientnet_lite0(image_size=32, layer=layer)
+        backbones.efficientnet_lite(image_size=32, layer=layer)
         for layer in (*layers, "+".join(layers))
     )
     image = raw(32)
@@ -119,7 +119,7 @@ def test_random_weights_follow_the_global_seed() -> None:
 @pytest.mark.usefixtures("anew")
 def test_a_published_network_that_does_not_train_is_built_once() -> None:
     cuts = ("block1a_project_bn", "block2b_add")
-    build = functools.partial(backbones.efficientnet_lite0, image_size=32)
+    build = functools.partial(backbones.efficientnet_lite, image_size=32)
     with backbones.shared():
         short, long = (build(layer=cut) for cut in cuts)
         assert set(short.layers[:-1]) < set(long.layers)
@@ -157,41 +157,41 @@ def test_weights_come_from_a_file(suffix: str, tmp_path: Path) -> None:
 
 
 def test_trains_from_a_layer_on() -> None:
-    model = backbones.efficientnet_lite0(image_size=32, trainable="block7a_project_conv")
+    model = backbones.efficientnet_lite(image_size=32, trainable="block7a_project_conv")
     assert trainable_layers(model) == ["block7a_project_conv", "top_conv"]
 
 
 def test_batch_normalization_stays_in_inference_mode() -> None:
-    model = backbones.efficientnet_lite0(image_size=32, trainable=True)
+    model = backbones.efficientnet_lite(image_size=32, trainable=True)
     assert not any("bn" in name for name in trainable_layers(model))
     image = raw(32)
     np.testing.assert_allclose(
         np.asarray(model(image, training=True)), np.asarray(model(image)), atol=1e-5
     )
     options = {"image_size": 32, "trainable": "block7a_project_conv"}
-    trained = backbones.efficientnet_lite0(batch_norm="trained", **options)
+    trained = backbones.efficientnet_lite(batch_norm="trained", **options)
     assert [name for name in trainable_layers(trained) if "bn" in name] == [
         "block7a_project_bn",
         "top_bn",
     ]
     assert (np.asarray(trained(image, training=True)) != np.asarray(trained(image))).any()
-    fresh = backbones.efficientnet_lite0(image_size=32, weights=None, trainable=True)
+    fresh = backbones.efficientnet_lite(image_size=32, weights=None, trainable=True)
     assert "stem_bn" in trainable_layers(fresh)
 
 
 SPLITS = {
     "lite0": (
-        lambda: backbones.efficientnet_lite0(image_size=64, trainable="block5c_project_conv"),
+        lambda: backbones.efficientnet_lite(image_size=64, trainable="block5c_project_conv"),
         "block5b_add",
     ),
     "lite0 at a cut": (
-        lambda: backbones.efficientnet_lite0(
+        lambda: backbones.efficientnet_lite(
             image_size=64, trainable="block6a_expand_conv", layer="block6b_add"
         ),
         "block5c_add",
     ),
     "lite0 at joined cuts": (
-        lambda: backbones.efficientnet_lite0(
+        lambda: backbones.efficientnet_lite(
             image_size=32, trainable="block3a_expand_conv", layer="block2b_add+block3b_add"
         ),
         "block2b_add",
@@ -279,21 +279,21 @@ def test_cnn_looks_at_one_channel_scaled_to_1() -> None:
 @pytest.mark.parametrize(
     ("build", "arguments", "key", "hint"),
     [
-        ("efficientnet_lite0", {"layer": "block5c_ad"}, "model.layer", "block5c_add"),
-        ("efficientnet_lite0", {"layer": "block3b_add+block5c_ad"}, "model.layer", "block5c_add"),
-        ("efficientnet_lite0", {"layer": "stem_bn+stem_bn"}, "model.layer", "different ones"),
-        ("efficientnet_lite0", {"batch_norm": "off"}, "model.batch_norm", "frozen or trained"),
-        ("efficientnet_lite0", {"pooling": "mean"}, "model.pooling", "avg, max or flatten"),
-        ("efficientnet_lite0", {"trainable": "block7_expand_conv"}, "model.trainable", "block7a"),
+        ("efficientnet_lite", {"layer": "block5c_ad"}, "model.layer", "block5c_add"),
+        ("efficientnet_lite", {"layer": "block3b_add+block5c_ad"}, "model.layer", "block5c_add"),
+        ("efficientnet_lite", {"layer": "stem_bn+stem_bn"}, "model.layer", "different ones"),
+        ("efficientnet_lite", {"batch_norm": "off"}, "model.batch_norm", "frozen or trained"),
+        ("efficientnet_lite", {"pooling": "mean"}, "model.pooling", "avg, max or flatten"),
+        ("efficientnet_lite", {"trainable": "block7_expand_conv"}, "model.trainable", "block7a"),
         (
-            "efficientnet_lite0",
+            "efficientnet_lite",
             {"layer": "block3a_bn", "trainable": "top_conv"},
             "model.trainable",
             "up to its cut",
         ),
-        ("efficientnet_lite0", {"image_size": 31}, "model.image_size", "from 32"),
-        ("efficientnet_lite0", {"image_size": "big"}, "model.image_size", "an integer"),
-        ("efficientnet_lite0", {"weights": "nowhere.weights.h5"}, "model.weights", "nowhere"),
+        ("efficientnet_lite", {"image_size": 31}, "model.image_size", "from 32"),
+        ("efficientnet_lite", {"image_size": "big"}, "model.image_size", "an integer"),
+        ("efficientnet_lite", {"weights": "nowhere.weights.h5"}, "model.weights", "nowhere"),
         ("inception_v3", {"image_size": 74, "weights": None}, "model.image_size", "from 75"),
         ("inception_v3", {"weights": None, "scaling": "caffe"}, "model.scaling", "unit"),
         ("keras_application", {"name": "mobilnetv2"}, "model.name", "keras.applications"),
@@ -325,4 +325,4 @@ def test_names_a_file_of_other_weights(tmp_path: Path) -> None:
     (tmp_path / "text.weights.h5").write_text("text")
     for name in ("cnn.weights.h5", "text.weights.h5"):
         with pytest.raises(ConfigError, match="weights of efficientnet_lite0 without its top"):
-            backbones.efficientnet_lite0(image_size=32, weights=str(tmp_path / name))
+            backbones.efficientnet_lite(image_size=32, weights=str(tmp_path / name))

@@ -34,7 +34,7 @@ for path in sys.argv[2:]:
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
     keras.utils.set_random_seed(1)
-    return backbones.efficientnet_lite0(image_size=SIZE, layer="block2b_add", pooling="max")
+    return backbones.efficientnet_lite(image_size=SIZE, layer="block2b_add", pooling="max")
 
 
 @pytest.fixture(scope="module")

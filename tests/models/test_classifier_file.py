@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 1)).astype(np.uin
 
 def parts(trainable: bool | str = False) -> tuple[keras.Model, keras.Model, keras.Model]:
     keras.utils.set_random_seed(1)
-    backbone = backbones.efficientnet_lite0(image_size=32, layer="block2b_add", trainable=trainable)
+    backbone = backbones.efficientnet_lite(image_size=32, layer="block2b_add", trainable=trainable)
     head = heads.dense(backbone.output.shape[1:], units=8, dropout=0.3)
     return backbone, head, classifier.assemble(backbone, head, image_size=32)
 

@@ -30,7 +30,7 @@ def cnn(pooling: str) -> keras.Model:
 
 
 def lite0(layer: str) -> keras.Model:
-    return backbones.efficientnet_lite0(image_size=32, layer=layer, weights=None)
+    return backbones.efficientnet_lite(image_size=32, layer=layer, weights=None)
 
 
 def inception(layer: str) -> keras.Model:
@@ -41,7 +41,7 @@ def inception(layer: str) -> keras.Model:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
     """A head trained on phantoms, in a classifier that comes from a file."""
     keras.utils.set_random_seed(1)
-    backbone = backbones.efficientnet_lite0(image_size=SIZE, layer="block3b_add")
+    backbone = backbones.efficientnet_lite(image_size=SIZE, layer="block3b_add")
     head = heads.dense(backbone.output_shape[1:], units=32, dropout=0.0)
     split = chest_phantom.phantom(train=400, val=2, test=2, image_size=SIZE, difficulty=0.0).train
     images = classifier.resize(split.images.read(np.arange(400)), SIZE)

@@ -15,7 +15,7 @@ from pneumonia.training import frozen_graph
 def network(kind: str) -> keras.Model:
     keras.utils.set_random_seed(1)
     if kind == "lite0":
-        return backbones.efficientnet_lite0(image_size=64, layer="block3b_add")
+        return backbones.efficientnet_lite(image_size=64, layer="block3b_add")
     return backbones.inception_v3(image_size=75, weights=None, layer="mixed1", pooling="avg")
 
 
@@ -57,8 +57,8 @@ def test_says_where_the_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatc
 
 def test_a_part_of_several_gives_what_it_gives_by_itself() -> None:
     cuts = ("block1a_project_bn", "block2b_add")
-    models = [backbones.efficientnet_lite0(image_size=75, layer=cut) for cut in cuts]
-    alone = backbones.efficientnet_lite0(image_size=75, layer=cuts[0])
+    models = [backbones.efficientnet_lite(image_size=75, layer=cut) for cut in cuts]
+    alone = backbones.efficientnet_lite(image_size=75, layer=cuts[0])
     expected = frozen_graph.call((alone,), IMAGES)[0].numpy()
     assert frozen_graph.agree(tuple(models), IMAGES, "float32")
     np.testing.assert_array_equal(frozen_graph.call((models[0],), IMAGES)[0].numpy(), expected)

@@ -43,7 +43,7 @@ Config = dict[str, Any]
 def config(folder: Path, model: str = "features", **changes: Any) -> Config:
     models = {
         "features": {
-            "_target_": "pneumonia.models.backbones.efficientnet_lite0",
+            "_target_": "pneumonia.models.backbones.efficientnet_lite",
             "image_size": 32,
             "weights": "imagenet",
             "layer": "block3b_add",
@@ -57,7 +57,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "filters": 8,
         },
         "fine": {
-            "_target_": "pneumonia.models.backbones.efficientnet_lite0",
+            "_target_": "pneumonia.models.backbones.efficientnet_lite",
             "image_size": 32,
             "weights": "imagenet",
             "layer": "block2b_add",

