@@ -36,6 +36,7 @@ def find(tree: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     yield from _first_round(tree["tuner"])
     yield from _halved(model)
     yield from _layers(model, checks)
+    yield from _last_size(tree["winner"], model, checks)
     yield from _views(tree["augment"], model)
     yield from _optimizer(optimizer)
     yield from _unheeded(optimizer, training.get("loss"))
@@ -181,6 +182,18 @@ def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
                 expected = f"false, true or {expected}" if key == "trainable" else expected
                 hint = _hint_at_layer(value, known, checks[f"model.{key}"])
                 yield ConfigError(f"model.{key}", expected, value, hint)
+
+
+def _last_size(winner: Tree, model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
+    """Find a size of the final classifier's images that its network cannot take."""
+    size, check = winner.get("image_size"), checks.get("model.image_size")
+    if not is_integer(size):
+        return
+    if check is not None and not check.accepts(size):
+        yield ConfigError("winner.image_size", f"null or {check.expected}", size)
+    elif "flatten" in _values("model.pooling", model.get("pooling")):
+        expected = "null, as features of model.pooling=flatten are of one size"
+        yield ConfigError("winner.image_size", expected, size)
 
 
 def _hint_at_layer(value: str, known: Sequence[str], check: Check) -> str:

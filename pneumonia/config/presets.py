@@ -42,7 +42,7 @@ def text(config: Config, choices: Mapping[str, str], *, epochs: int, comment: st
     """
     objective = config.get("objective", {}).items()
     # All that matters to the winner of a single trial. What has left test unread goes on so.
-    usual = {"flips": False, "crop": 1.0, "test": True}
+    usual = {"flips": False, "image_size": None, "test": True}
     winner = {**usual, **config.get("winner", {})}
     changed = {name: winner[name] for name in usual if winner[name] != usual[name]}
     body = {

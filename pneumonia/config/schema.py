@@ -134,7 +134,7 @@ KEYS: dict[str, Check] = {
     "winner.members": COUNT,
     "winner.selection": one_of("best", "greedy"),
     "winner.flips": BOOLEAN,
-    "winner.crop": Bounds(above=0, high=1).number(),
+    "winner.image_size": Bounds(1, 4096).integer() | NULL,
     "winner.test": BOOLEAN,
     "augment.views": COUNT | one_of("online"),
     "tuner.max_epochs": COUNT,

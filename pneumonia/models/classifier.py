@@ -18,7 +18,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pneumonia import files
-from pneumonia.models.multicrop import WHOLE, MultiCrop
 
 # Values that `resize` handles at a time, in or out: 64 MB as floats.
 _CHUNK_VALUES = 16_000_000
@@ -41,15 +40,15 @@ def assemble(backbone: keras.Model, head: keras.Model, *, image_size: int) -> ke
     return _renamed(keras.Model(image, x, name="classifier"))
 
 
-def preprocessing(size: int, views: MultiCrop = WHOLE) -> keras.Model:
+def preprocessing(size: int, *, flips: bool = False) -> keras.Model:
     """Return the first layers alone: uint8 `(N, H, W, C)` to float32 `(N, size, size, 3)`.
 
-    With k views, it gives those of all images one after the other: `(k N, size, size, 3)`.
+    With flips, the mirror images of all images come after them: `(2 N, size, size, 3)`.
     """
     image = keras.Input((None, None, None), dtype="uint8", name="image")
     x = _preprocess(image, size)
-    if len(views) > 1:
-        x = keras.ops.concatenate(views.show(x), axis=0)
+    if flips:
+        x = keras.ops.concatenate([x, keras.ops.flip(x, axis=2)], axis=0)
     return _renamed(keras.Model(image, x))
 
 

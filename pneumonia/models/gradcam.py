@@ -58,16 +58,15 @@ def explainer(classifier: keras.Model) -> Explain:
     """
     import keras
 
-    from pneumonia.models import multicrop
+    from pneumonia.models import mirror
 
     operations, output = classifier.operations, classifier.output
-    views = operations[-1].name if multicrop.is_mean(operations[-1]) else None
-    if views:
+    if flips := mirror.is_mean(operations[-1]):
         output, operations = operations[-2].input, operations[:-2]
     last, outputs = operations[-1], Counter([output])
     if isinstance(last, keras.layers.Average):
         outputs = Counter(last.input)
-    members = [_explainer(keras.Model(classifier.input, one), views=views) for one in outputs]
+    members = [_explainer(keras.Model(classifier.input, one), flips=flips) for one in outputs]
     if len(members) == 1:
         return members[0]
 
@@ -79,14 +78,12 @@ def explainer(classifier: keras.Model) -> Explain:
     return explain
 
 
-def _explainer(classifier: keras.Model, *, views: str | None) -> Explain:
+def _explainer(classifier: keras.Model, *, flips: bool) -> Explain:
     """Return what makes heat maps of a classifier that is not the mean of several.
 
-    With views, of that name, it gives probabilities for one after the other.
+    With flips, it gives probabilities for the images, then for their mirror images.
     """
     import tensorflow as tf
-
-    from pneumonia.models import multicrop
 
     look, judge = _halves(classifier)
 
@@ -98,8 +95,9 @@ def _explainer(classifier: keras.Model, *, views: str | None) -> Explain:
         gradients = tape.gradient(score, maps)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
-        if views:
-            heat = multicrop.join_heat(heat, classifier, flips=views == multicrop.MEANS[True])
+        if flips:
+            plain, mirrored = tf.split(heat, 2)
+            heat = plain + mirrored[..., ::-1]
         return heat
 
     signature = tf.TensorSpec((None, None, None, None), tf.uint8)

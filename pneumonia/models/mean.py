@@ -13,9 +13,8 @@ from typing import Any
 
 import keras
 
-from pneumonia.models import classifier, multicrop
+from pneumonia.models import classifier, mirror
 from pneumonia.models.layers import identity
-from pneumonia.models.multicrop import WHOLE, MultiCrop
 
 
 class Mean:
@@ -24,11 +23,11 @@ class Mean:
     Their weights are copied, so they may change as soon as one has been added.
 
     Args:
-        views: Of each image, over which it is the mean too.
+        flips: Whether it is the mean over each image and its mirror image too.
     """
 
-    def __init__(self, views: MultiCrop = WHOLE) -> None:
-        self._views = views
+    def __init__(self, *, flips: bool = False) -> None:
+        self._flips = flips
         self._image = keras.Input((None, None, None), dtype="uint8", name="image")
         self._made: dict[Hashable, Any] = {}
         self._names: set[str] = set()
@@ -38,7 +37,7 @@ class Mean:
         self, backbone: keras.Model, head: keras.Model, *, image_size: int, count: int = 1
     ) -> None:
         """Add a classifier, as often as it counts; arguments as of `classifier.assemble`."""
-        x = self._merge(classifier.preprocessing(image_size, self._views), self._image)
+        x = self._merge(classifier.preprocessing(image_size, flips=self._flips), self._image)
         x = self._merge(backbone, x)
         own = keras.models.clone_model(head)
         own.set_weights(head.get_weights())
@@ -49,12 +48,11 @@ class Mean:
         """Return the classifier, from uint8 images (n, H, W, C) to the mean (n, 1)."""
         outputs = self._outputs
         x = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
-        if len(self._views) == 1:
+        if not self._flips:
             return keras.Model(self._image, x, name="classifier")
-        x = keras.ops.mean(keras.ops.reshape(x, (len(self._views), -1, 1)), axis=0)
+        x = keras.ops.mean(keras.ops.reshape(x, (2, -1, 1)), axis=0)
         whole = keras.Model(self._image, x, name="classifier")
-        names = "views", multicrop.MEANS[self._views.flips]
-        for operation, name in zip(whole.operations[-2:], names, strict=True):
+        for operation, name in zip(whole.operations[-2:], ("views", mirror.MEAN), strict=True):
             operation.name = name
         return whole
 

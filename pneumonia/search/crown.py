@@ -12,7 +12,6 @@ from pneumonia.artifacts import ArtifactStore
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import selection
 from pneumonia.evaluation.thresholds import Decision
-from pneumonia.models.multicrop import WHOLE, MultiCrop
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import members
 from pneumonia.storage.members import Draw
@@ -134,7 +133,7 @@ def crown(
     trained = [_load(task(proposal), proposal, outcome, section, store, hooks)
                for proposal, outcome in found]  # fmt: skip
     first = trained[0].members[0]
-    if len(trained) == 1 and trained[0].held_out is None and first.views == WHOLE:
+    if len(trained) == 1 and trained[0].held_out is None and first.is_as_trained:
         made = network.decide(first.config, first.weights, report=hooks.report)
         alone = replace(first, weights=made.weights)
         best = Crowned(first.config, (alone,), made.decision, made.probabilities)
@@ -151,12 +150,12 @@ def _load(
     store: ArtifactStore, hooks: Hooks,
 ) -> _Candidate:  # fmt: skip
     about = proposal.trial_id, proposal.number
-    epoch, views = outcome.best_epoch, MultiCrop(section["flips"], section["crop"])
+    epoch, seen = outcome.best_epoch, {key: section[key] for key in ("flips", "image_size")}
     if not task.config["objective"].get("folds"):
         weights = trial.best_weights(task, store, hooks)
-        return _Candidate(*about, (Member(task.config, weights, epoch, views=views),))
+        return _Candidate(*about, (Member(task.config, weights, epoch, **seen),))
     fits = trial.all_fits(task, store, hooks)
-    models = tuple(Member(task.config, fit.best, epoch, views=views) for fit in fits)
+    models = tuple(Member(task.config, fit.best, epoch, **seen) for fit in fits)
     given = [fit.predicted for fit in fits]
     return _Candidate(*about, models, ensemble.predict_held_out(models, given, report=hooks.report))
 
@@ -183,11 +182,11 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
     draws = [
         Draw(trained[place].trial_id, trained[place].number, *measure([place]),
              *measure(drawn[:count]), 1 if is_new else len(trained[place].members),
-             len(chosen[0].views))
+             chosen[0].views, chosen[0].image_size)
         for count, place in enumerate(drawn, start=1)
     ]  # fmt: skip
     mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)
-    is_mean = len(trained) > 1 or any(one.views != WHOLE for one in chosen)
+    is_mean = len(trained) > 1 or not chosen[0].is_as_trained
     val = mean[-len(load_data(config).val) :]
     return Crowned(config, tuple(chosen), decision, val, tuple(draws) if is_mean else ())
 

@@ -17,7 +17,6 @@ from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
-from pneumonia.models.multicrop import MultiCrop
 from pneumonia.search import crown
 from pneumonia.search.oracle import Round
 from pneumonia.training import inputs
@@ -169,14 +168,15 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch
         views = config["tuner"]["max_epochs"]
-    shown = len(MultiCrop(config["winner"]["flips"], config["winner"]["crop"]))
+    winner, shown = config["winner"], 2 if config["winner"]["flips"] else 1
     plain = each * shown
+    shown += shown if winner["image_size"] else 0  # of the final classifier's size as well
     is_plain = build(section, "augment") is None
     if config["objective"].get("folds"):  # each image is trained on, and held out
         sets = (0 if is_plain else views) + shown
         return each * sets * (images["train"] + images["val"]), plain * images["test"]
     sets = 1 if is_plain else views
-    return each * sets * images["train"] + plain * images["val"], plain * images["test"]
+    return each * (sets * images["train"] + shown * images["val"]), plain * images["test"]
 
 
 def _fits(config: Config) -> int:

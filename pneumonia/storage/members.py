@@ -26,6 +26,7 @@ class Draw:
         joined_log_loss: Likewise by the log loss.
         trainings: Of how many trainings it is the mean itself.
         views: Of how many views of an image.
+        image_size: Height and width in pixels of what it looks at; None is what it was trained on.
     """
 
     trial_id: str
@@ -36,6 +37,7 @@ class Draw:
     joined_log_loss: float
     trainings: int = 1
     views: int = 1
+    image_size: int | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return it as the journal has it."""
@@ -54,8 +56,9 @@ def told(draws: Sequence[Draw]) -> str:
     """
     if not draws:
         return ""
-    views = draws[0].views
-    return _told(draws) + (f", over {views} views of an image" if views > 1 else "")
+    views, size = draws[0].views, draws[0].image_size
+    seen = f", over {views} views of an image" if views > 1 else ""
+    return _told(draws) + seen + (f", of images of {size} pixels" if size else "")
 
 
 def _told(draws: Sequence[Draw]) -> str:

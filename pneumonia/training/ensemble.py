@@ -19,7 +19,7 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation.thresholds import Decision, fit_shared_temperature, logit, sigmoid
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.mean import Mean
-from pneumonia.models.multicrop import WHOLE, MultiCrop, Shown
+from pneumonia.models.mirror import Mirrored
 from pneumonia.models.predictor import Predictor
 from pneumonia.training import calibration, held_out, loop, network
 from pneumonia.training.calibration import Weights
@@ -43,14 +43,33 @@ class Member:
         weights: The values of its trained variables.
         epochs: After how many they were best.
         count: How often it counts in the mean.
-        views: Of each image, over which the mean is too; the same for all members.
+        flips: Whether it is the mean over each image and its mirror image; the same for all members.
+        image_size: Height and width in pixels of what it looks at in the end; None is those that it
+            was trained on.
     """
 
     config: Config
     weights: Weights
     epochs: int
     count: int = 1
-    views: MultiCrop = WHOLE
+    flips: bool = False
+    image_size: int | None = None
+
+    @property
+    def is_as_trained(self) -> bool:
+        """Whether it looks at what it was trained on, and at nothing beside."""
+        return not self.flips and self.image_size is None
+
+    @property
+    def views(self) -> int:
+        """How many views of an image it is the mean over."""
+        return 2 if self.flips else 1
+
+    @property
+    def looking(self) -> Config:
+        """Its configuration with images of the size that it looks at in the end."""
+        size = self.image_size or self.config["model"]["image_size"]
+        return {**self.config, "model": {**self.config["model"], "image_size": size}}
 
 
 def predict(
@@ -62,16 +81,15 @@ def predict(
 
 def _views(one: Member, split: str, report: Report) -> list[Array]:
     """Return what a member gives for each view of a split."""
-    images: Split = getattr(load_data(one.config), split)
-    feed = functools.partial(plain_feed, one.config, images, report=report)
-    return [
-        network.predict(one.config, one.weights, feed(shown=shown)) for shown in _shown(one.views)
-    ]
+    config = one.looking
+    images: Split = getattr(load_data(config), split)
+    feed = functools.partial(plain_feed, config, images, report=report)
+    return [network.predict(config, one.weights, feed(shown=shown)) for shown in _shown(one)]
 
 
-def _shown(views: MultiCrop) -> list[Shown | None]:
-    """Return all views; the whole images are no other rendering of themselves."""
-    return [None, *(Shown(views, index) for index in range(1, len(views)))]
+def _shown(one: Member) -> list[Mirrored | None]:
+    """Return the views of an image: it is no other rendering of itself."""
+    return [None, Mirrored()] if one.flips else [None]
 
 
 def predict_held_out(
@@ -83,14 +101,15 @@ def predict_held_out(
 
     Args:
         members: The fits, in the order of `Objective.fits`.
-        predicted: What each gave for the images that it was not trained on.
+        predicted: What each gave for the images that it was not trained on, of the size of those
+            that it was.
         report: Called with a text, how much is done and how much there is to do.
     """
-    config = members[0].config
-    given = held_out.gather(config, predicted)
+    first, config = members[0], members[0].looking
     data, rows = load_data(config), held_out.parts(config)
-    executions, all_given = len(members) // len(rows), [given]
-    for shown in _shown(members[0].views)[1:]:
+    executions = len(members) // len(rows)
+    all_given = [] if first.image_size else [held_out.gather(config, predicted)]
+    for shown in _shown(first)[len(all_given) :]:
         feed = functools.partial(plain_feed, config, report=report, shown=shown)
         both = JoinedFeed(feed(data.train), feed(data.val))
         more = [
@@ -215,7 +234,7 @@ def _measure(config: Config, labels: Array, probabilities: Array) -> float:
 
 def assemble(members: Sequence[Member]) -> Predictor:
     """Return the classifier of the members in memory."""
-    if len(members) == 1 and members[0].views == WHOLE:
+    if len(members) == 1 and members[0].is_as_trained:
         return network.assemble(members[0].config, members[0].weights)
     return Predictor(_join(members))
 
@@ -231,9 +250,9 @@ def write(members: Sequence[Member], path: Path, *, facts: Mapping[str, Any]) ->
 
 def _join(members: Sequence[Member]) -> keras.Model:
     with LOCK:
-        whole = Mean(members[0].views)
+        whole = Mean(flips=members[0].flips)
         for one in members:
-            model, built = network.trainable(one.config, 0), parts(one.config)
+            model, built = network.trainable(one.looking, 0), parts(one.looking)
             network.put(model, one.weights)  # trials may share the layers of a backbone that trains
             head, size = model.get_layer("head"), built.frozen.image_size
             whole.add(built.backbone, head, image_size=size, count=one.count)

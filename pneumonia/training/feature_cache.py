@@ -32,7 +32,7 @@ from filelock import FileLock
 from pneumonia import files
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
-from pneumonia.models.multicrop import Shown
+from pneumonia.models.mirror import Mirrored
 from pneumonia.process import process_start
 from pneumonia.training import frozen_graph
 from pneumonia.training.augment import View
@@ -60,7 +60,7 @@ class _Entry:
     """What is to be computed: a frozen part's features of a view, and their file."""
 
     frozen: Frozen
-    view: View | Shown | None
+    view: View | Mirrored | None
     path: Path
 
 
@@ -68,7 +68,7 @@ def compute(
     split: Split,
     frozen: Frozen,
     *,
-    views: Sequence[View | Shown | None],
+    views: Sequence[View | Mirrored | None],
     section: Section,
     report: Report,
     others: Callable[[], Iterable[Frozen]] = tuple,
@@ -115,7 +115,7 @@ def compute(
 
 
 def _entries(
-    split: Split, frozen: Frozen, views: Sequence[View | Shown | None], section: Section
+    split: Split, frozen: Frozen, views: Sequence[View | Mirrored | None], section: Section
 ) -> list[_Entry]:
     folder = Path(section["folder"])
     names = [_key(split, frozen, view, section) for view in views]
@@ -166,7 +166,7 @@ def _compute_once(
     folder: Path,
     split: Split,
     frozen: Frozen,
-    views: Sequence[View | Shown | None],
+    views: Sequence[View | Mirrored | None],
     section: Section,
     report: Report,
 ) -> list[Array]:
@@ -195,7 +195,7 @@ def digest(model: keras.Model | None, section: Any) -> str:
     return result.hexdigest()
 
 
-def _key(split: Split, frozen: Frozen, view: View | Shown | None, section: Section) -> str:
+def _key(split: Split, frozen: Frozen, view: View | Mirrored | None, section: Section) -> str:
     parts = [
         _CODE,
         tf.__version__,

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pneumonia.datasets.base import Split
-from pneumonia.models.multicrop import Shown
+from pneumonia.models.mirror import Mirrored
 from pneumonia.seeding import VIEW, generator
 from pneumonia.training.augment import View
 from pneumonia.training.frozen_graph import Frozen
@@ -209,7 +209,7 @@ class ComputedFeed:
         *,
         pipeline: keras.Sequential | None,
         seed: int,
-        shown: Shown | None = None,
+        shown: Mirrored | None = None,
     ) -> None:
         self._split, self._frozen, self._pipeline, self._seed = split, frozen, pipeline, seed
         self._shown = shown

@@ -19,7 +19,7 @@ from pneumonia.datasets.cache import Kept
 from pneumonia.errors import ConfigError
 from pneumonia.models.classifier import resize
 from pneumonia.models.layers import identity
-from pneumonia.models.multicrop import Shown
+from pneumonia.models.mirror import Mirrored
 from pneumonia.training.augment import View
 from pneumonia.training.fused_layers import Fused, substitutes
 
@@ -48,7 +48,7 @@ class Frozen:
         """Return the images at `indices`, resized."""
         return resize(split.images.read(indices), self.image_size)
 
-    def read(self, split: Split, indices: Array, view: View | Shown | None = None) -> Array:
+    def read(self, split: Split, indices: Array, view: View | Mirrored | None = None) -> Array:
         """Return what is made of the images at `indices`: resized, augmented, through the model.
 
         Which augmentation an image gets depends on the first index and on their number.

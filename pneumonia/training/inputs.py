@@ -19,7 +19,7 @@ from pneumonia.config.instantiate import LOCK, build, is_ours
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import backbones
-from pneumonia.models.multicrop import Shown
+from pneumonia.models.mirror import Mirrored
 from pneumonia.training import feature_cache, held_out
 from pneumonia.training.augment import View
 from pneumonia.training.feeds import (
@@ -159,7 +159,9 @@ def _pipeline(config: Config) -> keras.Sequential | None:
         return build(section, "augment")
 
 
-def plain_feed(config: Config, split: Split, *, report: Report, shown: Shown | None = None) -> Feed:
+def plain_feed(
+    config: Config, split: Split, *, report: Report, shown: Mirrored | None = None
+) -> Feed:
     """Return the inputs of a split without augmentation, or of a view of its images."""
     return _feed(config, split, None, report=report, shown=shown)
 
@@ -184,7 +186,7 @@ def _joined(
 
 
 def _key(
-    config: Config, split: Split, pipeline: keras.Sequential | None, shown: Shown | None = None
+    config: Config, split: Split, pipeline: keras.Sequential | None, shown: Mirrored | None = None
 ) -> list[Any]:
     own = shown if pipeline is None else [config["augment"], config["seed"]]
     return [split.digest, parts(config).frozen.digest, config["features"], own]
@@ -197,7 +199,7 @@ def _feed(
     *,
     report: Report,
     together: Sequence[Config] = (),
-    shown: Shown | None = None,
+    shown: Mirrored | None = None,
 ) -> Feed:
     """Return the inputs of a split, kept for the trials that share them."""
     frozen, seed = parts(config).frozen, config["seed"]
@@ -219,7 +221,7 @@ def _feed(
             )
         return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 
-    def compute(views: Sequence[View | Shown | None], report: Report = report) -> list[Array]:
+    def compute(views: Sequence[View | Mirrored | None], report: Report = report) -> list[Array]:
         return feature_cache.compute(
             split,
             frozen,

@@ -68,7 +68,7 @@ OF_HEADS = {
     "augment=none": ("augment=none", "augment.views=1"),
     "augment=strong": ("augment=strong",),
     "no joined layers": ("model.layer=\"choice(block4c_add, block5c_add, block6d_add)\"",),
-    "with parts of images": ("winner.crop=0.75",),
+    "larger images in the end": ("winner.image_size=128",),
     "one member": ("winner.members=1",),
     "the five best": ("winner.selection=best",),
 }  # fmt: skip
@@ -78,7 +78,7 @@ OF_NETWORK = {
     "augment=none": ("augment=none", *_PLAIN, "augment.views=1"),
     "augment=chest": ("augment=chest", *_PLAIN),
     "no crops": ("augment.scale=1",),
-    "whole images alone": ("winner.crop=1.0",),
+    "of 112 pixels in the end": ("winner.image_size=null",),
     "no warm-up": ("training.warmup=0",),
     "first the head alone": ("training.head_epochs=1",),
     "a tenth of the rate below the head": ("training.rest_learning_rate=0.1",),
@@ -126,7 +126,7 @@ STUDY = (
     Recipe(PRESETS, "best", ("experiment=best",)),
     Recipe(PRESETS, "best_frozen", FROZEN),
     Recipe(PRESETS, "quick", QUICK),
-    Recipe(SEEN, "best, whole images alone", ("experiment=best", "winner.crop=1.0")),
+    Recipe(SEEN, "best, of 112 pixels in the end", ("experiment=best", "winner.image_size=null")),
     Recipe(SEEN, "quick, without augmentation", (*QUICK, "augment=none")),
     Recipe(SEEN, "best_frozen, augment=strong", (*FROZEN, "augment=strong", "augment.views=8")),
     *_without(

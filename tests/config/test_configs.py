@@ -46,8 +46,13 @@ def test_every_group_of_the_contract_has_its_options() -> None:
     expected = {
         "dataset": {"pneumonia_mnist", "npz", "image_folder", "phantom"},
         "augment": {"none", "blog", "chest", "strong"},
-        "model": {"inception_v3", "efficientnet_lite0", "efficientnet_lite2",
-                  "keras_application", "cnn"},
+        "model": {
+            "inception_v3",
+            "efficientnet_lite0",
+            "efficientnet_lite2",
+            "keras_application",
+            "cnn",
+        },
         "dense": {"default"},
         "optimizer": {"rmsprop", "adam", "adamw", "sgd"},
         "tuner": {"hyperband", "asha", "bayesian", "random", "grid"},

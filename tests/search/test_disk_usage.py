@@ -33,7 +33,7 @@ def estimate(
     folder: Path, rounds: tuple[Round, ...] = ONE, *, model: str = "features", **changes: Any
 ) -> Cost:
     cfg = config(folder, model) | {
-        "winner": {"members": 1, "selection": "best", "flips": False, "crop": 1.0}
+        "winner": {"members": 1, "selection": "best", "flips": False, "image_size": None}
     }
     for path, value in changes.items():
         group, _, key = path.partition("__")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pneumonia.training.trial import Outcome
 
 __all__ = ["here"]  # a fixture
 
+LARGER = ("winner.image_size=48", "model.pooling=avg")
 FITS = 'training.executions_per_trial="choice(1, 2)"'
 BEST, GREEDY = ({"members": 2, "selection": name} for name in ("best", "greedy"))
 
@@ -54,10 +56,10 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
     "more",
     [
         slow(()),
-        ("winner.selection=greedy", "threshold.calibrate=true", "winner.crop=0.75"),
+        ("winner.selection=greedy", "threshold.calibrate=true", *LARGER),
         slow(("training.retrain=true", "winner.flips=true")),
-        slow(("training.retrain=true", "winner.flips=true", "winner.crop=0.8")),
-        slow(("objective.folds=2", "winner.flips=true", "winner.crop=0.9")),
+        slow(("training.retrain=true", "winner.flips=true", *LARGER)),
+        slow(("objective.folds=2", "winner.flips=true", *LARGER)),
         slow(("objective.folds=2",)),
         slow(
             (
@@ -83,7 +85,9 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     scores = {event["trial_id"]: event["score"] for event in of(events, "trial_ended")}
     best = max(scores.values())
     # A trial's own is the mean of its fits, on whole images.
-    if FITS not in more and not any("winner.flips" in one or "winner.crop" in one for one in more):
+    if FITS not in more and not {"flips", "image_size"} & {
+        re.split("[.=]", one)[1] for one in more
+    }:
         assert {one.trial_id: one.score for one in draws} == pytest.approx(
             {one.trial_id: scores[one.trial_id] for one in draws}
         )
@@ -95,11 +99,11 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert end["classifier"] == "classifier.keras"
     facts = classifier_file.read_facts(folder / "classifier.keras")
     assert facts["members"] == told
-    assert ("over 6 views" in told) == ("winner.crop=0.75" in more)
+    assert ("of images of 48 pixels" in told) == ("winner.image_size=48" in more)
     preset = (folder / "best.yaml").read_text()
     assert f"# The final classifier of the search is {told}." in preset
     assert ("flips: true" in preset) == ("winner.flips=true" in more)
-    assert ("crop: 0." in preset) == any("winner.crop" in one for one in more)
+    assert ("  image_size: 4" in preset) == any("winner.image_size" in one for one in more)
     # What the file gives is what was written of it.
     section = OmegaConf.to_container(composed(several).dataset, resolve=True)
     data, predictor = load_data({"dataset": section}), Predictor.load(folder / "classifier.keras")
@@ -128,8 +132,8 @@ def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Pat
 def test_one_trial_is_the_mean_of_its_trainings() -> None:
     one = members.Draw("3", 3, 0.9, 0.1, 0.9, 0.1)
     assert members.told([one, one]) == "trial 3 alone"
-    seen = members.told([replace(one, views=6)])
-    assert seen == "trial 3 alone, over 6 views of an image"
+    seen = members.told([replace(one, views=2, image_size=48)])
+    assert seen == "trial 3 alone, over 2 views of an image, of images of 48 pixels"
     several = replace(one, trainings=5)
     assert members.told([several, several]) == "the mean of the 5 trainings of trial 3"
     other = replace(several, number=4)
