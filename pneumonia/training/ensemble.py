@@ -43,8 +43,8 @@ class Member:
         weights: The values of its trained variables.
         epochs: After how many they were best.
         count: How often it counts in the mean.
-        flips: Whether it is the mean over each image and its mirror image; the same for all members.
-        image_size: Height and width in pixels of what it looks at in the end; None is those that it
+        flips: Whether it is the mean over an image and its mirror image too.
+        image_size: Height and width in pixels of what it looks at in the end; None is that which it
             was trained on.
     """
 

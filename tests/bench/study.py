@@ -42,8 +42,9 @@ QUICK, FROZEN = ("experiment=quick",), ("experiment=best_frozen",)
 HEADS = (*FROZEN, "tuner=random", "tuner.max_trials=8", "tracking.log_models=none", UNREAD)
 # best with one member: one training, of fewer epochs.
 NETWORK = (
-    *("experiment=best", "dense.units=128", "dense.dropout=0.3", "optimizer.learning_rate=4e-4"),
-    *("training.mixup=0.0", "tuner.max_epochs=5", "winner.members=1", "tracking.log_models=none"),
+    *("experiment=best", "model.variant=0", "dense.units=128", "dense.dropout=0.3"),
+    *("optimizer.learning_rate=4e-4", "training.mixup=0.0", "tuner.max_epochs=5"),
+    *("winner.members=1", "tracking.log_models=none"),
     UNREAD,
 )
 FOCAL = (

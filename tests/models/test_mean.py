@@ -7,7 +7,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from families import slow
 from numpy.typing import NDArray
 
 from pneumonia.models import backbones, classifier, gradcam, heads, litert
