@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from families import slow
 from rich.cells import cell_len
 from screens import Terminal, terminal
 
@@ -259,7 +260,7 @@ def test_what_is_said_of_ctrl_c_stands_above_the_picture(tmp_path: Path) -> None
         assert screen.lines() == [asked, "Interrupted."]
 
 
-@pytest.mark.parametrize("key", [b"\x03", b""])
+@pytest.mark.parametrize("key", [slow(b"\x03"), b""])
 def test_ctrl_c_leaves_a_clean_screen(key: bytes, tmp_path: Path) -> None:
     """As a user presses it, and as `kill -INT` sends it."""
     with terminal() as screen:

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from families import slow
 from sklearn.metrics import log_loss
 from test_trial import config
 
@@ -36,7 +35,8 @@ def trained(folder: Path, model: str, **changes: Any) -> tuple[Config, Path]:
     return cfg, folder / result.classifier
 
 
-@pytest.mark.parametrize("model", [slow("features"), "cnn"])
+@pytest.mark.slow  # as in test_winner
+@pytest.mark.parametrize("model", ["features", "cnn"])
 def test_a_calibrated_classifier_is_served_so(model: str, tmp_path: Path) -> None:
     cfg, path = trained(tmp_path, model, **YOUDEN)
     facts = classifier_file.read_facts(path)

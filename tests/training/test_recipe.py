@@ -116,6 +116,7 @@ def test_a_schedule_begins_with_its_optimizer_and_ends_with_the_training() -> No
     np.testing.assert_allclose(found[10:], 0, atol=1e-9)  # longer than it was to be
 
 
+@pytest.mark.slow  # that it goes on is below
 def test_ema_is_that_of_keras(data: tuple[Array, Array]) -> None:
     optimizer = keras.optimizers.AdamW(0.05, use_ema=True, ema_momentum=0.9)
     expected = fit_by_keras(data, optimizer)
