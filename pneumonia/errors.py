@@ -88,10 +88,10 @@ class ConfigError(UserError):
         message = f"`{key}`: expected {expected}. Received: {received!r}."
         end = "" if hint.endswith("?") else "."
         super().__init__(f"{message} {hint}{end}" if hint else message)
-        self._given = (key, expected, received, hint)
+        self.given = (key, expected, received, hint)
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
-        return type(self), self._given
+        return type(self), self.given
 
 
 class ConfigErrors(UserError):  # noqa: N818 - it is several

@@ -48,7 +48,7 @@ Keys (all of them with their values: pneumonia --cfg job):
   tracking.uri, tracking.experiment, tracking.log_models
   objective.name, objective.direction     what trials are ranked by
   objective.folds                         by cross-validation over so many folds of train and val
-  winner.members, winner.flips, winner.image_size  the final classifier: a mean; of larger images
+  winner.members, winner.flips, winner.image_size  the final classifier: a mean, on larger images
   winner.test                             false: the test split is not read
   threshold.rule, threshold.calibrate     what images are decided by, found on val
   budget.seconds, budget.trials, budget.epochs  end a search with its winner so far

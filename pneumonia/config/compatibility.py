@@ -187,7 +187,7 @@ def _layers(model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
 def _last_size(winner: Tree, model: Tree, checks: Mapping[str, Check]) -> Iterator[ConfigError]:
     """Find a size of the final classifier's images that its network cannot take."""
     size, check = winner.get("image_size"), checks.get("model.image_size")
-    if not is_integer(size):
+    if not is_integer(size) or not schema.KEYS["winner.image_size"].accepts(size):
         return
     if check is not None and not check.accepts(size):
         yield ConfigError("winner.image_size", f"null or {check.expected}", size)

@@ -245,6 +245,7 @@ OF_PROCESS = {
 MOVED = {
     "training.tensorboard": "Write callbacks=[default,tensorboard]",
     "training.epochs": "Write tuner.max_epochs=<number>",
+    "winner.crop": "Write winner.image_size=<pixels>",
 }
 """Keys that there were, or that are looked for; what there is instead."""
 

@@ -6,7 +6,7 @@ al. 2017, https://arxiv.org/abs/1610.02391). The score is the logit of the proba
 has the same direction, and does not vanish where the probability is near 0 or 1.
 
 Of the mean of several classifiers it is the mean of their heat maps, and likewise of the mean over
-mirror images and parts of an image, each laid where it lies.
+an image and its mirror image, which is turned back.
 
 A heat map is as coarse as that layer, and it tells what moved the score, not where the disease is.
 """

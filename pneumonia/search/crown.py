@@ -11,6 +11,7 @@ import numpy as np
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.datasets.cache import load_data
 from pneumonia.evaluation import selection
+from pneumonia.evaluation.objective import Objective
 from pneumonia.evaluation.thresholds import Decision
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import members
@@ -106,6 +107,19 @@ def shortfall(found: Ranked, section: Mapping[str, Any]) -> str:
     )
 
 
+def setback(outcome: Outcome, best: Crowned) -> str:
+    """Return what to tell where the best trial alone does better than the winner, or nothing."""
+    if not best.draws or outcome.score is None:
+        return ""
+    objective, joined = Objective(**best.config["objective"]), best.draws[-1].joined_score
+    if objective.sign * joined >= objective.sign * outcome.score:
+        return ""
+    return (
+        f"the final classifier, {best.told}, comes to {objective.name} {joined:.4f}; the best trial"
+        f" alone, shown what it was trained on, to {outcome.score:.4f}"
+    )
+
+
 def _images(proposal: Proposal) -> Config:
     return {key: value for key, value in proposal.values.items() if key.startswith("dataset.")}
 
@@ -150,7 +164,9 @@ def _load(
     store: ArtifactStore, hooks: Hooks,
 ) -> _Candidate:  # fmt: skip
     about = proposal.trial_id, proposal.number
-    epoch, seen = outcome.best_epoch, {key: section[key] for key in ("flips", "image_size")}
+    size, epoch = section["image_size"], outcome.best_epoch
+    is_other = size != task.config["model"]["image_size"]
+    seen = {"flips": section["flips"], "image_size": size if is_other else None}
     if not task.config["objective"].get("folds"):
         weights = trial.best_weights(task, store, hooks)
         return _Candidate(*about, (Member(task.config, weights, epoch, **seen),))
@@ -186,7 +202,7 @@ def _join(trained: Sequence[_Candidate], section: Mapping[str, Any], *, report: 
         for count, place in enumerate(drawn, start=1)
     ]  # fmt: skip
     mean = np.mean([of[place] for place in drawn], axis=0).astype(own[0].dtype)
-    is_mean = len(trained) > 1 or not chosen[0].is_as_trained
+    is_mean = len(trained) > 1 or not all(one.is_as_trained for one in chosen)
     val = mean[-len(load_data(config).val) :]
     return Crowned(config, tuple(chosen), decision, val, tuple(draws) if is_mean else ())
 

@@ -19,7 +19,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
 from pneumonia.search import crown
 from pneumonia.search.oracle import Round
-from pneumonia.training import inputs
+from pneumonia.training import ensemble, inputs
 from pneumonia.training.recipe import Recipe
 
 Config = dict[str, Any]
@@ -162,21 +162,26 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
 def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) -> tuple[int, int]:
     if built.frozen.model is None:
         return 0, 0
-    width = math.prod(built.frozen.model.output.shape[1:])
-    each = width * np.dtype(config["features"]["dtype"]).itemsize
+    each, size = _bytes(config, built), config["winner"]["image_size"]
+    last = _bytes(config, inputs.parts(ensemble.resized(config, size))) if size else each
     section = dict(config["augment"])
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch
         views = config["tuner"]["max_epochs"]
-    winner, shown = config["winner"], 2 if config["winner"]["flips"] else 1
-    plain = each * shown
-    shown += shown if winner["image_size"] else 0  # of the final classifier's size as well
+    test = last * (2 if config["winner"]["flips"] else 1)
+    held_out = test + (each if size else 0)
     is_plain = build(section, "augment") is None
     if config["objective"].get("folds"):  # each image is trained on, and held out
-        sets = (0 if is_plain else views) + shown
-        return each * sets * (images["train"] + images["val"]), plain * images["test"]
-    sets = 1 if is_plain else views
-    return each * (sets * images["train"] + shown * images["val"]), plain * images["test"]
+        of_each = each * (0 if is_plain else views) + held_out
+        return of_each * (images["train"] + images["val"]), test * images["test"]
+    trained = each * (1 if is_plain else views) * images["train"]
+    return trained + held_out * images["val"], test * images["test"]
+
+
+def _bytes(config: Config, built: inputs.Parts) -> int:
+    """Return what the features of an image take."""
+    width = math.prod(built.frozen.model.output.shape[1:])
+    return int(width * np.dtype(config["features"]["dtype"]).itemsize)
 
 
 def _fits(config: Config) -> int:

@@ -295,6 +295,8 @@ class Search:
         if missing := crown.shortfall(found, self.cfg.winner):
             self.callbacks.say(missing)
         best = crown.crown(found, self.cfg.winner, self._task, self.store, hooks)
+        if worse := crown.setback(outcome, best):
+            self.callbacks.say(worse)
         classifier = winner.keep_classifier(best, self.folder, own=outcome.classifier)
         evaluation, drawn = winner.evaluate(best, ranked, self.folder, report=hooks.report)
         preset = winner.write_preset(best, proposal, outcome, self.choices, self.folder)

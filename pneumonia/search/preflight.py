@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig
@@ -14,7 +16,7 @@ from pneumonia.config.search_space import Space, collapse
 from pneumonia.errors import ConfigError
 from pneumonia.search.executors import Executor, LocalExecutor
 from pneumonia.search.trials import cuts
-from pneumonia.training import inputs, network
+from pneumonia.training import ensemble, inputs, network
 
 Config = dict[str, Any]
 
@@ -54,7 +56,35 @@ def _try(cfg: DictConfig, space: Space, values: Mapping[str, Any], report: input
     # The trial fails where memory does not do, others may be smaller.
     with contextlib.suppress(MemoryError, tf.errors.ResourceExhaustedError):
         network.rehearse(config, prepared.val_labels, guesses)
+    if size := config["winner"]["image_size"]:
+        _try_size(config, size)
     return config
+
+
+def _try_size(config: Config, size: int) -> None:
+    """Build the backbone for the images that the final classifier is shown.
+
+    Raises:
+        ConfigError: It does not take them, or would be another one.
+    """
+    own = inputs.parts(config).backbone
+    try:
+        last = inputs.parts(ensemble.resized(config, size)).backbone
+    except ConfigError as error:
+        _, expected, received, hint = error.given
+        raise ConfigError("winner.image_size", expected, received, hint) from error
+    # Keras has other weights of MobileNet for other sizes.
+    shapes = [[tuple(one.shape) for one in (*net.weights, net.output)] for net in (own, last)]
+    if shapes[0] != shapes[1] or not _agree(own, last):
+        expected = f"null, as {own.name} is another network for images of another size"
+        raise ConfigError("winner.image_size", expected, size)
+
+
+def _agree(one: keras.Model, other: keras.Model) -> bool:
+    """Tell whether two networks have the same values where no training changes them."""
+    layers = (pair for pair in zip(one.layers, other.layers, strict=True) if not pair[0].trainable)
+    pairs = (zip(*(layer.get_weights() for layer in pair), strict=True) for pair in layers)
+    return all(np.array_equal(*values) for values in itertools.chain.from_iterable(pairs))
 
 
 def _alternatives(space: Space, key: str) -> Iterator[dict[str, Any]]:

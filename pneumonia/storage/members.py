@@ -58,7 +58,7 @@ def told(draws: Sequence[Draw]) -> str:
         return ""
     views, size = draws[0].views, draws[0].image_size
     seen = f", over {views} views of an image" if views > 1 else ""
-    return _told(draws) + seen + (f", of images of {size} pixels" if size else "")
+    return _told(draws) + seen + (f", shown images of {size} pixels" if size else "")
 
 
 def _told(draws: Sequence[Draw]) -> str:

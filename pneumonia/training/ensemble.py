@@ -68,8 +68,12 @@ class Member:
     @property
     def looking(self) -> Config:
         """Its configuration with images of the size that it looks at in the end."""
-        size = self.image_size or self.config["model"]["image_size"]
-        return {**self.config, "model": {**self.config["model"], "image_size": size}}
+        return resized(self.config, self.image_size)
+
+
+def resized(config: Config, size: int | None) -> Config:
+    """Return a configuration with images of another size, unless that is None."""
+    return config | {"model": config["model"] | ({"image_size": size} if size else {})}
 
 
 def predict(

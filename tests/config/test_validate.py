@@ -214,6 +214,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["winner.flips=1"], "`winner.flips`: expected true or false. Received: 1"),
     (["winner.image_size=0"], "`winner.image_size`: expected an integer from 1 to 4096 or null"),
+    (["+winner.crop=0.9"], "Write winner.image_size=<pixels>"),
     (["winner.image_size=31"], "expected null or an integer from 32 to 4096. Received: 31"),
     (
         ["winner.image_size=48", "model.pooling=flatten"],

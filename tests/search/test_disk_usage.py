@@ -32,9 +32,7 @@ BRACKETS = (
 def estimate(
     folder: Path, rounds: tuple[Round, ...] = ONE, *, model: str = "features", **changes: Any
 ) -> Cost:
-    cfg = config(folder, model) | {
-        "winner": {"members": 1, "selection": "best", "flips": False, "image_size": None}
-    }
+    cfg = config(folder, model)
     for path, value in changes.items():
         group, _, key = path.partition("__")
         cfg[group] = {**cfg[group], key: value} if key else value
@@ -78,6 +76,12 @@ def test_features_are_counted_by_their_sets(tmp_path: Path) -> None:
     online = estimate(tmp_path, augment={**blog, "views": "online"}).features
     assert online == pytest.approx(one * (2 * 120 + 60 + 40) / 220)
     assert estimate(tmp_path, many, features__max_gb=1e-6).features == 1000
+    # The final classifier's, of other images and of mirror images: of val and test alone.
+    assert estimate(tmp_path, winner__flips=True).features == one * (120 + 2 * 100) / 220
+    assert estimate(tmp_path, winner__image_size=64).features == one * (220 + 60) / 220
+    fine = estimate(tmp_path, model="fine").features  # what is frozen ends in a map
+    larger = estimate(tmp_path, model="fine", winner__image_size=64).features
+    assert larger == fine * (180 + 4 * 100) / 220
 
 
 def test_states_are_kept_for_one_bracket_at_a_time(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from omegaconf import OmegaConf
 from test_trial import config
 
 from pneumonia.config.search_space import collapse, find
 from pneumonia.errors import ConfigError
+from pneumonia.models import efficientnet_lite
 from pneumonia.search import preflight
 from pneumonia.search.executors import LocalExecutor
 from pneumonia.search.preflight import rehearse
@@ -35,6 +37,8 @@ def test_what_can_be_built_is_where_a_search_begins(tmp_path: Path) -> None:
         ({"model__blocks": 9}, "model.image_size"),
         ({"optimizer__learning_rat": 0.1}, "optimizer"),
         ({"dense__unit": 1}, "dense.unit"),
+        ({"winner__image_size": 2}, "winner.image_size"),  # its blocks halve it away
+        ({"winner__image_size": 56}, "winner.image_size"),  # its features are the map
         ({"training__loss": {"_target_": "keras.losses.Nothing"}}, "training.loss._target_"),
         (
             {"training__metrics": {"auc": {"_target_": "pneumonia.evaluation.metrics.nothing"}}},
@@ -48,6 +52,29 @@ def test_a_mistake_of_every_trial_is_told(
     with pytest.raises(ConfigError) as caught:
         try_out(tmp_path, **changes)
     assert caught.value.key == key
+
+
+def test_a_network_that_is_another_one_for_larger_images_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = {"winner__image_size": 64}
+    assert try_out(tmp_path, "features", **larger)["model"]["image_size"] == 32
+    network = efficientnet_lite.network
+
+    def of_its_size(variant: int, image_size: int, weights: str | None) -> keras.Model:
+        made = network(variant, image_size, weights)
+        made.get_layer("stem_conv").kernel.assign_add(
+            made.get_layer("stem_conv").kernel * image_size
+        )
+        return made
+
+    monkeypatch.setattr(efficientnet_lite, "network", of_its_size)
+    with pytest.raises(
+        ConfigError, match="is another network for images of another size"
+    ) as caught:
+        try_out(tmp_path, "features", **larger, model__layer="block2b_add")
+    assert caught.value.key == "winner.image_size"
+    assert try_out(tmp_path, "features", model__layer="block2b_add")
 
 
 @pytest.mark.parametrize(

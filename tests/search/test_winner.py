@@ -99,7 +99,7 @@ def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path
     assert end["classifier"] == "classifier.keras"
     facts = classifier_file.read_facts(folder / "classifier.keras")
     assert facts["members"] == told
-    assert ("of images of 48 pixels" in told) == ("winner.image_size=48" in more)
+    assert ("shown images of 48 pixels" in told) == ("winner.image_size=48" in more)
     preset = (folder / "best.yaml").read_text()
     assert f"# The final classifier of the search is {told}." in preset
     assert ("flips: true" in preset) == ("winner.flips=true" in more)
@@ -133,13 +133,26 @@ def test_one_trial_is_the_mean_of_its_trainings() -> None:
     one = members.Draw("3", 3, 0.9, 0.1, 0.9, 0.1)
     assert members.told([one, one]) == "trial 3 alone"
     seen = members.told([replace(one, views=2, image_size=48)])
-    assert seen == "trial 3 alone, over 2 views of an image, of images of 48 pixels"
+    assert seen == "trial 3 alone, over 2 views of an image, shown images of 48 pixels"
     several = replace(one, trainings=5)
     assert members.told([several, several]) == "the mean of the 5 trainings of trial 3"
     other = replace(several, number=4)
     assert members.told([several, other]) == "the mean of trials 3 (1/2) and 4 (1/2)"
     table = members.table([several], objective="val_auc over 5 folds")
     assert table.notes[0].startswith("It is the mean of the 5 trainings of trial 3.")
+
+
+def test_a_mean_that_is_no_gain_is_told() -> None:
+    config = {"objective": {"name": "val_loss", "direction": "min"}}
+    draw = members.Draw("3", 3, 0.5, 0.5, 0.3, 0.3, image_size=48)
+    best = crown.Crowned(config, (), None, np.zeros(1), (draw,))  # type: ignore[arg-type]
+    assert crown.setback(Outcome("3", score=0.4), best) == ""
+    told = crown.setback(Outcome("3", score=0.2), best)
+    assert told.startswith("the final classifier, trial 3 alone, shown images of 48 pixels, comes")
+    assert told.endswith(
+        "to val_loss 0.3000; the best trial alone, shown what it was trained on, to 0.2000"
+    )
+    assert crown.setback(Outcome("3", score=0.2), replace(best, draws=())) == ""
 
 
 def test_trials_count_alike_however_often_each_was_trained() -> None:

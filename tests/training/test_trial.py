@@ -84,6 +84,7 @@ def config(folder: Path, model: str = "features", **changes: Any) -> Config:
             "seed": 1,
         },
         "threshold": {"rule": 0.5, "prevalence": None, "calibrate": False},
+        "winner": {"members": 1, "selection": "best", "flips": False, "image_size": None},
         "augment": {"_target_": "pneumonia.training.augment.none", "views": 1},
         "model": models[model],
         "dense": {
