@@ -160,8 +160,6 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
 
 
 def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) -> tuple[int, int]:
-    if built.frozen.model is None:
-        return 0, 0
     each, size = _bytes(config, built), config["winner"]["image_size"]
     last = _bytes(config, inputs.parts(ensemble.resized(config, size))) if size else each
     section = dict(config["augment"])
@@ -179,9 +177,10 @@ def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) ->
 
 
 def _bytes(config: Config, built: inputs.Parts) -> int:
-    """Return what the features of an image take."""
-    width = math.prod(built.frozen.model.output.shape[1:])
-    return int(width * np.dtype(config["features"]["dtype"]).itemsize)
+    """Return what the features of an image take, if any are kept."""
+    model = built.frozen.model
+    width = 0 if model is None else math.prod(model.output.shape[1:])
+    return width * int(np.dtype(config["features"]["dtype"]).itemsize)
 
 
 def _fits(config: Config) -> int:
