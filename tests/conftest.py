@@ -45,11 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Look through what the tests make for garbage, and not through what was imported for them.
-
-    Not often: to look takes a twentieth of the tests' time.
-    """
-    gc.set_threshold(100_000)
+    """Look through what the tests make for garbage, and not through what was imported for them."""
     gc.enable()
     gc.freeze()
 

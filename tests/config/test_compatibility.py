@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import keras
 import pytest
+from families import slow
 
 from pneumonia.config.compatibility import layers
 from pneumonia.models import backbones
 
 SECTIONS = [
-    {"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32, "variant": 0},
+    slow({"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32}),
     {"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32, "variant": 2},
     {"_target_": "pneumonia.models.backbones.inception_v3", "image_size": 75},
     {"_target_": "pneumonia.models.backbones.cnn", "image_size": 16, "blocks": 3, "filters": 2},

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from families import slow
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
@@ -20,7 +21,7 @@ def raw(size: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "photo", "label"), [(0, "china", 698), (0, "flower", 985), (2, "china", 698)]
+    ("variant", "photo", "label"), [slow(0, "china", 698), (0, "flower", 985), (2, "china", 698)]
 )
 def test_knows_a_palace_and_a_daisy(variant: int, photo: str, label: int) -> None:
     samples = load_sample_images()
