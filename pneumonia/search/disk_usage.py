@@ -161,7 +161,7 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
 
 def _features(config: Config, built: inputs.Parts, images: Mapping[str, int]) -> tuple[int, int]:
     each, size = _bytes(config, built), config["winner"]["image_size"]
-    last = _bytes(config, inputs.parts(ensemble.resized(config, size))) if size else each
+    last = _bytes(config, ensemble.final_parts(config))
     section = dict(config["augment"])
     views = section.pop("views")
     if views == inputs.ONLINE:  # a rendering for every epoch

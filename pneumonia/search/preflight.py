@@ -56,28 +56,23 @@ def _try(cfg: DictConfig, space: Space, values: Mapping[str, Any], report: input
     # The trial fails where memory does not do, others may be smaller.
     with contextlib.suppress(MemoryError, tf.errors.ResourceExhaustedError):
         network.rehearse(config, prepared.val_labels, guesses)
-    if size := config["winner"]["image_size"]:
-        _try_size(config, size)
+    if config["winner"]["image_size"]:
+        _try_size(config)
     return config
 
 
-def _try_size(config: Config, size: int) -> None:
+def _try_size(config: Config) -> None:
     """Build the backbone for the images that the final classifier is shown.
 
     Raises:
         ConfigError: It does not take them, or would be another one.
     """
-    own = inputs.parts(config).backbone
-    try:
-        last = inputs.parts(ensemble.resized(config, size)).backbone
-    except ConfigError as error:
-        _, expected, received, hint = error.given
-        raise ConfigError("winner.image_size", expected, received, hint) from error
+    own, last = inputs.parts(config).backbone, ensemble.final_parts(config).backbone
     # Keras has other weights of MobileNet for other sizes.
     shapes = [[tuple(one.shape) for one in (*net.weights, net.output)] for net in (own, last)]
     if shapes[0] != shapes[1] or not _agree(own, last):
         expected = f"null, as {own.name} is another network for images of another size"
-        raise ConfigError("winner.image_size", expected, size)
+        raise ConfigError("winner.image_size", expected, config["winner"]["image_size"])
 
 
 def _agree(one: keras.Model, other: keras.Model) -> bool:

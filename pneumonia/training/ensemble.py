@@ -16,6 +16,7 @@ import numpy as np
 from pneumonia.config.instantiate import LOCK, build
 from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import load_data
+from pneumonia.errors import ConfigError
 from pneumonia.evaluation.thresholds import Decision, fit_shared_temperature, logit, sigmoid
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.mean import Mean
@@ -24,7 +25,7 @@ from pneumonia.models.predictor import Predictor
 from pneumonia.training import calibration, held_out, loop, network
 from pneumonia.training.calibration import Weights
 from pneumonia.training.feeds import JoinedFeed, PartFeed
-from pneumonia.training.inputs import class_rule, class_weights, parts, plain_feed
+from pneumonia.training.inputs import Parts, class_rule, class_weights, parts, plain_feed
 
 Array = np.ndarray[Any, Any]
 Config = dict[str, Any]
@@ -74,6 +75,19 @@ class Member:
 def resized(config: Config, size: int | None) -> Config:
     """Return a configuration with images of another size, unless that is None."""
     return config | {"model": config["model"] | ({"image_size": size} if size else {})}
+
+
+def final_parts(config: Config) -> Parts:
+    """Return the backbone of a trial, which can be built, for what the final classifier is shown.
+
+    Raises:
+        ConfigError: It does not take images of that size.
+    """
+    try:
+        return parts(resized(config, config["winner"]["image_size"]))
+    except ConfigError as error:
+        _, expected, received, hint = error.given
+        raise ConfigError("winner.image_size", expected, received, hint) from error
 
 
 def predict(

@@ -12,6 +12,7 @@ from test_trial import config
 
 from pneumonia.artifacts import FolderStore, state_key
 from pneumonia.config.search_space import find
+from pneumonia.errors import ConfigError
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Round
@@ -82,6 +83,8 @@ def test_features_are_counted_by_their_sets(tmp_path: Path) -> None:
     fine = estimate(tmp_path, model="fine").features  # what is frozen ends in a map
     larger = estimate(tmp_path, model="fine", winner__image_size=64).features
     assert larger == fine * (180 + 4 * 100) / 220
+    with pytest.raises(ConfigError, match=r"`winner\.image_size`: expected an integer from 32"):
+        estimate(tmp_path, winner__image_size=31)
 
 
 def test_states_are_kept_for_one_bracket_at_a_time(tmp_path: Path) -> None:
