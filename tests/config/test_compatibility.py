@@ -12,7 +12,7 @@ from pneumonia.models import backbones
 SECTIONS = [
     slow({"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32}),
     {"_target_": "pneumonia.models.backbones.efficientnet_lite", "image_size": 32, "variant": 2},
-    {"_target_": "pneumonia.models.backbones.inception_v3", "image_size": 75},
+    slow({"_target_": "pneumonia.models.backbones.inception_v3", "image_size": 75}),
     {"_target_": "pneumonia.models.backbones.cnn", "image_size": 16, "blocks": 3, "filters": 2},
 ]
 

@@ -737,6 +737,7 @@ def test_a_completed_search_only_sends_what_mlflow_has_not_taken(here: Callable[
 WIDE = 'dense.dropout="choice(0.1, 0.2, 0.3)"'
 
 
+@pytest.mark.slow
 def test_more_budget_and_then_a_fork(
     here: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:

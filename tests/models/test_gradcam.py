@@ -108,7 +108,7 @@ def test_the_same_again_whatever_the_batch(
         slow(cnn, "max", 16),
         (cnn, "flatten", 16),
         slow(inception, "mixed0", 7),
-        (lite0, "block1a_project_bn+block2b_add", 16),  # the last that nothing leads past
+        slow(lite0, "block1a_project_bn+block2b_add", 16),  # the last that nothing leads past
     ],
 )
 def test_the_halves_make_the_whole(
