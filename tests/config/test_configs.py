@@ -48,8 +48,8 @@ def test_every_group_of_the_contract_has_its_options() -> None:
         "augment": {"none", "blog", "chest", "strong"},
         "model": {
             "inception_v3",
+            "efficientnet_lite",
             "efficientnet_lite0",
-            "efficientnet_lite2",
             "keras_application",
             "cnn",
         },

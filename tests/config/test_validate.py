@@ -22,7 +22,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["modle=cnn"], "An option is chosen by model=cnn"),
     (["modle=x"], "The nearest is `model`"),
     (["preset=demo"], "An option is chosen by experiment=demo"),
-    (["model=cn"], "expected one of cnn, efficientnet_lite0, efficientnet_lite2, inception_v3"),
+    (["model=cn"], "expected one of cnn, efficientnet_lite, efficientnet_lite0, inception_v3"),
     (["model=cn"], "The nearest is model=cnn"),
     (["tuner=hyperbnd"], "The nearest is tuner=hyperband"),
     (["dataset=mnist"], "`dataset`: expected one of"),
