@@ -1,4 +1,4 @@
-"""The command on the store of a real search, which ran on a terminal; trials run again."""
+"""The command on the store of a real search, and that on a terminal; trials run again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import termios
@@ -20,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bare
 import pytest
 import yaml
 from screens import Terminal, terminal
+from test_search import of_a_process, with_store
 
-from pneumonia.cli import common, compare
+from pneumonia.cli import common, compare, main
 from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
@@ -56,12 +57,10 @@ sys.exit(cli.main())
 
 @dataclass(frozen=True)
 class Searched:
-    """A search that ran on a terminal, and what that showed."""
+    """A search, and where it ran."""
 
     project: Path
     folder: Path
-    screens: list[list[str]]
-    end: list[str]
 
     def trial(self, number: int) -> Any:
         """Return the end of a trial."""
@@ -107,12 +106,13 @@ def folders(project: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Searched:
-    project = tmp_path_factory.mktemp("project")
-    (project / "mlruns").mkdir()
-    shutil.copyfile(empty_store, project / "mlruns" / "mlflow.db")
-    with terminal(100, 40) as screen:
-        screens = run(project, SEARCH, screen)
-        return Searched(project, folders(project)[-1], screens, screen.lines())
+    project = with_store(tmp_path_factory.mktemp("compare") / "project", empty_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        bare.leave_out(patch)
+        of_a_process(patch, *SEARCH)
+        assert main.main() == 0
+    return Searched(project, folders(project)[-1])
 
 
 @pytest.fixture
@@ -131,13 +131,16 @@ def told(
     return tell
 
 
-def test_the_terminal_showed_the_search_while_it_ran(searched: Searched) -> None:
-    texts = ["\n".join(lines) for lines in searched.screens]
+@pytest.mark.slow
+def test_the_terminal_shows_the_search_while_it_runs(tmp_path: Path, empty_store: Path) -> None:
+    with terminal(100, 40) as screen:
+        screens = run(with_store(tmp_path / "project", empty_store), SEARCH, screen)
+        end = "\n".join(screen.lines())
+    texts = ["\n".join(lines) for lines in screens]
     running = [text for text in texts if re.search(r"\n\ntrial \d+ of \d+ [━╸─]", text)]
     assert len(running) > 3
     assert all(len(re.findall("^trial .* of ", text, re.MULTILINE)) == 1 for text in running)
     assert any("trial  val_auc  epoch  time  dense.dropout" in text for text in running)
-    end = "\n".join(searched.end)
     assert not re.search("[━╸]", end.replace("─", ""))
     assert "Scores on the test split" in end
 

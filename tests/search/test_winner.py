@@ -69,7 +69,7 @@ def test_candidates_differ_and_have_the_images_of_the_best() -> None:
                 "winner.flips=true",
             )
         ),
-        ("objective.folds=2", "training.retrain=true", FITS),
+        slow(("objective.folds=2", "training.retrain=true", FITS)),
     ],
 )
 def test_the_best_trials_become_one_classifier(more: tuple[str, ...], here: Path) -> None:
