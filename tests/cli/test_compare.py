@@ -109,6 +109,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Sea
     project = with_store(tmp_path_factory.mktemp("compare") / "project", empty_store)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         bare.leave_out(patch)
         of_a_process(patch, *SEARCH)
         assert main.main() == 0
