@@ -130,7 +130,7 @@ def page(folder: Path, beside: Path) -> str:
         if group in found:
             lines += [f"## {group}", "", about, "", *make(found[group]), ""]
     lines += ["## Earlier presets", "", tables.ABOUT_EARLIER, "", *tables.earlier(), ""]
-    lines += ["## Published", "", *tables.published(), ""]
+    lines += ["## Published", "", tables.ABOUT_PUBLISHED, "", *tables.published(), ""]
     seen = [one for group in (PRESETS, SEEN) for runs in found.get(group, {}).values()
             for one in runs.values()]  # fmt: skip
     if len(seen) > 2:

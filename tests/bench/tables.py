@@ -150,7 +150,7 @@ def earlier() -> list[str]:
 
 def published() -> list[str]:
     """Return the table of what others have published."""
-    return [ABOUT_PUBLISHED, "", *table(("", "AUC", "accuracy", "protocol"), PUBLISHED)]
+    return table(("", "AUC", "accuracy", "protocol"), PUBLISHED)
 
 
 def foretold(runs: Sequence[SearchRecord]) -> str:

@@ -23,9 +23,9 @@ import bare
 import pytest
 import yaml
 from screens import Terminal, terminal
-from test_search import of_a_process, with_store
+from test_search import run_here, with_store
 
-from pneumonia.cli import common, compare, main
+from pneumonia.cli import common, compare
 from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
@@ -108,12 +108,10 @@ def folders(project: Path) -> list[Path]:
 def searched(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Searched:
     project = with_store(tmp_path_factory.mktemp("compare") / "project", empty_store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         bare.leave_out(patch)
-        of_a_process(patch, *SEARCH)
-        assert main.main() == 0
-    return Searched(project, folders(project)[-1])
+        ran = run_here(project, *SEARCH)
+    assert ran.status == 0, ran.stderr
+    return Searched(project, ran.folder)
 
 
 @pytest.fixture

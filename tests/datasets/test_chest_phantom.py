@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import slow
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -35,8 +36,9 @@ def test_the_defaults_give_a_valid_dataset(data: ImageData) -> None:
     assert data.duplicates == {"train/val": 0, "train/test": 0, "val/test": 0}
 
 
-def test_images_use_the_range_of_brightness() -> None:
-    images = pixels(phantom(train=2, val=2, test=60).test).reshape(60, -1)
+@pytest.mark.parametrize("count", [60, slow(400)])
+def test_images_use_the_range_of_brightness(count: int) -> None:
+    images = pixels(phantom(train=2, val=2, test=count).test).reshape(count, -1)
     assert images.std(axis=1).min() > 8
     assert (images == 255).mean() < 0.05
 

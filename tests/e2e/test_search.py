@@ -230,7 +230,7 @@ def finish(process: subprocess.Popen[str], project: Path) -> Ran:
 
 def run_here(project: Path, *arguments: str) -> Ran:
     """Run a command in this process: it starts in no time."""
-    project.mkdir()
+    project.mkdir(exist_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
