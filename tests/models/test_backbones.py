@@ -117,6 +117,7 @@ def test_random_weights_follow_the_global_seed() -> None:
 
 
 @pytest.mark.usefixtures("anew")
+@pytest.mark.slow
 def test_a_published_network_that_does_not_train_is_built_once() -> None:
     cuts = ("block1a_project_bn", "block2b_add")
     build = functools.partial(backbones.efficientnet_lite, image_size=32)

@@ -58,6 +58,7 @@ def test_what_is_estimated_is_what_a_trial_takes(model: str, tmp_path: Path) -> 
     assert 0.5 * expected.classifiers < 2 * classifier < 1.5 * expected.classifiers + 200_000
 
 
+@pytest.mark.slow
 def test_features_are_counted_by_their_sets(tmp_path: Path) -> None:
     many = (Round(None, 0, 30, 0, 2),)
     one = estimate(tmp_path).features

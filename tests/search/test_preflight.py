@@ -54,6 +54,7 @@ def test_a_mistake_of_every_trial_is_told(
     assert caught.value.key == key
 
 
+@pytest.mark.slow
 def test_a_network_that_is_another_one_for_larger_images_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
