@@ -18,6 +18,7 @@ from pneumonia.storage.trial_record import TrialRecord
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 
+import results
 import study
 import tables
 from study import Recipe
@@ -70,6 +71,22 @@ def test_a_change_is_compared_by_the_same_seeds() -> None:
     low, high = 0.01 - 12.706 * 0.01, 0.01 + 12.706 * 0.01
     assert f"+0.0100 ({low:+.4f} to {high:+.4f}) | 0.2800 | -0.0200 |" in lines[3]
     assert lines[-1] == "- MixUp: `c=1`"
+
+
+def test_parts_whose_searches_ran_elsewhere_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = results.PAGE.read_text(encoding="utf-8")
+    _, *parts = before.split("\n## ")
+    assert results.page(tmp_path, tmp_path, before).split("\n## ")[1:] == parts
+    rows = {one.folder: searched(0.1, 0.9) for one in study.STUDY if one.group == study.HEADED}
+    monkeypatch.setattr(results, "read", lambda path: rows.get(path.name.removesuffix("-1")))
+    _, *again = results.page(tmp_path, tmp_path, before).split("\n## ")
+    assert [part.partition("\n")[0] for part in again] == [one.partition("\n")[0] for one in parts]
+    changed = [part for part, old in zip(again, parts, strict=True) if part != old]
+    (own,) = changed
+    assert own.startswith(f"{study.HEADED}\n")
+    assert "| as it is | 1, 1 | 0.1000 |" in own
 
 
 def test_tpe_is_an_oracle_that_learns_and_repeats_itself() -> None:

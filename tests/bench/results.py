@@ -5,9 +5,10 @@
 
 Every search is a command of the program, with a folder of its own under outputs/results. One that
 has come to its end is not run again, one that was broken off is gone on with: the study may be
-stopped at any time. Nothing is chosen by test: the presets read it once each, for the winner that
-val has chosen; what compares ingredients or tuners never does. The ingredients of a network that is
-tuned take hours, and run where they are asked for: --only "Ingredients of best".
+stopped at any time. A part of the page of which no search is in that folder stays as it is, so that
+parts may be made on several machines. Nothing is chosen by test: the presets read it once each, for
+the winner that val has chosen; what compares ingredients or tuners never does. The ingredients of a
+network that is tuned take hours, and run where they are asked for: --only "Ingredients of best".
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from pneumonia.storage.search_record import SearchRecord
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
+FORETOLD = "How well val foretold test"
 ABOUT = (
     "Official splits; everything is chosen on train and val. Mean ± standard deviation over seeds. "
-    "Rows appear as their searches come to their end."
+    "Rows appear as their searches come to their end; parts whose searches ran elsewhere are of "
+    "earlier machines and commits."
 )
 
 
@@ -65,7 +68,9 @@ def main() -> None:
         for recipe in [] if options.page_only else STUDY:
             if seed <= recipe.seeds and is_wanted(recipe, options):
                 run(recipe, seed, folder, data)
-    Path(options.page).write_text(page(folder, Path(options.page).parent), encoding="utf-8")
+    to = Path(options.page)
+    before = to.read_text(encoding="utf-8") if to.exists() else ""
+    to.write_text(page(folder, to.parent, before), encoding="utf-8")
 
 
 def is_wanted(recipe: Recipe, options: argparse.Namespace) -> bool:
@@ -107,13 +112,15 @@ def run(recipe: Recipe, seed: int, folder: Path, data: Path) -> None:
     print(f"{told}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def page(folder: Path, beside: Path) -> str:
+def page(folder: Path, beside: Path, before: str = "") -> str:
     """Return the page, of all the searches that have come to their end.
 
     Args:
         folder: Where they are.
         beside: The folder of the page, into whose `pictures` plots go.
+        before: The page as it was: parts of which no search is there are taken from it.
     """
+    parts = {part.partition("\n")[0]: f"## {part}" for part in before.split("\n## ")[1:]}
     found: Found = {}
     for recipe in STUDY:
         records = {n: read(folder / f"{recipe.folder}-{n}") for n in range(1, recipe.seeds + 1)}
@@ -129,12 +136,16 @@ def page(folder: Path, beside: Path) -> str:
     ):
         if group in found:
             lines += [f"## {group}", "", about, "", *make(found[group]), ""]
+        elif group in parts:
+            lines += [parts[group].rstrip(), ""]
     lines += ["## Earlier presets", "", tables.ABOUT_EARLIER, "", *tables.earlier(), ""]
     lines += ["## Published", "", tables.ABOUT_PUBLISHED, "", *tables.published(), ""]
     seen = [one for group in (PRESETS, SEEN) for runs in found.get(group, {}).values()
             for one in runs.values()]  # fmt: skip
     if len(seen) > 2:
-        lines += ["## How well val foretold test", "", tables.foretold(seen), ""]
+        lines += [f"## {FORETOLD}", "", tables.foretold(seen), ""]
+    elif FORETOLD in parts:
+        lines += [parts[FORETOLD].rstrip(), ""]
     return "\n".join(lines)
 
 
