@@ -75,12 +75,12 @@ class Cursor:
     @classmethod
     def load(cls, path: Path, store: str) -> Cursor:
         """Read the cursor from a file; start anew if there is none, or for another store."""
-        saved = cls.read(path) if path.exists() else None
-        return saved if saved is not None and saved.store == store else cls(store)
+        saved = cls.read(path)
+        return saved if saved.store == store else cls(store)
 
     @classmethod
     def read(cls, path: Path) -> Cursor:
-        """Read the cursor from a file; nothing was noted in one that is damaged.
+        """Read the cursor from a file; nothing was noted in one that is missing or damaged.
 
         What the store has already is then found there.
         """

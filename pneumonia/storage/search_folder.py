@@ -78,7 +78,7 @@ class SearchFolder:
                     is_completed = event.get("status") == "completed"
         except UserError:
             return False
-        if not is_completed or not self.tracking.exists():
+        if not is_completed:
             return False
         sent = Cursor.read(self.tracking)
         return sent.next >= count and not sent.is_open and not sent.refused
@@ -92,7 +92,7 @@ class SearchFolder:
         first = self.first_event()
         if first is not None:
             yield first["search_id"]
-            if self.tracking.exists() and (run_id := Cursor.read(self.tracking).run_id):
+            if run_id := Cursor.read(self.tracking).run_id:
                 yield run_id
 
 
