@@ -85,10 +85,9 @@ def is_more(was: object, now: object) -> bool:
 
 
 def _changed_libraries(past: SearchRecord) -> Iterator[str]:
-    tags = (past.started or {}).get("tags", {})
     now = provenance.deciding()
     for key in ("code", *(f"version.{name}" for name in provenance.MATTERING)):
-        was, is_ = tags.get(key, NONE), now.get(key, NONE)
+        was, is_ = past.tags.get(key, NONE), now.get(key, NONE)
         if was != is_:
             yield f"{key}: {was} → {is_}"
 
@@ -97,7 +96,7 @@ def _changed_data(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
     data = load_data(collapse(cfg, find(cfg).start()))
     splits = (data.train, data.val, data.test)
     now = {split.name: (len(split), split.digest) for split in splits}
-    was = {row["split"]: (row["size"], row["digest"]) for row in (past.started or {})["datasets"]}
+    was = {row["split"]: (row["size"], row["digest"]) for row in past.first["datasets"]}
     for split in {**was, **now}:
         one, other = was.get(split), now.get(split)
         if one != other:

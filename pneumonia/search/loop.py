@@ -136,11 +136,10 @@ class Search:
     def _begin(self, data: ImageData) -> None:
         source = self.fork.origin.source if self.fork else None
         self.recorder.begin_search(data, self.choices, flatten(self.cfg), source=source)
-        assert self.past.started is not None
         if address := self.executor.store:
-            place = f"{address.rstrip('/')}/{self.past.started['search_id']}"
+            place = f"{address.rstrip('/')}/{self.past.first['search_id']}"
             self.store = SharedStore(place, folder=self.folder, others=self.store)
-        self.unrepeatable = provenance.other_machine(self.past.started.get("tags", {}))
+        self.unrepeatable = provenance.other_machine(self.past.tags)
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
         notes += [self.oracle.waits(self.executor.workers)] if self.executor.in_order else []

@@ -91,8 +91,7 @@ class Fork:
         self._finished = {
             trial_id: past for trial_id, past in self._past.trials.items() if past.ended is not None
         }
-        tags = (self._past.started or {}).get("tags", {})
-        self._unrepeatable = provenance.other_machine(tags)
+        self._unrepeatable = provenance.other_machine(self._past.tags)
         self._valid: dict[str, str] = {}
         for trial_id, past in self._finished.items():
             if not origin.reasons and not self._why_not(trial_id):
@@ -122,10 +121,10 @@ class Fork:
         for state, own in zip(state_keys(found, fits), state_keys(trial_id, fits), strict=True):
             if (self.origin.folder / state).exists():
                 _share(self.origin.folder / state, folder / own)
-        source = self._classifier(found)
+        key, source = None, self._classifier(found)
         if source is not None:
-            _share(source, folder / classifier_key(trial_id))
-        key = None if source is None else classifier_key(trial_id)
+            key = classifier_key(trial_id)
+            _share(source, folder / key)
         ended = self._finished[found].ended
         assert ended is not None
         return _outcome(ended, trial_id, _curve(self._past, found), key)
@@ -158,16 +157,13 @@ class Fork:
 
     def _why_not(self, trial_id: str) -> str:
         """Say why a finished trial cannot be taken over, or nothing."""
-        ended = self._finished[trial_id].ended
-        if ended and ended["status"] == "FAILED":
+        if self._finished[trial_id].status == "failed":
             return "it failed"
         # What wins without its state is trained again, which has to give the same.
         is_kept = (self.origin.folder / state_key(trial_id)).exists()
-        return (
-            ""
-            if is_kept or not self._unrepeatable
-            else f"its state is gone, and {self._unrepeatable}"
-        )
+        if is_kept or not self._unrepeatable:
+            return ""
+        return f"its state is gone, and {self._unrepeatable}"
 
     def _classifier(self, trial_id: str) -> Path | None:
         """Return the file of a trial's classifier: beside its journal, or in MLflow.
@@ -180,8 +176,7 @@ class Fork:
         name: str | None = ended["classifier"]
         if name and (self.origin.folder / name).exists():
             return self.origin.folder / name
-        sent = self.origin.folder / offset.NAME
-        row = Cursor.read(sent).trials.get(trial_id) if sent.exists() else None
+        row = Cursor.read(self.origin.folder / offset.NAME).trials.get(trial_id)
         if row is None or row.model_id is None or self._fetch is None:
             return None
         try:

@@ -121,5 +121,5 @@ class StopRule:
         return files.StorageError(f"{fault} {text}: {self._command()}")
 
     def _command(self, *more: str) -> str:
-        search_id = (self._past.started or {}).get("search_id", "last")
+        search_id = self._past.first.get("search_id", "last")
         return shell.resume(self._folder, search_id, *more)
