@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pneumonia.evaluation.metrics import DECIDED, Confusion, Estimate, Scores, score_name
 from pneumonia.formatting import clock_time, short, with_spread
-from pneumonia.storage.trial_record import identity, varying
+from pneumonia.storage.trial_record import distinct, varying
 from pneumonia.tables import Table
 
 _DISCLAIMER = (
@@ -62,13 +62,9 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
         limit: How many to show.
         failed: How many came to none.
     """
-    rows_of: dict[str, Row] = {}
-    for row in rows:
-        rows_of.setdefault(identity(row.values), row)
-    shown = list(rows_of.values())[:limit]
-    names = varying(row.values for row in rows)
-    same = {name: value for row in rows[:1] for name, value in row.values.items()}
-    same = {name: value for name, value in same.items() if name not in names}
+    best = distinct(rows, lambda row: row.values)
+    shown, names = best[:limit], varying(row.values for row in rows)
+    same = {name: v for row in rows[:1] for name, v in row.values.items() if name not in names}
     cells = [row.cells(names) for row in shown]
     of_numbers = [all(_is_number(row.values.get(name, 0)) for row in shown) for name in names]
     # Epoch and time have a column where they are known.
@@ -78,7 +74,7 @@ def best_table(rows: Sequence[Row], *, objective: str, limit: int = 10, failed: 
         header=tuple(compress(("trial", objective, "epoch", "time", *names), kept)),
         rows=tuple(tuple(compress(row, kept)) for row in cells),
         is_number=tuple(compress((True, True, True, True, *of_numbers), kept)),
-        notes=_trial_notes(same, hidden=len(rows_of) - len(shown), failed=failed),
+        notes=_trial_notes(same, hidden=len(best) - len(shown), failed=failed),
     )
 
 
@@ -87,7 +83,6 @@ def scores_table(
     *,
     chosen: Scores | None = None,
     decision: Sequence[str] = (),
-    title: str = "Scores on the test split",
 ) -> Table:
     """Return the table of all the scores with their intervals, and the counts below it.
 
@@ -103,7 +98,7 @@ def scores_table(
     has_no_width = any(e.low == e.high for side in sides for e in side.estimates().values())
     heads = ["value", *(f"above {side.threshold:.4g}" for side in sides[1:])]
     return Table(
-        title=title,
+        title="Scores on the test split",
         header=("score", *(cell for head in heads for cell in (head, "95 % interval"))),
         rows=tuple(cells),
         is_number=(False, *(True for _ in heads for _ in range(2))),

@@ -16,7 +16,7 @@ from pneumonia.evaluation.thresholds import Decision
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import members
 from pneumonia.storage.members import Draw
-from pneumonia.storage.trial_record import identity
+from pneumonia.storage.trial_record import distinct
 from pneumonia.training import ensemble, held_out, inputs, network, trial
 from pneumonia.training.ensemble import Member
 from pneumonia.training.trial import Hooks, Outcome, Report, Task
@@ -83,12 +83,8 @@ def candidates(ranked: Ranked, section: Mapping[str, Any]) -> Ranked:
     """
     if section["members"] == 1:
         return ranked[:1]
-    found: dict[str, tuple[Proposal, Outcome]] = {}
-    for one in ranked:
-        if _images(one[0]) == _images(ranked[0][0]):
-            found.setdefault(identity(one[0].values), one)
-    most = most_candidates(section)
-    return list(found.values())[:most]
+    alike = [one for one in ranked if _images(one[0]) == _images(ranked[0][0])]
+    return distinct(alike, lambda one: one[0].values)[: most_candidates(section)]
 
 
 def most_candidates(section: Mapping[str, Any]) -> int:

@@ -27,7 +27,7 @@ from pneumonia.shell import shown
 from pneumonia.storage import readings
 from pneumonia.storage.readings import Readings
 from pneumonia.storage.search_folder import PREDICTIONS, SearchFolder
-from pneumonia.storage.trial_record import identity
+from pneumonia.storage.trial_record import distinct
 from pneumonia.training import ensemble, network
 from pneumonia.training.trial import Outcome, Report
 
@@ -155,9 +155,6 @@ def _score(
 
 def _curves(ranked: Ranked, most: int = 5) -> list[plots.LearningCurve]:
     """Return the learning curves of the best trials; promoted ones repeat hyperparameters."""
-    best: dict[str, tuple[Proposal, Outcome]] = {}
-    for one in ranked:
-        best.setdefault(identity(one[0].values), one)
     return [
         plots.LearningCurve(
             label=f"trial {proposal.number}",
@@ -166,7 +163,7 @@ def _curves(ranked: Ranked, most: int = 5) -> list[plots.LearningCurve]:
                 name: [epoch[name] for epoch in outcome.history] for name in outcome.history[0]
             },
         )
-        for proposal, outcome in list(best.values())[:most]
+        for proposal, outcome in distinct(ranked, lambda one: one[0].values)[:most]
     ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pneumonia.evaluation.objective import FIRST, Fit, Metrics
 from pneumonia.storage.journal import Event
+
+T = TypeVar("T")
 
 
 def fit_of(event: Event) -> Fit:
@@ -19,6 +21,14 @@ def fit_of(event: Event) -> Fit:
 def identity(values: Mapping[str, Any]) -> str:
     """Return what hyperparameters with the same values have in common, in whatever order."""
     return repr(sorted(values.items()))
+
+
+def distinct(items: Iterable[T], values: Callable[[T], Mapping[str, Any]]) -> list[T]:
+    """Return the first of all the items with the same hyperparameters, in their order."""
+    found: dict[str, T] = {}
+    for item in items:
+        found.setdefault(identity(values(item)), item)
+    return list(found.values())
 
 
 def varying(rows: Iterable[Mapping[str, Any]]) -> list[str]:
