@@ -93,7 +93,7 @@ def estimate(
     sizes = [found for config in _samples(cfg, space) if (found := _measure(config, images))]
     if not sizes:
         return None
-    sets = min(trials, _feature_sets(space))
+    sets = min(trials, math.prod(item.size for item in space if _is_of_features(item.path)))
     features = sets * sum(size.features for size in sizes) / len(sizes)
     section = collapse(cfg, space.start())["features"]
     if not section["cache"]:  # each set is gone when its trial is over
@@ -151,9 +151,9 @@ def _measure(config: Config, images: Mapping[str, int]) -> _Sizes | None:
     is_folded = config["objective"].get("folds") and not config["training"]["retrain"]
     return _Sizes(
         classifier=4 * (int(built.backbone.count_params()) + own),
-        folded=4 * trained * (_fits(config) - 1) if is_folded else 0,
+        folded=4 * trained * (fits(config) - 1) if is_folded else 0,
         # The last weights, the best, the optimizer's, of every fit.
-        state=4 * trained * (2 + _slots(config)) * _fits(config),
+        state=4 * trained * (2 + _slots(config)) * fits(config),
         features=train_val,
         test=test,
     )
@@ -183,7 +183,8 @@ def _bytes(config: Config, built: inputs.Parts) -> int:
     return width * int(np.dtype(config["features"]["dtype"]).itemsize)
 
 
-def _fits(config: Config) -> int:
+def fits(config: Config) -> int:
+    """Return how many trainings a trial has."""
     objective = Objective(**config["objective"])
     return len(objective.fits(config["training"]["executions_per_trial"]))
 
@@ -195,10 +196,6 @@ def _slots(config: Config) -> int:
     optimizer.build([weight])
     averages = Recipe.of(config).average is not None
     return sum(tuple(variable.shape) == (3,) for variable in optimizer.variables) + averages
-
-
-def _feature_sets(space: Space) -> float:
-    return math.prod(item.size for item in space if _is_of_features(item.path))
 
 
 def _is_of_features(path: str) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras_tuner
@@ -25,8 +25,6 @@ Config = dict[str, Any]
 # KerasTuner takes a seed of 0 for none.
 _SEED_FOR_ZERO = 2**31 - 1
 _TUNER_ID = "pneumonia"
-# Keys of a tuner's section that are ours.
-_OWN = ("max_epochs", "max_trials", "max_consecutive_failures", "_target_")
 # Oracles that never ask what came of a trial.
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
 
@@ -179,11 +177,9 @@ class Oracle:
             return [Round(None, 0, 1, 0, self._tuner["max_epochs"])]
         if isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
             rounds = _hyperband_rounds(oracle)
-            size = self._space.size()
-            if size < rounds[0].trials:
+            if (size := self._space.size()) < rounds[0].trials:
                 # KerasTuner ends a search when it finds no new values, before any promotion.
-                first = rounds[0]
-                rounds = [Round(first.bracket, 0, int(size), first.start, first.epochs)]
+                rounds = [replace(rounds[0], trials=int(size))]
             return capped(capped(rounds, self._tuner.get("max_trials")), most)
         limit = min(most or math.inf, self._tuner["max_trials"] or math.inf)
         if isinstance(oracle, AshaOracle):
@@ -252,14 +248,10 @@ class Oracle:
 
 
 def _build(space: Space, tuner: Config, objective: Objective) -> keras_tuner.Oracle:
-    target = locate(tuner["_target_"], "tuner")
-    takes = inspect.signature(target).parameters
-    section = {name: value for name, value in tuner.items() if name not in _OWN}
-    section |= {
-        name: tuner[name]
-        for name in ("_target_", "max_epochs", "max_trials")
-        if name == "_target_" or name in takes
-    }
+    takes = inspect.signature(locate(tuner["_target_"], "tuner")).parameters
+    # Keys of ours, of which an oracle may take some.
+    own = {"max_consecutive_failures"} | {"max_epochs", "max_trials"} - takes.keys()
+    section = {name: value for name, value in tuner.items() if name not in own}
     section["seed"] = tuner["seed"] or _SEED_FOR_ZERO
     oracle = build(
         section,
@@ -325,5 +317,5 @@ def capped(rounds: list[Round], most: int | None) -> list[Round]:
         trials = min(item.trials or most, most)  # 0 is unknown
         most -= trials
         if trials:
-            result.append(Round(item.bracket, item.round, trials, item.start, item.epochs))
+            result.append(replace(item, trials=trials))
     return result

@@ -19,15 +19,14 @@ from pneumonia.datasets import tfds
 from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError
-from pneumonia.evaluation.objective import Objective
 from pneumonia.process import processors
 from pneumonia.search import disk_usage
 from pneumonia.search.disk_usage import Cost
 from pneumonia.search.oracle import Oracle, Round
 from pneumonia.storage import journal, search_folder
 from pneumonia.storage.search_folder import OUTPUTS
+from pneumonia.training import inputs
 
-ONLINE = "online"  # as of `training.inputs`, which imports TensorFlow
 _PREPARED = "pneumonia.datasets.sources.pneumonia_mnist"
 # Of the newest searches, so many are looked at, and so many of the same model and data are enough.
 _LOOKED_AT, _ENOUGH = 30, 3
@@ -120,8 +119,7 @@ def make(
     start = collapse(cfg, found.start())
     limits = cfg.get("budget") or {}
     rounds = tuple(oracle.plan(limits.get("trials")))
-    objective = Objective(**start["objective"])
-    fits = len(objective.fits(start["training"]["executions_per_trial"]))
+    fits = disk_usage.fits(start)
     planned, likely = oracle.most_epochs(rounds) * fits, sum(item.trained for item in rounds) * fits
     most = limits.get("epochs") or planned
     epochs = min(planned, most)
@@ -135,7 +133,7 @@ def make(
         trials=sum(item.trials for item in rounds),
         epochs=epochs,
         likely=min(likely, most),
-        pace=pace(cfg, data, OUTPUTS),
+        pace=pace(cfg, data),
         max_seconds=limits.get("seconds"),
         cost=_cost(costed, found, rounds, epochs=epochs, data=data),
         free=_free(OUTPUTS),
@@ -143,7 +141,7 @@ def make(
     )
 
 
-def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Speed | None:
+def pace(cfg: DictConfig, data: ImageData | None) -> Speed | None:
     """Return how fast earlier searches with the same model and images were, or None.
 
     That is how fast the fastest was: one that found its features computed.
@@ -151,14 +149,13 @@ def pace(cfg: DictConfig, data: ImageData | None, outputs: Path) -> Speed | None
     Args:
         cfg: The configuration with its ranges.
         data: The dataset; without it nothing is known.
-        outputs: Where searches are.
     """
     if data is None:
         return None
     digests = {split.name: split.digest for split in (data.train, data.val)}
     own = _paced(flatten(cfg))
     found: list[tuple[float, float]] = []
-    paths = sorted(outputs.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
+    paths = sorted(OUTPUTS.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
     for path in paths[:_LOOKED_AT]:
         first = search_folder.SearchFolder(path.parent).first_event()
         if first is None or not _is_alike(first, own, digests):
@@ -261,7 +258,7 @@ def of_ray(cfg: DictConfig, seconds: float | None) -> list[str]:
         f"executor=ray: Ray and its {'worker' if count == 1 else f'{count} workers'} begin in "
         f"{_RAY_SECONDS[0]} to {_RAY_SECONDS[1]} s, and take about {_WORKER_GB * count:.1f} GB"
     ]
-    is_stored = cfg.features.cache and cfg.augment.get("views") != ONLINE
+    is_stored = cfg.features.cache and cfg.augment.get("views") != inputs.ONLINE
     if cfg.model.get("trainable") is False and is_stored:
         told.append(
             "warning: heads on stored features train in less time than Ray takes: executor=local"
