@@ -77,6 +77,12 @@ def atomic(path: Path, *, suffix: str = ".part") -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write a text in UTF-8 to a file, whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", errors=errors)
+
+
 def let_go(path: Path) -> None:
     """Tell the system that a file will hardly be read soon: it need not be kept in memory.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,15 +112,15 @@ def plan(
         raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
     changed = _overlay(_saved(folder, past), spec, overrides, SearchFolder(folder).choices())
     found = replace(changed, folder=folder)
+    whole = replace(found, cfg=_whole(found.cfg, spec.cfg))
     if any(not _path(override).startswith(_UNCHECKED) for override in overrides):
-        validate.validate(_whole(found.cfg, spec.cfg))
-    use_threads(_whole(found.cfg, spec.cfg))
+        validate.validate(whole.cfg)
+    use_threads(whole.cfg)
     if asked.fork:
-        return _fork(found, past, into=spec)
+        return _fork(whole, past, into=spec.folder)
     if past.started is None:  # it was killed before it began: there is nothing to differ from
-        whole = replace(found, cfg=_whole(found.cfg, spec.cfg))
         return replace(whole, origin=_origin(past, whole))
-    more = dict(_more(past, found.cfg))
+    more = _more(past, found.cfg)
     is_over = past.is_completed and not more
     changed_since = list(changes.of_search(past, found.cfg, has_data=not is_over))
     _refuse(name, changed_since, threads=past.params.get(changes.THREADS))
@@ -147,8 +147,9 @@ def claim(spec: SearchSpec, *, uri: str | None) -> Journal:
     cfg.tracking.uri = uri
     spec.folder.mkdir(parents=True, exist_ok=True)
     if spec.origin is not None:  # it may be killed before its journal says so
-        _write(spec.folder / search_folder.FORKED, json.dumps(spec.origin.source))
-    _write(spec.folder / search_folder.CONFIG, without_passwords(OmegaConf.to_yaml(cfg)))
+        files.write_text(spec.folder / search_folder.FORKED, json.dumps(spec.origin.source))
+    text = without_passwords(OmegaConf.to_yaml(cfg))
+    files.write_text(spec.folder / search_folder.CONFIG, text)
     found.claim()  # last of a new search: where there is a journal, there is a configuration
     if spec.more:
         found.append("search_extended", params=dict(spec.more))
@@ -163,12 +164,12 @@ def _numbered(spec: SearchSpec) -> SearchSpec:
     return replace(spec, cfg=cfg)
 
 
-def _fork(found: SearchSpec, past: SearchRecord, *, into: SearchSpec) -> SearchSpec:
-    made = replace(found, cfg=_whole(found.cfg, into.cfg), folder=into.folder)
+def _fork(other: SearchSpec, past: SearchRecord, *, into: Path) -> SearchSpec:
+    made = replace(other, folder=into)
     if past.started is None:
         return made
     search_id = past.started["search_id"]
-    return replace(made, origin=_compared(found.folder.resolve(), search_id, spec=made))
+    return replace(made, origin=_compared(other.folder.resolve(), search_id, spec=made))
 
 
 def _origin(past: SearchRecord, spec: SearchSpec) -> Origin | None:
@@ -198,11 +199,6 @@ def _forked_from(past: SearchRecord, folder: Path) -> dict[str, str] | None:
             f"{path}: damaged. The search in {folder} had not begun: nothing is lost by typing its "
             "command again."
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    with files.atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
@@ -252,11 +248,11 @@ def _saved(folder: Path, past: SearchRecord) -> DictConfig:
     path = folder / search_folder.CONFIG
     try:
         cfg = OmegaConf.load(path)
-        now = flatten(cfg) if isinstance(cfg, DictConfig) else None
+        now = flatten(cfg) if isinstance(cfg, DictConfig) else {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(files.explain(error) or error).split())
         raise UserError(f"{path}: damaged. {reason} {_HINT}") from error
-    if now is None or not isinstance(cfg, DictConfig):
+    if not isinstance(cfg, DictConfig):
         raise UserError(f"{path}: damaged. It is not the configuration of a search. {_HINT}")
     for key in past.params:
         if key not in now:
@@ -315,8 +311,7 @@ def _whole(own: DictConfig, defaults: DictConfig) -> DictConfig:
     return OmegaConf.create(tree)
 
 
-def _more(past: SearchRecord, cfg: DictConfig) -> Iterator[tuple[str, Any]]:
-    now = flatten(cfg)
-    for key in BUDGET:
-        if key in past.params and changes.is_more(past.params[key], now.get(key, changes.NONE)):
-            yield key, now[key]
+def _more(past: SearchRecord, cfg: DictConfig) -> dict[str, Any]:
+    now, was = flatten(cfg), past.params
+    known = [key for key in BUDGET if key in was and key in now]
+    return {key: now[key] for key in known if changes.is_more(was[key], now[key])}

@@ -104,8 +104,7 @@ def is_stopping(folder: Path) -> bool:
 
 def write_sweep(record: SweepRecord, folder: Path) -> None:
     """Write what a sweep was asked for, whole or not at all."""
-    with files.atomic(folder / SWEEP) as part:
-        part.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    files.write_text(folder / SWEEP, json.dumps(asdict(record)))
 
 
 def forget(before: SweepRecord | None, folder: Path) -> None:

@@ -97,8 +97,7 @@ class Cursor:
 
     def save(self, path: Path) -> None:
         """Write the cursor to a file, whole or not at all."""
-        with files.atomic(path) as part:
-            part.write_text(json.dumps(asdict(self)))
+        files.write_text(path, json.dumps(asdict(self)))
 
 
 def _is_sound(record: Cursor | TrialRun) -> bool:
