@@ -248,7 +248,7 @@ def _scores(won: Won, folder: Path) -> list[tables.Table | str]:
     if won.evaluation and (table := scores_table(won)):
         readings = str(won.evaluation.readings)
         return [table, *([f"{readings}\n"] if readings else ())]
-    search_id = str((SearchFolder(folder).first_event() or {}).get("search_id", "last"))
+    search_id = str(SearchFolder(folder).first_event().get("search_id", "last"))
     how = shell.resume(folder, search_id, "resume.fork=true", "winner.test=true")
     return [f"The test split was not read. To score this classifier on it: {how}\n"]
 

@@ -84,7 +84,7 @@ def listeners(cfg: DictConfig, settings: TrackingSettings) -> list[SearchCallbac
 
 def _more(spec: SearchSpec) -> str:
     """Return what can be done with a search that is complete."""
-    first = search_folder.SearchFolder(spec.folder).first_event() or {}
+    first = search_folder.SearchFolder(spec.folder).first_event()
     name, tuner = str(first.get("search_id", "last")), spec.cfg.tuner
     keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
     more = [shell.resume(spec.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]

@@ -158,7 +158,7 @@ def pace(cfg: DictConfig, data: ImageData | None) -> Speed | None:
     paths = sorted(OUTPUTS.glob(f"**/{journal.NAME}"), key=lambda path: -path.stat().st_mtime)
     for path in paths[:_LOOKED_AT]:
         first = search_folder.SearchFolder(path.parent).first_event()
-        if first is None or not _is_alike(first, own, digests):
+        if not _is_alike(first, own, digests):
             continue
         try:
             epochs, trials = _times(path.parent)
@@ -174,7 +174,7 @@ def pace(cfg: DictConfig, data: ImageData | None) -> Speed | None:
 
 
 def _is_alike(first: Mapping[str, Any], own: Mapping[str, Any], digests: Mapping[str, str]) -> bool:
-    if first["kind"] != "search_started" or _paced(first.get("params", {})) != own:
+    if first.get("kind") != "search_started" or _paced(first.get("params", {})) != own:
         return False
     given = {row["split"]: row["digest"] for row in first.get("datasets", [])}
     return all(given.get(split) == digest for split, digest in digests.items())

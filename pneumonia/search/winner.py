@@ -114,7 +114,7 @@ def evaluate(
     curves = plots.learning_curves(_curves(ranked), config["objective"]["name"])
     figures = {"learning_curves": curves}
     if config["winner"]["test"]:
-        search_id = (SearchFolder(folder).first_event() or {}).get("search_id", folder.name)
+        search_id = SearchFolder(folder).first_event().get("search_id", folder.name)
         counted = readings.note(data.name, data.test.digest, search_id)
         given = ensemble.predict(best.members, "test", report=report)
         probabilities = ensemble.mean(best.members, given)
@@ -173,9 +173,7 @@ def _write_predictions(path: Path, predicted: Sequence[tuple[Split, Array]]) -> 
     for split, probabilities in predicted:
         found = zip(split.names, split.labels, probabilities, strict=True)
         rows += [(split.name, *row) for row in found]
-    told = files.as_csv(rows).encode("utf-8", errors="surrogateescape")
-    with files.atomic(path) as part:
-        part.write_bytes(told)
+    files.write_text(path, files.as_csv(rows), errors="surrogateescape")
 
 
 def keep_classifier(best: Crowned, folder: Path, *, own: str | None) -> str:
@@ -214,7 +212,5 @@ def write_preset(
         options=presets.options(choices),
         path=shlex.quote(shown(path)),
     )
-    with files.atomic(path) as part:
-        text = presets.text(config, choices, epochs=won.epochs, comment=comment)
-        part.write_text(text, encoding="utf-8")
+    files.write_text(path, presets.text(config, choices, epochs=won.epochs, comment=comment))
     return path

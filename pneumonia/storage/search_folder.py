@@ -39,15 +39,15 @@ class SearchFolder:
         self.report = path / "report.html"
         self.export = path / "export.json"  # what `pneumonia export` measured last
 
-    def first_event(self) -> Event | None:
-        """Return the event that the journal begins with, None where it has none or is damaged.
+    def first_event(self) -> Event:
+        """Return the event that the journal begins with; empty where it has none or is damaged.
 
         For those who look for one search among others: a damaged one must not keep them from it.
         """
         try:
-            return next(journal.read(self.path), None)
+            return next(journal.read(self.path), {})
         except (UserError, OSError):
-            return None
+            return {}
 
     def choices(self) -> dict[str, str]:
         """Return the option of each config group; Hydra knows them before the search has begun."""
@@ -89,8 +89,7 @@ class SearchFolder:
         return int(first["time"] if first else self.journal.stat().st_mtime_ns // 10**6)
 
     def _names(self) -> Iterator[str]:
-        first = self.first_event()
-        if first is not None:
+        if first := self.first_event():
             yield first["search_id"]
             if run_id := Cursor.read(self.tracking).run_id:
                 yield run_id
