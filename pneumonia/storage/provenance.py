@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -94,10 +95,8 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     """Return the versions of the libraries that are installed, by `version.<library>`."""
     found = {}
     for library in libraries:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[f"version.{library}"] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
