@@ -228,8 +228,7 @@ class Search:
 
     def _take_over(self, proposal: Proposal, config: Config) -> Outcome | None:
         """Record a trial that the search this one was forked from has finished."""
-        found = self.fork.find(proposal, config) if self.fork else None
-        if self.fork is None or found is None:
+        if self.fork is None or (found := self.fork.find(proposal, config)) is None:
             return None
         self.callbacks.tell("trial_started", proposal, config)
         source = f"{self.fork.origin.search_id}/{found}"

@@ -121,12 +121,12 @@ class Fork:
         for state, own in zip(state_keys(found, fits), state_keys(trial_id, fits), strict=True):
             if (self.origin.folder / state).exists():
                 _share(self.origin.folder / state, folder / own)
-        key, source = None, self._classifier(found)
+        ended = self._finished[found].ended
+        assert ended is not None
+        key, source = None, self._classifier(found, ended["classifier"])
         if source is not None:
             key = classifier_key(trial_id)
             _share(source, folder / key)
-        ended = self._finished[found].ended
-        assert ended is not None
         return _outcome(ended, trial_id, _curve(self._past, found), key)
 
     def opening(self) -> str:
@@ -165,15 +165,13 @@ class Fork:
             return ""
         return f"its state is gone, and {self._unrepeatable}"
 
-    def _classifier(self, trial_id: str) -> Path | None:
-        """Return the file of a trial's classifier: beside its journal, or in MLflow.
+    def _classifier(self, trial_id: str, name: str | None) -> Path | None:
+        """Return the file of a trial's classifier: beside its journal, by its name, or in MLflow.
 
         One that decides by another threshold than the one asked for is none.
         """
-        ended = self._finished[trial_id].ended
-        if not self.origin.decides_alike or ended is None:
+        if not self.origin.decides_alike:
             return None
-        name: str | None = ended["classifier"]
         if name and (self.origin.folder / name).exists():
             return self.origin.folder / name
         row = Cursor.read(self.origin.folder / offset.NAME).trials.get(trial_id)

@@ -22,7 +22,7 @@ from pneumonia.config.search_space import plain
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.search import changes
-from pneumonia.storage import journal, offset, search_folder, search_record
+from pneumonia.storage import journal, search_folder, search_record
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.offset import Cursor
 from pneumonia.storage.search_folder import BUDGET, OUTPUTS, SearchFolder
@@ -108,7 +108,7 @@ def plan(
     name = "last" if asked.search is None else str(asked.search)
     folder = find(name, overrides)
     past = search_record.from_journal(folder)
-    if past.started is None and Cursor.read(folder / offset.NAME).next:
+    if past.started is None and Cursor.read(SearchFolder(folder).tracking).next:
         raise UserError(f"{folder / journal.NAME}: damaged: it is empty, and was not. {_ANEW}")
     changed = _overlay(_saved(folder, past), spec, overrides, SearchFolder(folder).choices())
     found = replace(changed, folder=folder)
@@ -139,17 +139,16 @@ def claim(spec: SearchSpec, *, uri: str | None) -> Journal:
     Raises:
         UserError: Where the search still runs, in another process.
     """
-    found = Journal(spec.folder)
-    lost = Cursor.read(spec.folder / offset.NAME).next - found.count
+    found, own = Journal(spec.folder), SearchFolder(spec.folder)
+    lost = Cursor.read(own.tracking).next - found.count
     if lost > 0:
         terminal.say(f"warning: {found.path} has lost its end ({lost} lines), which comes again.")
     cfg = OmegaConf.create(plain(spec.cfg))
     cfg.tracking.uri = uri
     spec.folder.mkdir(parents=True, exist_ok=True)
     if spec.origin is not None:  # it may be killed before its journal says so
-        files.write_text(spec.folder / search_folder.FORKED, json.dumps(spec.origin.source))
-    text = without_passwords(OmegaConf.to_yaml(cfg))
-    files.write_text(spec.folder / search_folder.CONFIG, text)
+        files.write_text(own.forked_from, json.dumps(spec.origin.source))
+    files.write_text(own.config, without_passwords(OmegaConf.to_yaml(cfg)))
     found.claim()  # last of a new search: where there is a journal, there is a configuration
     if spec.more:
         found.append("search_extended", params=dict(spec.more))
@@ -188,7 +187,7 @@ def _origin(past: SearchRecord, spec: SearchSpec) -> Origin | None:
 def _forked_from(past: SearchRecord, folder: Path) -> dict[str, str] | None:
     if past.started is not None:
         return past.started.get("forked_from")
-    path = folder / search_folder.FORKED
+    path = SearchFolder(folder).forked_from
     if not path.exists():
         return None
     try:
@@ -245,7 +244,7 @@ def find(name: str, overrides: Sequence[str]) -> Path:
 
 def _saved(folder: Path, past: SearchRecord) -> DictConfig:
     """Return the configuration of a search, which is all there."""
-    path = folder / search_folder.CONFIG
+    path = SearchFolder(folder).config
     try:
         cfg = OmegaConf.load(path)
         now = flatten(cfg) if isinstance(cfg, DictConfig) else {}
