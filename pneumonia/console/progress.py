@@ -279,10 +279,9 @@ class Progress:
         return f"epoch {trial.epoch}/{trial.of}" if trial.epoch else "starting"
 
     def _scores(self, value: float) -> list[str]:
-        parts = [] if math.isnan(value) else [f"{self._objective} {value:.4f}"]
-        return (
-            [*parts, f"best {self._board.best:.4f}"] if math.isfinite(self._board.best) else parts
-        )
+        best = self._board.best
+        own = [] if math.isnan(value) else [f"{self._objective} {value:.4f}"]
+        return [*own, f"best {best:.4f}"] if math.isfinite(best) else own
 
     def _times(self) -> list[str]:
         remaining = self.remaining()
