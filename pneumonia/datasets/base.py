@@ -28,9 +28,7 @@ _BATCH = 256
 class ImageSource(Protocol):
     """Images that are read when they are asked for."""
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> Sequence[Images] | Images:
         """Return uint8 images (H, W, C) with C in {1, 3}, by indices in any order, repeats allowed.
@@ -62,7 +60,6 @@ class ArraySource:
         self._images = images
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self._images)
 
     def read(self, indices: Indices) -> Images:
@@ -79,7 +76,6 @@ class ChosenSource:
         self._images, self._chosen = images, chosen
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self._chosen)
 
     def read(self, indices: Indices) -> Sequence[Images] | Images:
@@ -87,41 +83,17 @@ class ChosenSource:
         return self._images.read(self._chosen[np.asarray(indices, dtype=np.int64)])
 
 
-class JoinedSource:
-    """One source after the other, as one source."""
-
-    __slots__ = ("_first", "_second")
-
-    def __init__(self, first: ImageSource, second: ImageSource) -> None:
-        self._first, self._second = first, second
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._first) + len(self._second)
-
-    def read(self, indices: Indices) -> Sequence[Images] | Images:
-        """Return the images in the order of `indices`."""
-        indices = np.asarray(indices, dtype=np.int64)
-        if indices.size and not -len(self) <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"An index is out of range for {len(self)} images.")
-        indices = np.where(indices < 0, indices + len(self), indices)
-        is_first = indices < len(self._first)
-        first = iter(self._first.read(indices[is_first]))
-        second = iter(self._second.read(indices[~is_first] - len(self._first)))
-        return stack([next(first if here else second) for here in is_first])
-
-
 @dataclass(frozen=True, slots=True)
 class Split:
     """The images of one split with their labels; `build_split` makes and checks it.
 
     Attributes:
-        name: `train`, `val` or `test`; `train+val` for the two merged.
+        name: `train`, `val` or `test`.
         images: The N images.
         labels: int64 of shape (N,); 0 is the negative class, 1 the positive one.
         names: What each image is called: a file name, or `train/17`.
         digest: sha256, as 64 hexadecimal digits, of images and labels in their order.
-        hashes: sha256 of each image (32 bytes each), or empty where they are not known.
+        hashes: sha256 of each image (32 bytes each).
         blank: How many images have one value all over.
         patients: Whom each image is of, or empty where that is not known.
     """
@@ -136,7 +108,6 @@ class Split:
     patients: Sequence[str] = ()
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels)
 
 
@@ -229,19 +200,6 @@ def build_data(
     return ImageData(name, pair, train, val, test, source, duplicates, shared, odd)
 
 
-def merge(a: Split, b: Split, name: str) -> Split:
-    """Return the images of `a`, then those of `b`, as one split."""
-    hashes = [*a.hashes, *b.hashes]
-    labels = np.concatenate([a.labels, b.labels])
-    if len(hashes) == len(labels):
-        digest = _digest(hashes, labels)
-    else:
-        hashes = []
-        digest = hashlib.sha256(f"{a.digest}+{b.digest}".encode()).hexdigest()
-    names = [*a.names, *b.names]
-    return Split(name, JoinedSource(a.images, b.images), labels, names, digest, hashes)
-
-
 def choose(split: Split, kept: Indices) -> Split:
     """Return some images of a split, by their indices in it, as a split of the same name.
 
@@ -254,17 +212,10 @@ def choose(split: Split, kept: Indices) -> Split:
         ChosenSource(split.images, kept),
         labels=split.labels[kept],
         names=[split.names[index] for index in kept],
-        hashes=[split.hashes[index] for index in kept] if split.hashes else None,
+        hashes=[split.hashes[index] for index in kept],
         blank=split.blank and split.blank - _scan(others)[1],
         patients=[split.patients[index] for index in kept] if split.patients else (),
     )
-
-
-def stack(images: Sequence[Images]) -> Sequence[Images] | Images:
-    """Return an array (n, H, W, C) where all images have one shape, the list otherwise."""
-    if images and len({image.shape for image in images}) == 1:
-        return np.stack(images)
-    return images
 
 
 def _check_labels(name: str, labels: npt.NDArray[np.generic], *, count: int) -> Labels:

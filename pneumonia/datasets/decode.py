@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia import terminal
 from pneumonia.datasets import dicom, image_files
-from pneumonia.datasets.base import Images, Indices, stack
+from pneumonia.datasets.base import Images, Indices
 from pneumonia.datasets.image_files import Header
 from pneumonia.errors import ConfigError, DataError, UserError
 from pneumonia.shell import as_path
@@ -39,7 +39,6 @@ class FileSource:
         image_files.quieten()
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.paths)
 
     def read(self, indices: Indices) -> Sequence[Images] | Images:
@@ -52,10 +51,12 @@ class FileSource:
         try:
             # Pillow decodes without holding the interpreter's lock.
             with ThreadPoolExecutor(_WORKERS) as pool:
-                return stack(list(pool.map(lambda path: decode(path, self.channels), paths)))
+                images = list(pool.map(lambda path: decode(path, self.channels), paths))
         except DataError as error:
             path, _, reason = str(error).partition(": ")
             raise unreadable(path, reason.rstrip(".")) from error
+        is_even = len({image.shape for image in images}) == 1
+        return np.stack(images) if is_even else images
 
 
 def unreadable(path: str, reason: str) -> ConfigError:

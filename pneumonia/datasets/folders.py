@@ -195,19 +195,16 @@ def divide(
     return parts
 
 
-def count_shared(files: Mapping[str, Sequence[LabeledFile]], pattern: str | None) -> dict[str, int]:
-    """Count, for each pair of splits, `<first>/<second>`, the patients with images in both.
-
-    Without a pattern, which is as for `divide`, they are not known and nothing is counted.
-    """
-    known = {name: set(found) for name, found in find_patients(files, pattern).items()}
+def count_shared(patients: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Count, for each pair of splits, `<first>/<second>`, the patients with images in both."""
+    known = {name: set(found) for name, found in patients.items()}
     return {f"{a}/{b}": len(known[a] & known[b]) for a, b in combinations(known, 2)}
 
 
 def find_patients(
     files: Mapping[str, Sequence[LabeledFile]], pattern: str | None
 ) -> dict[str, list[str]]:
-    """Return the patient of every file, by split; nothing without a pattern."""
+    """Return the patient of every file, by split; nothing without a pattern, as of `divide`."""
     if pattern is None:
         return {}
     # A file without a match is a patient of its own, whose name holds its place among all files.

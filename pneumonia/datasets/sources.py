@@ -45,7 +45,7 @@ def pneumonia_mnist(
     Raises:
         UserError: Where it can be neither read nor prepared, or the file is not the official one.
     """
-    return tfds.load(Path(data_dir) if data_dir else None, Path(manual_dir) if manual_dir else None)
+    return tfds.load(data_dir, manual_dir)
 
 
 def npz(
@@ -115,14 +115,14 @@ def image_folder(
         is_divided = len(files) > 1
         fractions = {"val": val_fraction, "test": test_fraction}
         files = _complete(files, fractions, seed=seed, pattern=patient_pattern)
-        root = root.resolve()
+        root, patients = root.resolve(), folders.find_patients(files, patient_pattern)
         return build_data(
             root.name,
-            _build_splits(files, root, class_names, folders.find_patients(files, patient_pattern)),
+            _build_splits(files, root, class_names, patients),
             class_names=class_names,
             source=str(root),
             notes=tuple(_describe(left_out)),
-            shared_patients=folders.count_shared(files, patient_pattern) if is_divided else {},
+            shared_patients=folders.count_shared(patients) if is_divided else {},
         )
 
 

@@ -31,7 +31,7 @@ REACH_SECONDS = 6.0
 READ_SECONDS = 20.0
 
 
-def load(data_dir: Path | None, manual_dir: Path | None) -> ImageData:
+def load(data_dir: str | None, manual_dir: str | None) -> ImageData:
     """Prepare PneumoniaMNIST where that has not been done yet, then read it.
 
     `sources.pneumonia_mnist` tells of the arguments; `manual_dir` is `downloads/manual` in
@@ -60,7 +60,7 @@ def is_prepared(data_dir: str | None) -> bool:
         return bool(_build(_root(data_dir)).is_prepared())
 
 
-def _root(data_dir: str | Path | None) -> Path:
+def _root(data_dir: str | None) -> Path:
     """Return where prepared datasets are; TFDS' own place if it is not said."""
     import tensorflow_datasets as tfds
 
@@ -78,7 +78,7 @@ def _build(root: Path) -> Any:
         raise _damaged(root / NAME) from error
 
 
-def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
+def _prepare(builder: Any, root: Path, manual_dir: str | None) -> None:
     import tensorflow_datasets as tfds
 
     folder = Path(builder.data_path)
@@ -90,14 +90,14 @@ def _prepare(builder: Any, root: Path, manual_dir: Path | None) -> None:
     builder.download_and_prepare(download_config=download_config)
 
 
-def _find_file(builder: Any, root: Path, manual_dir: Path | None) -> Path:
+def _find_file(builder: Any, root: Path, manual_dir: str | None) -> Path:
     """Return the file that TFDS prepares from: fetched by hand, fetched before, or now."""
     url, expected = next(iter(builder.url_infos.items()))
     by_hand = (
         f"Pass dataset.manual_dir=<folder with {expected.filename}>, fetched by hand from {url}, "
         "or dataset=phantom, which needs nothing"
     )
-    folder = manual_dir.expanduser().absolute() if manual_dir else root / "downloads" / "manual"
+    folder = Path(manual_dir or root / "downloads" / "manual").expanduser().absolute()
     file = folder / str(expected.filename)
     if not file.is_file():
         if manual_dir:

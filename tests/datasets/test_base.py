@@ -1,4 +1,4 @@
-"""Splits and datasets: checks, digests, duplicates, merging."""
+"""Splits and datasets: checks, digests, duplicates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import pytest
 from pneumonia.datasets.base import (
     ArraySource,
     ImageData,
-    JoinedSource,
     Split,
     build_data,
     build_split,
-    merge,
 )
 from pneumonia.errors import DataError
 
@@ -124,39 +122,6 @@ def test_duplicates_are_counted_for_each_pair_of_splits() -> None:
     val[0] = train[5]
     test[1] = test[2] = train[0]
     assert build(train, val, test).duplicates == {"train/val": 1, "train/test": 2, "val/test": 0}
-
-
-def test_merging_keeps_the_order() -> None:
-    a, b = split("train", draw(5, 1)), split("val", draw(4, 2))
-    both = merge(a, b, "train+val")
-    assert both.name == "train+val"
-    assert both.labels.tolist() == [*a.labels, *b.labels]
-    assert both.names == [*a.names, *b.names]
-    indices = np.array([8, 0, 5, 4, 4])
-    expected = np.concatenate([draw(5, 1), draw(4, 2)])
-    assert np.array_equal(both.images.read(indices), expected[indices])
-    whole = split("train", expected, np.asarray(both.labels))
-    assert both.digest == whole.digest
-
-
-def test_splits_without_hashes_merge_too() -> None:
-    a, b = (dataclasses.replace(split("x", draw(4, n)), hashes=()) for n in (1, 2))
-    assert merge(a, b, "ab").digest != merge(b, a, "ba").digest
-
-
-def test_joined_sources_refuse_an_index_out_of_range() -> None:
-    joined = JoinedSource(ArraySource(draw(2)), ArraySource(draw(3)))
-    with pytest.raises(IndexError):
-        joined.read(np.array([5]))
-    assert len(joined.read(np.array([], dtype=np.int64))) == 0
-
-
-def test_images_of_different_sizes_merge_into_a_list() -> None:
-    both = merge(split("a", draw(2, size=12)), split("b", draw(2, size=9)), "ab")
-    assert [image.shape for image in both.images.read(np.array([0, 3]))] == [
-        (12, 12, 1),
-        (9, 9, 1),
-    ]
 
 
 def test_the_dataclasses_are_frozen() -> None:
