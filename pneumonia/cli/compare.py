@@ -5,6 +5,7 @@ Nothing but the standard library is imported before the arguments are right.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -155,7 +156,7 @@ def preset(runs: Runs, name: str, output: Path | None = None) -> str:
     objective = Objective(**cfg.objective)
     known = "" if math.isnan(score) else f"On {objective.where}: {objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
-    choices = presets.choices_of(search.tags, runs.text(search, "best.yaml"))
+    choices = json.loads(search.tags["choices"])
     file = shlex.quote(str(output or "FILE.yaml"))
     comment = (
         f"Trial {trial.number} of {search.name}, run {search.run_id[:8]}, without ranges.\n"

@@ -13,6 +13,7 @@ from pneumonia.config.constraints import OPTIMIZER, Check
 from pneumonia.config.ranges import is_integer, looks_like_range, parse
 from pneumonia.config.suggestions import nearest, value_meant
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
+from pneumonia.formatting import short
 
 _BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
 _BACKBONES = "pneumonia.models.backbones"
@@ -65,7 +66,7 @@ def check_jobs(jobs: Sequence[DictConfig]) -> None:
     for path, hint in schema.OF_PROCESS.items():
         values = dict.fromkeys(OmegaConf.select(cfg, path) for cfg in jobs)
         if len(values) > 1:
-            shown = ", ".join("null" if value is None else str(value) for value in values)
+            shown = ", ".join(map(short, values))
             raise ConfigErrors([ConfigError(path, "one number for all searches", shown, hint)])
 
 

@@ -27,15 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumonia.config import compatibility, extras, hydra_internals, schema, validate
 from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
-from pneumonia.config.hydra_internals import VERSION_BASE, Hydra
+from pneumonia.config.hydra_internals import NAME, Hydra
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 
-__all__ = ["VERSION_BASE"]
-
-NAME = "config"
 _PARAMS = "hydra.sweeper.params"
 Chosen = Callable[[str, Sequence[str]], Mapping[str, str]]
 
@@ -239,7 +236,7 @@ def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfi
         expected = "folders that exist, as file://<path> or pkg://<package>"
         raise ConfigError("hydra.searchpath", expected, place) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, KeyError) as error:
-        raise Translator(hydra, overrides, NAME).translate(error) from error
+        raise Translator(hydra, overrides).translate(error) from error
 
 
 def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
@@ -270,7 +267,7 @@ def _expand(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> list[lis
                 raise _endless(str(item.get_key_element()), str(item.get_value_string()))
         return [[*fixed, *job] for job in hydra_internals.jobs(parsed)]
     except HydraException as error:
-        raise Translator(hydra, [*given, *fixed], NAME).translate(error) from error
+        raise Translator(hydra, [*given, *fixed]).translate(error) from error
 
 
 def _first_of(parsed: Override) -> str:
@@ -317,7 +314,7 @@ def _check_hydra(hydra: Hydra, cfg: DictConfig, overrides: Sequence[str]) -> Non
         if not OmegaConf.is_missing(cfg.job, "num"):
             _ = cfg.sweep.subdir  # which a job's number may be part of
     except OmegaConfBaseException as error:
-        raise Translator(hydra, overrides, NAME).translate(error) from error
+        raise Translator(hydra, overrides).translate(error) from error
 
 
 def _is_resumed(cfg: DictConfig, overrides: Sequence[str]) -> bool:

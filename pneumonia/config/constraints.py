@@ -18,6 +18,7 @@ from typing import Literal
 from pneumonia.config import sources
 from pneumonia.config.ranges import is_integer, is_number
 from pneumonia.config.suggestions import close
+from pneumonia.formatting import short
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Bounds:
 
 def one_of(*values: str | int | bool | None) -> Check:
     """Return the check for one of some values; 1 is neither 1.0 nor true."""
-    shown = [value if isinstance(value, str) else _yaml(value) for value in values]
+    shown = [short(value) for value in values]
     expected = f"{', '.join(shown[:-1])} or {shown[-1]}" if shown[1:] else shown[0]
     texts = [value for value in values if isinstance(value, str)]
     return Check(
@@ -119,10 +120,6 @@ def one_of(*values: str | int | bool | None) -> Check:
         lambda value: any(type(value) is type(one) and value == one for one in values),
         lambda value: texts,
     )
-
-
-def _yaml(value: object) -> str:
-    return "null" if value is None else str(value).lower()
 
 
 def named(

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config import schema, sources, validate
 from pneumonia.config.constraints import ANY, EXISTING, Check
-from pneumonia.config.hydra_internals import Hydra
+from pneumonia.config.hydra_internals import NAME, Hydra
 from pneumonia.config.presets import FILES
 from pneumonia.config.search_space import GROUPS, leaves
 from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed
@@ -32,12 +32,10 @@ _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "
 
 
 class Translator:
-    """Turns what Hydra raises when it composes overrides of a main config into a UserError."""
+    """Turns what Hydra raises when it composes overrides of the config into a UserError."""
 
-    def __init__(self, hydra: Hydra, overrides: Sequence[str], name: str) -> None:
-        self._hydra = hydra
-        self._overrides = overrides
-        self._name = name
+    def __init__(self, hydra: Hydra, overrides: Sequence[str]) -> None:
+        self._hydra, self._overrides = hydra, overrides
 
     def translate(self, error: Exception) -> UserError:
         """Return the error to raise instead."""
@@ -199,7 +197,7 @@ class Translator:
         for option in self._options(group) if group != "experiment" else []:
             try:
                 loaded = self._hydra.config_loader.load_configuration(
-                    self._name, [f"{group}={option}"], RunMode.MULTIRUN
+                    NAME, [f"{group}={option}"], RunMode.MULTIRUN
                 )
             except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
                 continue
@@ -248,7 +246,7 @@ class Translator:
         chosen = [item for item in self._overrides if item.partition("=")[0].lstrip("+") in groups]
         for overrides in (chosen, []):
             try:
-                return self._hydra.compose_config(self._name, list(overrides), RunMode.MULTIRUN)
+                return self._hydra.compose_config(NAME, list(overrides), RunMode.MULTIRUN)
             except (HydraException, OmegaConfBaseException, ValueError):
                 continue
         return OmegaConf.create()

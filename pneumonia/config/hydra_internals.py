@@ -15,9 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["VERSION_BASE", "Hydra", "composer", "get_args_parser", "jobs"]
+__all__ = ["Hydra", "get_args_parser"]
 
 VERSION_BASE = "1.3"
+NAME = "config"
+"""Of the main config file."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hydra.utils import get_object
 
 from pneumonia.config import signatures, sources
 from pneumonia.config.suggestions import nearest
-from pneumonia.errors import ConfigError, UserError
+from pneumonia.errors import ConfigError
 
 LOCK = threading.RLock()
 """Layers draw their first weights from generators that all threads share: one builds at a time."""
@@ -45,8 +45,6 @@ def build(section: Mapping[str, Any], key: str, *args: Any, **extra: Any) -> Any
     try:
         return call()
     except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise ConfigError(
             key, f"arguments that `{section['_target_']}` takes ({error})", arguments
         ) from error

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pneumonia.config.ranges import Scalar
 from pneumonia.config.search_space import GROUPS, Space
 from pneumonia.config.suggestions import closest
-from pneumonia.errors import ConfigError, UserError, without_passwords
+from pneumonia.errors import ConfigError, without_passwords
 from pneumonia.shell import shown
 
 if TYPE_CHECKING:
@@ -80,28 +80,6 @@ def values_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar]:
                 value = given
             found[item.path] = value if item.contains(value) else given
     return found
-
-
-def choices_of(tags: Mapping[str, str], best: str | None) -> dict[str, str]:
-    """Return the option of each config group that a search was made with.
-
-    Args:
-        tags: The tags of the search; `choices` holds them as JSON.
-        best: The text of its winner's preset, where searches of earlier versions have them.
-
-    Raises:
-        UserError: Neither has them.
-    """
-    if "choices" in tags:
-        return dict(json.loads(tags["choices"]))
-    made = OmegaConf.create(best or "")
-    if isinstance(made, DictConfig) and made.get("defaults"):
-        pairs = [pair for item in made.defaults for pair in item.items()]
-        return {str(key).rpartition("/")[2]: str(option) for key, option in pairs}
-    raise UserError(
-        "The search of this trial has not recorded the options of its config groups: it was made "
-        "with an earlier version and has no `best.yaml`."
-    )
 
 
 def check_files(hydra: Hydra, overrides: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ The grammar is that of https://hydra.cc/docs/advanced/override_grammar/extended/
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -155,7 +156,7 @@ def looks_like_range(value: object) -> bool:
     if not isinstance(value, str):
         return False
     call = _CALL.match(value)
-    return bool(call) and call[1] in (*_FUNCTIONS, *_RANDOM)  # type: ignore[index]
+    return call is not None and call[1] in (*_FUNCTIONS, *_RANDOM)
 
 
 @cache  # every trial's config is collapsed
@@ -298,8 +299,4 @@ def is_number(value: object) -> bool:
 
 def _name(value: object) -> str:
     """Write a scalar as YAML would; a string that could be mistaken for another type is quoted."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
+    return repr(value) if isinstance(value, str) else json.dumps(value)

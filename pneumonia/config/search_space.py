@@ -43,11 +43,9 @@ class Space:
     inactive: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Return the number of hyperparameters."""
         return len(self.ranges)
 
     def __iter__(self) -> Iterator[Range]:
-        """Yield the hyperparameters, parents before children."""
         return iter(self.ranges)
 
     def size(self) -> float:

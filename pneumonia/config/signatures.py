@@ -172,8 +172,8 @@ class _Annotations:
     def _annotated(self, base: ast.expr, *further: ast.expr) -> Iterator[Check | None]:
         """Yield the checks of a type with constraints, which are for all but null."""
         found = [one for one in map(self._constraint, further) if one is not None]
-        plain = [part for part in self._parts(base) if part is not NULL]
-        has_null = len(plain) < len(list(self._parts(base)))
+        parts = list(self._parts(base))
+        plain = [part for part in parts if part is not NULL]
         if found[1:]:
             raise ValueError("one constraint is enough for a type")
         for one in found:
@@ -183,7 +183,7 @@ class _Annotations:
                 yield one.integer() if plain == [_PLAIN["int"]] else one.number()
         if not found:
             yield from plain
-        if has_null:
+        if len(plain) < len(parts):
             yield NULL
 
     def _constraint(self, node: ast.expr) -> Check | Bounds | None:

@@ -61,11 +61,8 @@ def closest_key(key: str, keys: Sequence[str]) -> str | None:
     """
     group, _, last = key.replace("/", ".").rpartition(".")
     same_group = [path for path in keys if group and path.startswith(f"{group}.")]
-    for paths in (same_group, keys):
-        found = _by_last(last, paths)
-        if found:
-            return found
-    return closest(key, keys, cutoff=0.6)
+    found = _by_last(last, same_group) or _by_last(last, keys)
+    return found or closest(key, keys, cutoff=0.6)
 
 
 def _by_last(last: str, keys: Sequence[str]) -> str | None:
