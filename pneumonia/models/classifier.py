@@ -81,19 +81,18 @@ def resize(
     return result
 
 
-def save(model: keras.Model, path: str | Path) -> None:
+def save(model: keras.Model, path: Path) -> None:
     """Write a classifier to one `.keras` file, which appears whole or not at all.
 
     What a compiled one holds beyond its weights is left out.
     """
-    file = Path(path)
-    with files.atomic(file, suffix=".part.keras") as part:
+    with files.atomic(path, suffix=".part.keras") as part:
         _uncompiled(model).save(part)
 
 
-def load(path: str | Path) -> keras.Model:
+def load(path: Path) -> keras.Model:
     """Read a classifier; a file that would run code of its own is refused by Keras."""
-    return keras.saving.load_model(Path(path), compile=False, safe_mode=True)
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _uncompiled(model: keras.Model) -> keras.Model:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from pneumonia import files
 from pneumonia.errors import ConfigError, UserError
+from pneumonia.models.mirror import MEAN
 
 if TYPE_CHECKING:
     import keras
@@ -58,10 +59,8 @@ def explainer(classifier: keras.Model) -> Explain:
     """
     import keras
 
-    from pneumonia.models import mirror
-
     operations, output = classifier.operations, classifier.output
-    if flips := mirror.is_mean(operations[-1]):
+    if flips := operations[-1].name == MEAN:
         output, operations = operations[-2].input, operations[:-2]
     last, outputs = operations[-1], Counter([output])
     if isinstance(last, keras.layers.Average):

@@ -72,19 +72,18 @@ def scale_input(
     preprocess_input = inspect.getmodule(build).preprocess_input  # type: ignore[union-attr]
     flip, scale, offset = _affine(preprocess_input)
     scales_itself = not flip and np.allclose(scale, 1) and np.allclose(offset, 0)
+    options = {}
     if scaling == "unit":
         scale, offset, flip = np.full(3, 1 / 255), np.zeros(3), False
-        if scales_itself and "include_preprocessing" not in inspect.signature(build).parameters:
-            raise ConfigError(
-                "model.scaling", f"imagenet for {name}, which scales within itself", scaling
-            )
-        options = {"include_preprocessing": False} if scales_itself else {}
+        if scales_itself:
+            if "include_preprocessing" not in inspect.signature(build).parameters:
+                expected = f"imagenet for {name}, which scales within itself"
+                raise ConfigError("model.scaling", expected, scaling)
+            options["include_preprocessing"] = False
     elif scales_itself:
         if not (from_file and re.fullmatch("EfficientNetB[0-7]", name)):
             return image, {}
-        scale, offset, options = *_efficientnet_correction(), {}
-    else:
-        options = {}
+        scale, offset = _efficientnet_correction()
     if flip:
         image = keras.ops.flip(image, axis=-1)
     return keras.layers.Rescaling(scale.tolist(), offset.tolist(), name="scaling")(image), options
@@ -134,10 +133,9 @@ def _translated(name: str, image_size: int) -> Iterator[None]:
             ) from error
         if not isinstance(error, ValueError):
             raise
-        least = re.search(r"at least (\d+)", text)
-        size = f"at least {least[1]}" if least else "a size"
-        expected = f"{size} that {name} can take" if not least else f"{size} for {name}"
-        hint = "" if least else text.strip().splitlines()[0].rstrip(".")
+        expected, hint = f"a size that {name} can take", text.strip().splitlines()[0].rstrip(".")
+        if least := re.search(r"at least (\d+)", text):
+            expected, hint = f"at least {least[1]} for {name}", ""
         raise ConfigError("model.image_size", expected, image_size, hint) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,3 @@ class Mirrored:
         """Return the mirror images of float32 (n, s, s, 3), wherever they stand in the split."""
         del position
         return np.ascontiguousarray(images[:, :, ::-1])
-
-
-def is_mean(operation: Any) -> bool:
-    """Tell whether an operation of a classifier ends its mean over mirror images."""
-    return bool(operation.name == MEAN)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pneumonia import startup
 from pneumonia.errors import UserError
 from pneumonia.models import classifier_file, gradcam
-from pneumonia.models.gradcam import Heat, Pixels
+from pneumonia.models.gradcam import Explain, Pixels
 
 if TYPE_CHECKING:
     import keras
@@ -97,10 +97,7 @@ class Predictor:
         """Return the name of the class that a probability is decided for."""
         return self.class_names[probability > self.threshold]
 
-    def explain(self, images: Sequence[Pixels]) -> list[Heat]:
-        """Return heat maps of the evidence for the positive class, see `gradcam.explainer`."""
-        return self._explain(images)
-
     @cached_property
-    def _explain(self) -> gradcam.Explain:
+    def explain(self) -> Explain:
+        """Makes heat maps of the evidence for the positive class, see `gradcam.explainer`."""
         return gradcam.explainer(self.model)

@@ -75,7 +75,7 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(str(key), np.dtype(dtype).str.lstrip("<>|="), size)
 
 
-def read(path: str | Path) -> dict[str, NDArray[Any]]:
+def read(file: Path) -> dict[str, NDArray[Any]]:
     """Read a state dict from a file in the legacy format.
 
     Returns:
@@ -85,7 +85,6 @@ def read(path: str | Path) -> dict[str, NDArray[Any]]:
         DataError: The file is missing, is in another format, is cut short, reaches outside its
             storages, or names anything but tensors (nothing of it has been executed then).
     """
-    file = Path(path)
     if not file.is_file():
         raise DataError(f"There is no file '{file}'.")
     try:
