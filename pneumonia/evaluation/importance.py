@@ -69,7 +69,6 @@ def measure(
     keys: Sequence[str],
     epochs: Sequence[int],
     scores: Sequence[float],
-    seed: int = 0,
 ) -> Importances:
     """Return the importance of every hyperparameter that varies.
 
@@ -79,7 +78,6 @@ def measure(
         keys: One for each trial, the same for those with the same values.
         epochs: Up to which each trial was to be trained.
         scores: What each came to.
-        seed: Of the resampling.
     """
     values, y = values[:_MOST], np.array(scores[:_MOST], np.float64)
     groups = np.unique(keys[:_MOST], return_inverse=True)[1] if keys else np.zeros(0, np.int64)
@@ -92,7 +90,7 @@ def measure(
     ]
     x = np.stack([*columns, given], axis=1)
     axes = [*map(_axis, ranges, columns), np.unique(given)]
-    shares, explained = _resample(x, y, groups, axes, seed)
+    shares, explained = _resample(x, y, groups, axes)
     low, high = np.percentile(shares, [2.5, 97.5], axis=0)
     parts = [
         Importance(path, float(mean), float(start), float(end))
@@ -106,12 +104,12 @@ def measure(
 
 
 def _resample(
-    x: FloatArray, scores: FloatArray, groups: IntArray, axes: Sequence[FloatArray], seed: int
+    x: FloatArray, scores: FloatArray, groups: IntArray, axes: Sequence[FloatArray]
 ) -> tuple[FloatArray, float]:
     """Return the shares (resamples, columns), and the R squared of what was left out."""
     from sklearn.tree import DecisionTreeRegressor
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)  # the same trials always tell the same
     count = int(groups.max()) + 1
     shares = np.zeros((_RESAMPLES, x.shape[1]))
     sums, times = np.zeros(len(x)), np.zeros(len(x))

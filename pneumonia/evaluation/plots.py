@@ -33,6 +33,7 @@ _SKY, _YELLOW, _GREY = "#56B4E9", "#E69F00", "#767676"
 _CURVES = (_BLUE, _ORANGE, _GREEN, _PURPLE, _YELLOW, _SKY)
 _DPI = 150
 _FONT = "DejaVu Sans"  # comes with matplotlib, so a figure looks the same everywhere
+_IN_A_ROW = 6  # images of a sheet
 _PIXELS = 512  # of an image's side: more than its place on the sheet has
 _GUIDE: dict[str, Any] = {"color": _GREY, "linestyle": ":", "linewidth": 1}
 _CURVE: dict[str, Any] = {"color": _BLUE, "linewidth": 2, "label": "Classifier"}
@@ -160,7 +161,6 @@ def error_sheet(
     names: Sequence[str],
     *,
     class_names: tuple[str, str],
-    columns: int = 6,
 ) -> Figure:
     """Draw a contact sheet of images that the classifier got wrong, in the order given.
 
@@ -170,14 +170,13 @@ def error_sheet(
         scores: Their probabilities of the positive class.
         names: Their names; long ones are cut at the front.
         class_names: Negative, positive.
-        columns: Images in a row.
     """
     if not len(images):
         figure, axes = _figure(4.6, 1.2)
         axes.set_axis_off()
         axes.text(0.5, 0.5, "No image was wrong.", ha="center", va="center", size=12)
         return figure
-    columns = min(columns, len(images))
+    columns = min(_IN_A_ROW, len(images))
     rows = -(-len(images) // columns)
     figure = _bare_figure(max(4.6, 1.75 * columns), 2.25 * rows + 0.6)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_NORMAL = NormalDist()
-_Z = _NORMAL.inv_cdf(0.975)
+_Z = NormalDist().inv_cdf(0.975)
 _STEPS = 60  # of a bisection, past the digits of a float
 
 

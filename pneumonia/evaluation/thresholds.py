@@ -36,7 +36,6 @@ from pneumonia.evaluation.metrics import Scores, operating_points
 
 Floats = NDArray[np.float64]
 
-FIXED = "fixed"
 _COLDEST, _HOTTEST = 0.05, 20.0
 _HALVINGS = 60
 
@@ -53,7 +52,7 @@ class Decision:
     """
 
     threshold: float = 0.5
-    rule: str = FIXED
+    rule: str = "fixed"
     temperature: float = 1.0
     statement: str = ""
 
@@ -154,8 +153,7 @@ def fit_shared_temperature(labels: ArrayLike, logits: ArrayLike, weights: ArrayL
 
 def sigmoid(z: ArrayLike) -> Floats:
     """Return 1 / (1 + exp(-z)) without overflow."""
-    half: Floats = 0.5 * np.tanh(0.5 * np.asarray(z, dtype=np.float64))
-    return half + 0.5
+    return 0.5 * np.tanh(0.5 * np.asarray(z, dtype=np.float64)) + 0.5
 
 
 def logit(p: ArrayLike) -> Floats:
