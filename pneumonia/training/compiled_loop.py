@@ -90,8 +90,8 @@ class Program:
         self._clock = Clock(optimizer, jit=jit)
         self._dropouts: list[SteppedDropout] = []
         # XLA's ways of multiplying are many; elsewhere there is one.
-        options = {"transposing": optimizer if jit and precision == FLOAT32 else None}
-        self._model = clone(model, self._clock, self._dropouts, precision, **options)
+        transposing = optimizer if jit and precision == FLOAT32 else None
+        self._model = clone(model, self._clock, self._dropouts, precision, transposing=transposing)
         self._decay = None
         if weight_decay(optimizer) is not None:
             self._decay = tf.Variable(optimizer.weight_decay, trainable=False, dtype=tf.float32)

@@ -252,8 +252,11 @@ def _measure(config: Config, labels: Array, probabilities: Array) -> float:
 
 def assemble(members: Sequence[Member]) -> Predictor:
     """Return the classifier of the members in memory."""
-    if len(members) == 1 and members[0].is_as_trained:
-        return network.assemble(members[0].config, members[0].weights)
+    one = members[0]
+    if len(members) == 1 and one.is_as_trained:
+        return Predictor(
+            network.assemble(one.config, network.trainable(one.config, 0), one.weights)
+        )
     return Predictor(_join(members))
 
 

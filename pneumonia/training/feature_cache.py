@@ -118,10 +118,8 @@ def _entries(
     split: Split, frozen: Frozen, views: Sequence[View | Mirrored | None], section: Section
 ) -> list[_Entry]:
     folder = Path(section["folder"])
-    names = [_key(split, frozen, view, section) for view in views]
     return [
-        _Entry(frozen, view, folder / f"{name}.npy")
-        for view, name in zip(views, names, strict=True)
+        _Entry(frozen, view, folder / f"{_key(split, frozen, view, section)}.npy") for view in views
     ]
 
 

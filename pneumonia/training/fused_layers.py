@@ -67,7 +67,7 @@ class Fused:
 
 def fuse(model: keras.Model) -> None:
     """Let a functional model and those that it holds compute so; it is not to be saved after it."""
-    for part in (model, *model._flatten_layers(include_self=False, recursive=True)):
+    for part in model._flatten_layers(include_self=True, recursive=True):
         for layer, call in substitutes(part).items():
             layer.call = call
 

@@ -185,6 +185,7 @@ def _train(
         elif begun:
             program.set_weights(state.model)
         metrics, val = build_metrics(config), read_all(training.inputs.val)
+        objective = Objective(**config["objective"])
         steps = Steps(
             training.inputs,
             recipe,
@@ -202,16 +203,11 @@ def _train(
                 with program.averaged():
                     measured, latest = _measure_val(training, program, epoch, val, metrics)
                     history.append({"loss": loss, **trained, **measured})
-                    if keeps_last or best_epoch(history, config["objective"]) == epoch:
+                    if keeps_last or objective.best_epoch(history) == epoch:
                         best, predicted = program.weights(), latest
                 offer(partial(_progress, program, best, history, predicted))
                 tell(epoch, history[-1])
         return _progress(program, best, history, predicted)
-
-
-def best_epoch(history: Sequence[Metrics], objective: Config) -> int:
-    """Return the number (from 1) of the best epoch, the earliest of equals; 0 for no history."""
-    return Objective(**objective).best_epoch(history)
 
 
 def is_stopped(history: Sequence[Metrics], config: Config) -> bool:

@@ -13,12 +13,11 @@ from pneumonia.config.instantiate import LOCK, build, is_ours
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import classifier, classifier_file
 from pneumonia.models.classifier_file import Template
-from pneumonia.models.predictor import Predictor
 from pneumonia.seeding import seed_python
 from pneumonia.training import calibration, compiled_loop, loop
 from pneumonia.training.calibration import Decided
 from pneumonia.training.feeds import Feed, read_all
-from pneumonia.training.inputs import Parts, parts, plain_feed, prepare
+from pneumonia.training.inputs import parts, plain_feed, prepare
 from pneumonia.training.loop import Training
 
 Array = np.ndarray[Any, Any]
@@ -31,7 +30,7 @@ _templates: Kept[Template | None] = Kept(4)
 def trainable(config: Config, execution: int) -> keras.Model:
     """Build what is trained, with the initial weights of an execution, from 0."""
     with LOCK:
-        built: Parts = parts(config)
+        built = parts(config)
         _seed(config["seed"] + execution, config["dense"])
         head = build(config["dense"], "dense", built.shape)
         head.name = "head"  # by which it is found again, whatever a plug-in calls it
@@ -74,18 +73,17 @@ def predict(config: Config, weights: tuple[Array, ...], feed: Feed) -> Array:
         return program.predict(read_all(feed))
 
 
-def assemble(config: Config, weights: tuple[Array, ...]) -> Predictor:
-    """Return the classifier with these weights, the values of the trained variables, in memory."""
-    return Predictor(_assemble(config, trainable(config, 0), weights))
-
-
 def put(model: keras.Model, weights: tuple[Array, ...]) -> None:
     """Give what a trial trains, `trainable`, these values of its variables."""
     for variable, value in zip(compiled_loop.variables(model), weights, strict=True):
         variable.assign(value)
 
 
-def _assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
+def assemble(config: Config, model: keras.Model, weights: tuple[Array, ...]) -> keras.Model:
+    """Return the classifier with these weights, the values of the trained variables, in memory.
+
+    The model is `trainable`.
+    """
     built = parts(config)
     put(model, weights)
     head = model.get_layer("head")
@@ -135,7 +133,7 @@ def write_classifier(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with LOCK:  # Keras notes in the whole process that it writes a file
-        classifier.save(_assemble(config, model, weights), path)
+        classifier.save(assemble(config, model, weights), path)
     classifier_file.write_facts(path, facts)
 
 
