@@ -102,8 +102,6 @@ def read_header(path: Path) -> Header:
     with _explaining(path):
         header = _open(path)
         syntax = header.file_meta.get("TransferSyntaxUID")
-        if syntax:
-            _check_decoder(path, syntax)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").digest()
         is_colour = header.PhotometricInterpretation not in _GREY
@@ -141,6 +139,8 @@ def _open(path: Path) -> Dataset:
     header = dcmread(path, stop_before_pixels=True, force=True)
     _check(path, header)
     _add_functional_groups(header)
+    if syntax := header.file_meta.get("TransferSyntaxUID"):
+        _check_decoder(path, syntax)
     return header
 
 
@@ -183,8 +183,6 @@ def _read_pixels(path: Path, header: Dataset) -> Values:
     from pydicom.pixels.utils import pixel_array
 
     syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax:
-        _check_decoder(path, syntax)
     if syntax and header.preamble and syntax != uid.DeflatedExplicitVRLittleEndian:
         # Read from the file once more, so that of many frames only the first is in memory.
         return pixel_array(path, index=0, correct_unused_bits=False)

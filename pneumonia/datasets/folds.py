@@ -68,5 +68,4 @@ def _group(splits: Sequence[Split]) -> npt.NDArray[np.int64]:
         for index, key in itertools.chain.from_iterable(enumerate(one, start) for one in keys):
             root[find(index)] = find(first.setdefault(key, index))
         start += len(split)
-    found: npt.NDArray[np.int64] = np.unique([*map(find, root)], return_inverse=True)[1]
-    return found
+    return np.unique([*map(find, root)], return_inverse=True)[1]

@@ -120,5 +120,4 @@ def _claimed(name: str, stream: IO[bytes]) -> int:
 
 def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Array:
     with archive.open(item) as stream:
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    return array
+        return np.lib.format.read_array(stream, allow_pickle=False)
