@@ -60,9 +60,8 @@ def phantom(
     Raises:
         ConfigError: For a split so small that it has one class only.
     """
-    counts = dict(zip(SPLITS, (train, val, test), strict=True))
     splits = []
-    for number, (name, count) in enumerate(counts.items()):
+    for number, (name, count) in enumerate(zip(SPLITS, (train, val, test), strict=True)):
         labels = _deal_labels(count, positive_fraction)
         images = _draw_all(labels, image_size, difficulty, key=(seed, number))
         try:
