@@ -48,11 +48,9 @@ def decide(
         labels: int64 (n,), those of val.
         config: The whole configuration of the trial.
     """
-    section = config["threshold"]
-    x, temperature = read_all(val), 1.0
-    can_calibrate = section["calibrate"] and is_foldable(model)
+    x, temperature = read_all(val), None
     with loop.started(model, loop.exact(config), config["seed"]) as program:
-        if can_calibrate:
+        if config["threshold"]["calibrate"] and is_foldable(model):
             program.set_weights(fold(model, weights, FLAT))
             logits = FLAT * logit(program.predict(x))
             weighted = class_weights(labels, class_rule(config))
@@ -60,8 +58,7 @@ def decide(
             weights = fold(model, weights, temperature)
         program.set_weights(weights)
         probabilities = program.predict(x)
-    found = temperature if can_calibrate else None
-    return Decided(conclude(labels, probabilities, config, found), weights, probabilities)
+    return Decided(conclude(labels, probabilities, config, temperature), weights, probabilities)
 
 
 def conclude(

@@ -155,9 +155,8 @@ def decide(
     Returns:
         The decision; the members with the temperature in their weights; what each gives for val.
     """
-    section, labels, temperature = config["threshold"], load_data(config).val.labels, 1.0
-    can_calibrate = section["calibrate"] and all(map(_is_foldable, members))
-    if can_calibrate:
+    labels, temperature = load_data(config).val.labels, None
+    if config["threshold"]["calibrate"] and all(map(_is_foldable, members)):
         flat = [_divided(one, calibration.FLAT) for one in members]
         views = [p for one in flat for p in _views(one, "val", report) * one.count]
         drawn = calibration.FLAT * logit(views)
@@ -165,8 +164,7 @@ def decide(
         temperature = fit_shared_temperature(labels, drawn, weights)
         members = [_divided(one, temperature) for one in members]
     given = predict(members, "val", report=report)
-    found = temperature if can_calibrate else None
-    decision = calibration.conclude(labels, mean(members, given), config, found)
+    decision = calibration.conclude(labels, mean(members, given), config, temperature)
     return decision, list(members), given
 
 

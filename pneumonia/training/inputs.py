@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from pneumonia.config.instantiate import LOCK, build, is_ours
-from pneumonia.datasets.base import ImageData, Split
+from pneumonia.datasets.base import Split
 from pneumonia.datasets.cache import Kept, load_data
 from pneumonia.models import backbones
 from pneumonia.models.mirror import Mirrored
@@ -140,9 +140,9 @@ def prepare_folds(
     if config["objective"].get("folds") is None:
         return [prepare(config, report=report, together=together)]
     labels, pipeline = held_out.labels(config), _pipeline(config)
-    joined = functools.partial(_joined, config, load_data(config), report=report, together=together)
-    plain = joined(None)
-    train = plain if pipeline is None else joined(pipeline)
+    feed = functools.partial(_feed, config, report=report, together=together)
+    plain = _joined(config, feed, None)
+    train = plain if pipeline is None else _joined(config, feed, pipeline)
     found = []
     for held in held_out.parts(config):
         rows = np.delete(np.arange(len(labels)), held)
@@ -166,22 +166,16 @@ def plain_feed(
     return _feed(config, split, None, report=report, shown=shown)
 
 
-def _joined(
-    config: Config,
-    data: ImageData,
-    pipeline: keras.Sequential | None,
-    *,
-    report: Report,
-    together: Sequence[Config],
-) -> Feed:
+def _joined(config: Config, feed: Callable[..., Feed], pipeline: keras.Sequential | None) -> Feed:
     """Return the inputs of train, then of val, kept for the trials that share them."""
+    data = load_data(config)
+    splits = data.train, data.val
 
     def make() -> Feed:
-        feed = functools.partial(_feed, config, report=report, together=together)
-        first, second = (feed(split, pipeline) for split in (data.train, data.val))
+        first, second = (feed(split, pipeline) for split in splits)
         return JoinedFeed(first, second, is_kept=True)
 
-    key = [_key(config, split, pipeline) for split in (data.train, data.val)]
+    key = [_key(config, split, pipeline) for split in splits]
     return _feeds.get(key, make) if config["features"]["cache"] else make()
 
 
@@ -213,11 +207,10 @@ def _feed(
         about = feature_cache.digest(None, {k: v for k, v in augment.items() if k != "views"})
         view = functools.partial(View, pipeline, about, seed=seed)
         if augment["views"] == ONLINE:
-            is_apart = features["precision"] == "float32"  # not told to TensorFlow as a whole
             return RenderedFeed(
                 len(split),
                 lambda index, **options: compute([view(index)], **options)[0],
-                is_apart=is_apart,
+                is_apart=features["precision"] == "float32",  # not told to TensorFlow as a whole
             )
         return StoredFeed(compute([view(index) for index in range(augment["views"])]), seed)
 

@@ -117,10 +117,9 @@ def write_classifier(
     """
     model, built = model or trainable(config, 0), parts(config)
     head = model.get_layer("head")
-    size = built.frozen.image_size
 
     def make() -> Template | None:
-        whole = classifier.assemble(built.backbone, head, image_size=size)
+        whole = classifier.assemble(built.backbone, head, image_size=built.frozen.image_size)
         try:
             return Template(whole, compiled_loop.variables(model))
         except LookupError:
