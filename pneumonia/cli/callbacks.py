@@ -20,7 +20,8 @@ from pneumonia.search.trials import Proposal
 from pneumonia.shell import commands, shown
 from pneumonia.storage import members
 from pneumonia.storage.search_folder import SearchFolder
-from pneumonia.tracking.tracker import Tracker, TrackingSettings
+from pneumonia.tracking.settings import TrackingSettings
+from pneumonia.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pneumonia.datasets.base import ImageData

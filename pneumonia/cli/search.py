@@ -21,7 +21,7 @@ from pneumonia.search.callbacks import SearchCallback
 from pneumonia.search.resume import SearchSpec
 from pneumonia.storage import search_folder
 from pneumonia.tracking import tracker
-from pneumonia.tracking.tracker import TrackingSettings
+from pneumonia.tracking.settings import TrackingSettings, redact
 
 
 def run(spec: SearchSpec) -> None:
@@ -39,7 +39,7 @@ def run(spec: SearchSpec) -> None:
         if not tracker.Tracker(spec.folder, settings).close():
             raise UserError("MLflow has not taken all of this search: see the warning above.")
         return
-    uri = None if settings.uri is None else tracker.redact(settings.uri)
+    uri = None if settings.uri is None else redact(settings.uri)
     with _saying_how_to_go_on(spec.folder), closing(resume.claim(spec, uri=uri)) as journal:
         # First what may be wrong with the data, before the seconds that the libraries take.
         cache.load_data(search_space.collapse(spec.cfg, search_space.find(spec.cfg).start()))

@@ -145,10 +145,11 @@ def run(
         UserError: Where it still runs; where results cannot be tracked.
     """
     from pneumonia.tracking import tracker
+    from pneumonia.tracking.settings import TrackingSettings
 
     is_here = str(configs[0].hydra.launcher.get("_target_")).endswith(".BasicLauncher")
     if not is_here:  # processes that begin at once find a store that is there
-        for settings in {tracker.TrackingSettings(**cfg.tracking) for cfg in configs}:
+        for settings in {TrackingSettings(**cfg.tracking) for cfg in configs}:
             tracker.check(settings).result()
     with jobs.claim(folder):
         before = jobs.read_sweep(folder)

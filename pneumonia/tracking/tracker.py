@@ -19,19 +19,8 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.storage import journal, offset
 from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.mlflow_model import CLASSIFIER, DATA
-from pneumonia.tracking.settings import TrackingSettings, prepare_environment, probe, redact
+from pneumonia.tracking.settings import TrackingSettings, prepare_environment, probe
 from pneumonia.tracking.sidecar import CLOSING_SECONDS, current
-
-__all__ = [
-    "Checked",
-    "Tracker",
-    "TrackingSettings",
-    "check",
-    "fetch_classifier",
-    "prepare",
-    "redact",
-    "search_run_id",
-]
 
 ATTEMPTS = 2
 
@@ -127,12 +116,6 @@ class Tracker:
         # A command for this folder: the other process may have begun in another one.
         how = shell.command("pneumonia", "promote", cursor.search_id, *self._settings.elsewhere())
         return f"{cursor.decision} To promote it: `{how}`"
-
-
-def search_run_id(folder: Path) -> str | None:
-    """Return the id of a search's run, or None if the tracking has not sent it yet."""
-    path = folder / offset.NAME
-    return Cursor.read(path).run_id if path.exists() else None
 
 
 def fetch_classifier(model_uri: str, settings: TrackingSettings) -> Path:

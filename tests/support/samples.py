@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumonia.models import backbones, classifier, heads
+from pneumonia.storage import offset
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import make_ready
-from pneumonia.tracking.tracker import TrackingSettings, search_run_id
+from pneumonia.tracking.settings import TrackingSettings
 
 SIZE = 32
 NAMES = ["normal", "pneumonia"]
@@ -79,7 +81,7 @@ def track_search(project: Project, name: str, tags: dict[str, str], score: float
         journal.append("search_ended", status="completed", winner="0001", **ended)
     with Consumer(folder, project.settings):
         pass
-    run_id = search_run_id(folder)
+    run_id = Cursor.read(folder / offset.NAME).run_id
     assert run_id is not None
     return run_id
 

@@ -36,14 +36,9 @@ from pneumonia.storage.offset import Cursor
 from pneumonia.tracking.consumer import Consumer
 from pneumonia.tracking.mlflow_store import Point, Store, make_ready
 from pneumonia.tracking.runs import Runs
-from pneumonia.tracking.settings import redact
+from pneumonia.tracking.settings import TrackingSettings, redact
 from pneumonia.tracking.sink import Sink
-from pneumonia.tracking.tracker import (
-    TrackingSettings,
-    check,
-    fetch_classifier,
-    search_run_id,
-)
+from pneumonia.tracking.tracker import check, fetch_classifier
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = b"not a real classifier"
@@ -228,7 +223,7 @@ def test_a_search_is_one_run_with_its_facts(settings: TrackingSettings, folder: 
     track(folder, settings)
     assert_whole(trials=3, epochs=2)
     (run,) = runs(settings, "search")
-    assert run.info.run_id == search_run_id(folder)
+    assert run.info.run_id == Cursor.read(folder / offset.NAME).run_id
     assert run.info.run_name == "brave owl"
     tags = run.data.tags
     expected = {"tuner": "random", "dataset": "phantom", "status": "completed", "winner": "0002"}
@@ -265,7 +260,7 @@ def test_a_trial_is_a_child_run_with_its_values(settings: TrackingSettings, fold
     track(folder, settings)
     trial = runs(settings, "trial")[1]
     tags = trial.data.tags
-    assert tags["mlflow.parentRunId"] == search_run_id(folder)
+    assert tags["mlflow.parentRunId"] == Cursor.read(folder / offset.NAME).run_id
     assert (tags["trial_id"], tags["bracket"], tags["round"]) == ("0002", "1", "0")
     assert "promoted_from" not in tags
     assert trial.data.params == {"dense.units": "2", "optimizer.learning_rate": "0.001"}
@@ -393,7 +388,7 @@ def test_only_wanted_models_stay_on_the_disk(
     path = fetch_classifier("models:/pneumonia-phantom@champion", settings)
     assert path.read_bytes() == CLASSIFIER + b"0004"
     assert version.tags["test_auc"] == "0.9"
-    assert version.run_id == search_run_id(folder)
+    assert version.run_id == Cursor.read(folder / offset.NAME).run_id
 
 
 def test_equal_scores_keep_both_files_until_the_end(
@@ -653,7 +648,7 @@ def test_a_search_goes_on_without_its_server(
     away, left = (record.getMessage() for record in caplog.records)
     assert "cannot be reached" in away
     assert f"`pneumonia resume={folder}` sends them." in left
-    assert search_run_id(folder) is None
+    assert Cursor.read(folder / offset.NAME).run_id is None
 
 
 @pytest.fixture
@@ -852,7 +847,7 @@ def test_the_ui_shows_the_local_results(settings: TrackingSettings, folder: Path
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
-    assert [run["info"]["run_id"] for run in found] == [search_run_id(folder)]
+    assert [run["info"]["run_id"] for run in found] == [Cursor.read(folder / offset.NAME).run_id]
     assert f"http://127.0.0.1:{port}/#/experiments/2/runs?" in Path("ui.log").read_text()
 
 
