@@ -23,6 +23,11 @@ def megabytes(size: float) -> str:
     return f"{value:,.{0 if value >= 10 else 1}f}"
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text with at most so many characters; the last stands for what is left out."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def printable(text: str) -> str:
     """Return a text of others, which may hold what would move a terminal's cursor, without that."""
     return "".join(c if c.isprintable() else "?" for c in text)

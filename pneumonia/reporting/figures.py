@@ -7,6 +7,7 @@ some HTML in texts, so whatever others have named goes through `escape`.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ class Figure:
     min_width: int = 0
 
 
-def escape(text: object) -> str:
+def escape(text: str) -> str:
     """Return a text as Plotly shows it: it takes some HTML for format."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text, quote=False)
 
 
 def lines(x: Numbers, y: Numbers, name: str, *, line: Json, **properties: Any) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pneumonia.evaluation.bootstrap import NAMES
 from pneumonia.evaluation.metrics import Estimate, score_name
-from pneumonia.formatting import clock_time, short
+from pneumonia.formatting import clock_time, cut, short
 from pneumonia.reporting import curve_figures, figures, page, score_sections
 from pneumonia.reporting.figures import CURVES, Figure, escape
 from pneumonia.reporting.page import Section, Tile
@@ -58,7 +58,7 @@ def _labels(searches: Sequence[SearchRecord], differing: Mapping[str, Sequence[s
     found = []
     for number, folder in enumerate(_folders(searches)):
         values = {key.rpartition(".")[2]: of[number] for key, of in differing.items()}
-        told = _cut(", ".join(f"{key}={value}" for key, value in values.items()), 90)
+        told = cut(", ".join(f"{key}={value}" for key, value in values.items()), 90)
         found.append(f"{folder}: {told}" if told else folder)
     return found
 
@@ -192,7 +192,7 @@ def _interval_figure(name: str, names: Sequence[str], scores: Sequence[Scores]) 
                 hovertemplate=f"%{{x:.3f}} on {split}<extra>%{{text}}</extra>",
             ))  # fmt: skip
     ticks = {
-        "tickvals": list(range(len(names))), "ticktext": [escape(_cut(one, 34)) for one in names],
+        "tickvals": list(range(len(names))), "ticktext": [escape(cut(one, 34)) for one in names],
         "range": [len(names) - 0.5, -0.5], "zeroline": False,
     }  # fmt: skip
     return Figure(
@@ -204,10 +204,6 @@ def _interval_figure(name: str, names: Sequence[str], scores: Sequence[Scores]) 
         {"xaxis": {"zeroline": False}, "yaxis": ticks},
         height=110 + min(40 * len(names), 1200),
     )
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _course(searches: Sequence[SearchRecord], names: Sequence[str]) -> Section:
@@ -230,7 +226,7 @@ def _together(
         dash = ("solid", "dash", "dot", "dashdot")[number // len(CURVES) % 4]
         look = {"width": 2, "dash": dash, "color": CURVES[number % len(CURVES)]}
         hover = "%{y:.4f}<extra>%{fullData.name}</extra>"
-        label = escape(_cut(name, 34))
+        label = escape(cut(name, 34))
         traces.append(curve_figures.stairs(some, kind, label, line=look, hovertemplate=hover))
     ends = [f"{some[-1].best:.4f} in {name}" for name, some in steps.items() if some]
     values = [one.best for some in steps.values() for one in some]

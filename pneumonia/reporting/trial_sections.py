@@ -10,7 +10,7 @@ import numpy as np
 from pneumonia.config.ranges import Range
 from pneumonia.evaluation import importance
 from pneumonia.evaluation.importance import EPOCHS, LEAST, Importance, Importances, position
-from pneumonia.formatting import clock_time, short, with_spread
+from pneumonia.formatting import clock_time, cut, short, with_spread
 from pneumonia.reporting import curve_figures, figures
 from pneumonia.reporting.figures import MOST_TRIALS, Figure, Json, axis, escape, number, rounded
 from pneumonia.reporting.page import Section
@@ -323,7 +323,7 @@ def _dimension(item: Range, trials: Sequence[TrialRecord]) -> Json:
     if absent in values:
         ticks[absent] = "-"
         ends[0] = absent - 0.2
-    texts = [text if len(text) <= 18 else f"{text[:17]}…" for text in ticks.values()]
+    texts = [cut(text, 18) for text in ticks.values()]
     return {**_numbers(item.path, values), "range": ends, "tickvals": [*ticks], "ticktext": texts}
 
 

@@ -14,7 +14,7 @@ from pneumonia.tracking.faults import MayBeMissing
 from pneumonia.tracking.mlflow_dataset import dataset_input
 from pneumonia.tracking.mlflow_model import write_model
 from pneumonia.tracking.ownership import OF_THIS_HOST, is_alive, last_time, owner_tags, source_tags
-from pneumonia.tracking.registry import Promotion, decide
+from pneumonia.tracking.registry import Promotion, decide, every
 from pneumonia.tracking.settings import (
     CONTACT_SECONDS,
     TrackingSettings,
@@ -28,7 +28,7 @@ from pneumonia.tracking.sqlite_store import (
     locked,
     sqlite_path,
 )
-from pneumonia.tracking.texts import TAG_LENGTH, as_key, as_text, as_texts, storable
+from pneumonia.tracking.texts import TAG_LENGTH, as_key, as_texts, storable
 from pneumonia.tracking.ui_view import MODEL_NOTE, arrange
 
 if TYPE_CHECKING:
@@ -88,19 +88,19 @@ class Store:
         """Restore deleted runs; return the ids of all that have these tags, and how many were."""
         from mlflow.entities import ViewType
 
-        words, known, restored, token = _tag_words(tags), set(), 0, None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id], words, ViewType.ALL, 1000, page_token=token
-            )
-            for run in page:
-                known.add(str(run.info.run_id))
-                if run.info.lifecycle_stage == "deleted":
-                    self._client.restore_run(run.info.run_id)
-                    restored += 1
-            token = page.token
-            if not token:
-                return known, restored
+        known, restored = set(), 0
+        found = every(
+            self._client.search_runs,
+            experiment_ids=[self.experiment_id],
+            filter_string=_tag_words(tags),
+            run_view_type=ViewType.ALL,
+        )
+        for run in found:
+            known.add(str(run.info.run_id))
+            if run.info.lifecycle_stage == "deleted":
+                self._client.restore_run(run.info.run_id)
+                restored += 1
+        return known, restored
 
     def has_model(self, model_id: str) -> bool:
         """Tell whether the store still has a logged model."""
@@ -111,8 +111,7 @@ class Store:
 
     def create_run(self, name: str, tags: Mapping[str, Any], *, time: int) -> str:
         """Start a run that belongs to this process; return its id."""
-        every = {**source_tags(), **owner_tags(), **tags}
-        texts = {as_key(key): as_text(value, TAG_LENGTH) for key, value in every.items()}
+        texts = as_texts({**source_tags(), **owner_tags(), **tags}, TAG_LENGTH)
         run = self._client.create_run(self.experiment_id, time, texts, storable(name))
         return str(run.info.run_id)
 
@@ -142,8 +141,8 @@ class Store:
         metrics = [
             Metric(as_key(p.name), p.value, p.time, p.step, model_id=p.model_id) for p in points
         ]
-        pairs = [Param(key, text) for key, text in as_texts(params or {}).items()]
-        labels = [RunTag(as_key(k), as_text(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
+        pairs = [Param(*pair) for pair in as_texts(params or {}).items()]
+        labels = [RunTag(*pair) for pair in as_texts(tags or {}, TAG_LENGTH).items()]
         self._client.log_batch(run_id, metrics, pairs, labels)
 
     def known_params(self, run_id: str) -> set[str]:
@@ -265,7 +264,7 @@ class Store:
         source = self._client.get_logged_model(model_id).artifact_location
         version = next((one for one in found if one.source == source), None)
         if version is None:
-            texts = {as_key(key): as_text(value, TAG_LENGTH) for key, value in tags.items()}
+            texts = as_texts(tags, TAG_LENGTH)
             version = self._client.create_model_version(
                 name, source, run_id, texts, None, storable(description), 0, model_id
             )

@@ -97,7 +97,7 @@ def find_version(client: MlflowClient, model: str) -> ModelVersion | None:
 
 
 def every(search: Callable[..., Any], **given: Any) -> Iterator[Any]:
-    """Yield all that a search of the registry finds, in however many answers."""
+    """Yield all that a search of a store finds, in however many answers."""
     token: str | None = None
     while token != "":
         page = search(max_results=PAGE, page_token=token, **given)

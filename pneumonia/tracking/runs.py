@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.shell import first_search
 from pneumonia.tracking.experiment import find_experiment
-from pneumonia.tracking.registry import REGISTERED, SEARCH_ID, find_version
+from pneumonia.tracking.mlflow_dataset import CONTEXTS
+from pneumonia.tracking.registry import REGISTERED, SEARCH_ID, every, find_version
 from pneumonia.tracking.settings import TrackingSettings, open_store, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-_PAGE = 1000
 _SHORTEST = 4  # of the beginning of an id
 _HEX = re.compile(r"[0-9a-f]+")
 _EXPECTED = (
@@ -100,18 +100,18 @@ class Runs:
         Raises:
             ConfigError: There is none, or more than one.
         """
-        every = self.searches()
+        searches = self.searches()
         if REGISTERED.fullmatch(name):
             run_id = self._run_of(key, name)
-            found = [run for run in every if run.run_id == run_id]
+            found = [run for run in searches if run.run_id == run_id]
         elif name == "last":
-            found = every[:1]
+            found = searches[:1]
         else:
-            found = [run for run in every if name in (run.run_id, run.tags.get(SEARCH_ID))]
-            found = found or [run for run in every if _begins(run, name) or run.name == name]
+            found = [run for run in searches if name in (run.run_id, run.tags.get(SEARCH_ID))]
+            found = found or [run for run in searches if _begins(run, name) or run.name == name]
         if len(found) == 1:
             return found[0]
-        hint = _advice(found or every, is_many=bool(found))
+        hint = _advice(found or searches, is_many=bool(found))
         raise ConfigError(key, _EXPECTED, name, hint)
 
     def trial(self, name: str, *, key: str) -> Run:
@@ -173,17 +173,10 @@ class Runs:
     def _search(self, words: str) -> list[Run]:
         from mlflow.exceptions import MlflowException
 
-        found: list[Run] = []
-        token: str | None = None
+        given = {"experiment_ids": [self._experiment], "filter_string": words}
         try:
-            while True:
-                page = self._client.search_runs(
-                    [self._experiment], words, max_results=_PAGE, page_token=token
-                )
-                found += [_run(run) for run in page]
-                token = page.token
-                if not token:
-                    return sorted(found, key=lambda run: (-run.started, -run.number))
+            found = [_run(run) for run in every(self._client.search_runs, **given)]
+            return sorted(found, key=lambda run: (-run.started, -run.number))
         except MlflowException as error:
             raise unreachable(self._client.tracking_uri, error) from error
 
@@ -204,7 +197,7 @@ class Runs:
 def _run(run: MlflowRun) -> Run:
     info: Any = run.info
     inputs = run.inputs.dataset_inputs if run.inputs else []
-    names = {"training": "train", "validation": "val", "testing": "test"}
+    names = {context: split for split, context in CONTEXTS.items()}
     digests = {}
     for item in inputs:
         context = next((tag.value for tag in item.tags if tag.key == "mlflow.data.context"), "")

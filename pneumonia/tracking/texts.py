@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pneumonia.formatting import cut
+
 # MLflow's own limits; older servers only refuse what is longer, they do not cut it.
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
 
@@ -16,15 +18,14 @@ def as_key(name: str) -> str:
     return kept[:KEY_LENGTH]
 
 
-def as_texts(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return params as MLflow takes them."""
-    return {as_key(name): as_text(value, PARAM_LENGTH) for name, value in params.items()}
+def as_texts(values: Mapping[str, Any], limit: int = PARAM_LENGTH) -> dict[str, str]:
+    """Return params, or tags with their limit, as one would type them on the command line."""
+    return {as_key(name): _as_text(value, limit) for name, value in values.items()}
 
 
-def as_text(value: object, limit: int) -> str:
-    """Return a value as one would type it on the command line, cut to a length."""
+def _as_text(value: object, limit: int) -> str:
     text = storable(value if isinstance(value, str) else json.dumps(value, default=str))
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return cut(text, limit)
 
 
 def storable(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
+
+from pneumonia.storage.trial_record import varying
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,10 +80,4 @@ def _searched(client: MlflowClient, experiment_id: str) -> list[str]:
         return []
     words = f"tags.`mlflow.parentRunId` = '{latest[0].info.run_id}'"
     trials = client.search_runs([experiment_id], words, max_results=1000)
-    values = [run.data.params for run in trials]
-    names = sorted({name for params in values for name in params} - {"epochs"})
-    return [name for name in names if _differs(name, values)]
-
-
-def _differs(name: str, values: Sequence[Mapping[str, Any]]) -> bool:
-    return len({params.get(name) for params in values}) > 1
+    return sorted(set(varying(run.data.params for run in trials)) - {"epochs"})
