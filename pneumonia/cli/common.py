@@ -146,16 +146,12 @@ def output_of(given: dict[str, str]) -> tuple[Path | None, str]:
 
 def write(text: str, output: Path) -> None:
     """Write a text to a file, which appears whole or not at all; a UserError where it cannot be."""
-    file = output.resolve()
-    part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        # File names that are not UTF-8 keep their bytes.
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        part.replace(file)
+        with files.atomic(output.resolve(), suffix=f".{os.getpid()}") as part:
+            # File names that are not UTF-8 keep their bytes.
+            part.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _version() -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pneumonia import tables
 from pneumonia.config import search_space
-from pneumonia.config.search_space import collapse
 from pneumonia.evaluation.objective import Objective
 from pneumonia.formatting import clock_time, megabytes
 from pneumonia.search import plan as planning
@@ -91,11 +91,10 @@ def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
     Raises:
         UserError: For what the user can mend.
     """
-    sections = (OmegaConf.to_container(cfg[key], resolve=True) for key in ("tuner", "objective"))
-    tuner, objective = ({str(k): v for k, v in one.items()} for one in sections)  # type: ignore[union-attr]
-    found = search_space.find(cfg)
-    oracle = Oracle(found, tuner, Objective(**objective))
-    data = planning.prepared(collapse(cfg, found.start()))
+    tuner: Any = OmegaConf.to_container(cfg.tuner, resolve=True)
+    space = search_space.find(cfg)
+    oracle = Oracle(space, tuner, Objective(**cfg.objective))
+    data = planning.prepared(search_space.collapse(cfg, space.start()))
     plan = planning.make(cfg, oracle, choices, data=data, is_dry=True)
     lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
     if cfg.executor.get("in_order", True):

@@ -67,7 +67,7 @@ def _search_id(name: str) -> str:
     folder = Path(name)
     if name == "last" or not folder.is_dir():
         return name
-    first = next(journal.read(folder), None) if (folder / journal.NAME).exists() else None
+    first = next(journal.read(folder), None)
     if first is None:
         raise UserError(f"{folder}: expected the folder of a search that has begun.")
     return str(first["search_id"])

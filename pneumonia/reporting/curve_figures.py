@@ -13,6 +13,7 @@ from pneumonia.reporting.figures import CURVES, MOST_TRIALS, Figure, Json, axis,
 from pneumonia.storage.search_record import SearchRecord
 from pneumonia.storage.trial_record import TrialRecord
 
+_MOST_CURVES = 5  # of learning: the best trials
 AXES = {"epochs": "epochs trained", "seconds": "seconds"}
 
 
@@ -124,13 +125,13 @@ def best_figure(
     )
 
 
-def learning(search: SearchRecord, *, most: int = 5) -> list[Figure]:
+def learning(search: SearchRecord) -> list[Figure]:
     """Draw the objective and the loss of the best trials over epochs, training dashed."""
     best: dict[str, tuple[TrialRecord, tuple[Metrics, ...]]] = {}
     for trial in search.ranked():
         if curve := search.curve(trial.trial_id):
             best.setdefault(trial.key, (trial, curve))
-    shown, objective = list(best.values())[:most], search.objective
+    shown, objective = list(best.values())[:_MOST_CURVES], search.objective
     names = dict.fromkeys([objective.name, "val_loss"])
     signs = {name: objective.sign if name == objective.name else -1 for name in names}
     return [

@@ -55,14 +55,8 @@ def precision_recall(
         told.append(f"average precision {mean:.3f} on {name}")
     traces += _marks(predictions, thresholds, is_roc=False)
     text = f"Precision against recall: {', '.join(told)}."
-    return _square(
-        "precision-recall",
-        "Precision and recall",
-        text,
-        traces,
-        "recall (sensitivity)",
-        "precision",
-    )
+    axes = ("recall (sensitivity)", "precision")
+    return _square("precision-recall", "Precision and recall", text, traces, *axes)
 
 
 def reliability(measured: Mapping[str, Reliability]) -> Figure:

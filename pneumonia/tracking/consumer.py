@@ -269,8 +269,7 @@ class Consumer:
         return False
 
     def _name(self) -> str:
-        events, _ = _read(self._folder, Place(), 1)
-        return str(events[0].get("search_id", self._folder)) if events else str(self._folder)
+        return str(next(journal.read(self._folder), {}).get("search_id", self._folder))
 
     def _warn(self, cause: str, text: str) -> None:
         """Warn once of each cause."""

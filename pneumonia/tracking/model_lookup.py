@@ -26,6 +26,7 @@ from pneumonia.tracking.registry import (
     find_version,
     is_generated,
     origin_tags,
+    score_of,
     uri,
 )
 from pneumonia.tracking.settings import CHAMPION, TrackingSettings, open_store, redact, unreachable
@@ -65,14 +66,12 @@ class Lineage:
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> Lineage:
         """Return what the tags of a version, a model or a run tell."""
-        score = _parse(tags.get("score"), None)
-        is_number = isinstance(score, (int, float)) and math.isfinite(score)
         seconds = int(tags.get("time") or 0) / 1000
         return cls(
             tags.get("dataset", ""),
             is_generated(tags),
             tags.get("objective", ""),
-            float(score) if is_number else None,  # type: ignore[arg-type]
+            score_of(tags),
             tags.get(SEARCH_ID, ""),
             time.strftime("%Y-%m-%d", time.localtime(seconds)) if seconds else "",
         )

@@ -229,12 +229,13 @@ def _judge(own: ModelVersion, other: ModelVersion | None, promote: str) -> Promo
 def _facts(version: ModelVersion) -> dict[str, Any]:
     """Return what versions are compared by; None where it is not known."""
     keys = ("objective", "direction", "val_digest")
-    return {**{key: version.tags.get(key) for key in keys}, "score": _number(version)}
+    return {**{key: version.tags.get(key) for key in keys}, "score": score_of(version.tags)}
 
 
-def _number(version: ModelVersion) -> float | None:
+def score_of(tags: Mapping[str, str]) -> float | None:
+    """Return the score that tags tell, None where it is none or no number."""
     try:
-        value = float(version.tags.get("score", "nan"))
+        value = float(tags.get("score", "nan"))
     except ValueError:
         return None
     return value if math.isfinite(value) else None
