@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Consumer:
-    """Owns the thread that sends the journal of one search to MLflow.
+    """Owns the thread that sends the journal of one search to MLflow, from now on.
 
     It must not write to the journal. Of several consumers of one folder, in any processes, one
     works at a time and the next goes on where it ended. `warn` takes what a user should know, each
@@ -63,16 +63,6 @@ class Consumer:
         self._deadline = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
-
-    def __enter__(self) -> Consumer:
-        self.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Start to follow the journal. Returns at once."""
         self._thread.start()
 
     def close(self, timeout: float = 30.0) -> int:

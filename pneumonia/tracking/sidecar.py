@@ -189,9 +189,7 @@ class _Desk:
         make_ready(TrackingSettings(**settings))
 
     def _follow(self, folder: str, settings: dict[str, Any]) -> None:
-        consumer = Consumer(Path(folder), TrackingSettings(**settings), self._warn)
-        self._consumers[folder] = consumer
-        consumer.start()
+        self._consumers[folder] = Consumer(Path(folder), TrackingSettings(**settings), self._warn)
 
     def _close(self, folder: str, timeout: float) -> int:
         return self._consumers.pop(folder).close(timeout)

@@ -79,7 +79,7 @@ def track_search(project: Project, name: str, tags: dict[str, str], score: float
         ended = {"reason": None, "artifacts": [], "classifier": "trial.keras"}
         ended["metrics"] = {"val_auc": score}
         journal.append("search_ended", status="completed", winner="0001", **ended)
-    with Consumer(folder, project.settings):
+    with closing(Consumer(folder, project.settings)):
         pass
     run_id = Cursor.read(folder / offset.NAME).run_id
     assert run_id is not None

@@ -76,7 +76,7 @@ def write(
 
 def send(folder: Path, settings: TrackingSettings) -> str:
     """Send a search; return what was decided."""
-    with Consumer(folder, settings) as consumer:
+    with closing(Consumer(folder, settings)) as consumer:
         assert consumer.close() == 0
     return Tracker(folder, settings).decision()
 
@@ -242,7 +242,7 @@ def crash(folder: Path, method: str) -> None:
     from mlflow import MlflowClient
 
     setattr(MlflowClient, method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    with Consumer(folder, TrackingSettings()):
+    with closing(Consumer(folder, TrackingSettings())):
         pass
 
 

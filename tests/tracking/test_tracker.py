@@ -174,7 +174,6 @@ def edit_journal(folder: Path, old: str, new: str) -> None:
 
 def track(folder: Path, settings: TrackingSettings) -> None:
     consumer = Consumer(folder, settings)
-    consumer.start()
     assert consumer.close() == 0
 
 
@@ -307,7 +306,6 @@ def test_executions_and_repeated_epochs(
     trial_id = start_trial(journal, 1)
     add_epochs(journal, trial_id, range(1, 4))
     consumer = Consumer(folder, settings)
-    consumer.start()
     consumer.close()
     time.sleep(0.01)
     add_epochs(journal, trial_id, range(2, 6))  # went on from the checkpoint of epoch 1
@@ -330,7 +328,7 @@ def test_executions_and_repeated_epochs(
 def test_events_are_followed_as_they_come(
     settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
-    with Consumer(folder, settings):
+    with closing(Consumer(folder, settings)):
         start_search(journal)
         trial_id = start_trial(journal, 1)
         add_epochs(journal, trial_id, range(1, 2))
@@ -397,7 +395,7 @@ def test_equal_scores_keep_both_files_until_the_end(
     start_search(journal, direction="min")
     for number, score in enumerate((0.3, 0.2, 0.2), 1):
         end_trial(journal, start_trial(journal, number), score)
-    with Consumer(folder, settings):
+    with closing(Consumer(folder, settings)):
         left = {"trial-0002.keras", "trial-0003.keras"}
         await_condition(lambda: {p.name for p in folder.glob("*.keras")} == left)
 
@@ -540,7 +538,7 @@ def crash(folder: Path, method: str, calls: int) -> None:
         return answer
 
     setattr(Store, method, deadly)
-    with Consumer(folder, TrackingSettings()):
+    with closing(Consumer(folder, TrackingSettings())):
         pass
 
 
@@ -642,7 +640,6 @@ def test_a_search_goes_on_without_its_server(
 ) -> None:
     write_search(folder)
     consumer = Consumer(folder, TrackingSettings(uri=f"http://127.0.0.1:{free_port()}"))
-    consumer.start()
     time.sleep(0.5)
     assert consumer.close(timeout=3) == len(list(read(folder)))
     away, left = (record.getMessage() for record in caplog.records)
@@ -666,7 +663,7 @@ def test_a_server_that_falls_gets_everything_in_the_end(
 ) -> None:
     settings = TrackingSettings(uri=server.uri)
     make_ready(settings)
-    with Consumer(folder, settings) as consumer:
+    with closing(Consumer(folder, settings)) as consumer:
         start_search(journal)
         end_trial(journal, start_trial(journal, 1), 0.7)
         await_condition(lambda: len(runs(settings, "trial")) == 1)

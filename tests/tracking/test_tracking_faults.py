@@ -57,7 +57,6 @@ __all__ = ["folder", "journal", "settings"]
 def follow(folder: Path, settings: TrackingSettings) -> tuple[Consumer, list[str]]:
     told: list[str] = []
     consumer = Consumer(folder, settings, told.append)
-    consumer.start()
     return consumer, told
 
 
