@@ -131,11 +131,7 @@ class Console(SearchCallback):
 
 
 class Tracking(SearchCallback):
-    """Has another process mirror the journal to MLflow; with a note on the search for it.
-
-    Args:
-        settings: Where and what to track.
-    """
+    """Has another process mirror the journal to MLflow; with a note on the search for it."""
 
     name = "tracking"
 

@@ -130,10 +130,7 @@ def _run(arguments: list[str]) -> None:
 def preset(runs: Runs, name: str, output: Path | None = None) -> str:
     """Return a trial as the text of a preset that trains it again, to the same score.
 
-    Args:
-        runs: The store.
-        name: What the user calls the trial.
-        output: The file that it goes to, if it is known.
+    `name` is what the user calls the trial; `output` is the file that it goes to, if it is known.
 
     Raises:
         UserError: There is no such trial, or too little is known of it.

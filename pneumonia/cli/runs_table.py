@@ -6,7 +6,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from pneumonia.config.suggestions import nearest
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
 from pneumonia.formatting import clock_time, short
+from pneumonia.storage.trial_record import varying
 from pneumonia.tables import Table
 from pneumonia.tracking.runs import Run
 
@@ -71,15 +72,15 @@ def trial_record(run: Run, search: Run) -> Record:
     return _with_others(own, run, at_best)
 
 
-def columns_of_trials(records: Sequence[Record], names: Iterable[str]) -> list[str]:
+def columns_of_trials(records: Sequence[Record], names: Collection[str]) -> list[str]:
     """Return the usual columns of trials; of the names of their params, those that differ."""
     columns = filled(("trial", "score", "best_epoch", "seconds"), records)
     if len({record["search"] for record in records}) > 1:
         columns.insert(0, "search")
     if any(record["status"] != "completed" for record in records):
         columns.append("status")
-    varying = (name for name in names if len({repr(one.get(name)) for one in records}) > 1)
-    return [*columns, *(name for name in varying if name != "epochs")]
+    params = [{name: one.get(name) for name in names} for one in records]
+    return [*columns, *(name for name in varying(params) if name != "epochs")]
 
 
 def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[str]:

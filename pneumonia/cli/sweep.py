@@ -85,11 +85,7 @@ def _may_change(key: str) -> bool:
 
 
 def check_same(folder: Path, configs: Sequence[DictConfig]) -> None:
-    """Make sure that a sweep is still the one that it was begun as.
-
-    Args:
-        folder: Its folder.
-        configs: Those of its jobs, as they are composed now.
+    """Make sure, by the configs of its jobs now, that a sweep is the one that it was begun as.
 
     Raises:
         UserError: Naming all that has changed, in a preset, say.

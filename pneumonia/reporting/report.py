@@ -54,11 +54,7 @@ def attempt(
 ) -> list[str]:
     """Write the report of a search that is about to tell its end; return the file's name, if any.
 
-    Args:
-        folder: The folder of the search.
-        ending: The event that is about to end it.
-        load: As of `write`.
-        say: Is told what went wrong.
+    `say` is told what went wrong; the other arguments are as of `write`.
     """
     try:
         return [write(folder, ending=ending, load=load).name]

@@ -28,9 +28,8 @@ def summary(
 ) -> Section:
     """Return the part that tells the outcome, with commands and what each does."""
     winner = search.winner()
-    texts = [text for text in (_STATES.get(search.status, search.status),) if text]
-    if reason := str(search.ended.get("reason") or ""):
-        texts.append(reason)
+    told = _STATES.get(search.status, search.status), str(search.ended.get("reason") or "")
+    texts = [text for text in told if text]
     if winner is None:
         texts.append("No trial came to a score, so there is no winner.")
         return Section("summary", "Summary", texts, tiles=_counts(search))

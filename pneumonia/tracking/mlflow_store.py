@@ -242,15 +242,10 @@ class Store:
         tags: Mapping[str, Any],
         completion: int,
     ) -> Promotion:
-        """Register a model as a version, once for a run, and decide whether it is the champion.
+        """Register a model as a version, once for its search's run; decide on the champion.
 
-        Args:
-            name: Of the registered model.
-            model_id: The model.
-            run_id: The run of its search.
-            description: Of the version.
-            tags: Of the version.
-            completion: How often the search had been completed before.
+        Description and tags are the version's; `completion` says how often the search had been
+        completed before.
         """
         from mlflow.exceptions import MlflowException
 

@@ -257,13 +257,13 @@ def _stated(file: Path) -> dict[str, str]:
 
 def _facts(uri: str, tags: Mapping[str, str]) -> tuple[tuple[str, str], float]:
     """Return the class names and the threshold that the tags give, or the usual ones."""
-    names: Any = _parse(tags.get(CLASS_NAMES), ["negative", "positive"])
+    names = _parse(tags.get(CLASS_NAMES, '["negative", "positive"]'))
     if not isinstance(names, list) or len(names) != 2 or not all(isinstance(n, str) for n in names):
         raise UserError(
             f"{uri}: the tag `{CLASS_NAMES}` should be a JSON list of two names. "
             f"Received: {tags[CLASS_NAMES]!r}."
         )
-    threshold: Any = _parse(tags.get(THRESHOLD), 0.5)
+    threshold = _parse(tags.get(THRESHOLD, "0.5"))
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
         threshold = math.nan
     if not 0 <= threshold <= 1:
@@ -274,10 +274,7 @@ def _facts(uri: str, tags: Mapping[str, str]) -> tuple[tuple[str, str], float]:
     return (names[0], names[1]), float(threshold)
 
 
-def _parse(text: str | None, usual: object) -> object:
-    if text is None:
-        return usual
-    try:
+def _parse(text: str) -> Any:
+    with suppress(json.JSONDecodeError):
         return json.loads(text)
-    except json.JSONDecodeError:
-        return None
+    return None

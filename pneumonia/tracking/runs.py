@@ -91,11 +91,7 @@ class Runs:
         return found
 
     def search(self, name: str, *, key: str) -> Run:
-        """Return a search by what a user calls it.
-
-        Args:
-            name: As `_EXPECTED` says.
-            key: What the user gave it for.
+        """Return a search by what a user calls it for a key: `_EXPECTED` says what there is.
 
         Raises:
             ConfigError: There is none, or more than one.

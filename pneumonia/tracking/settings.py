@@ -16,6 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -210,15 +211,11 @@ def _get(url: str, headers: Mapping[str, str]) -> tuple[int, str]:
 
 
 def _is_mlflow(text: str) -> bool:
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return False
-    if not isinstance(answer, dict):
-        return False
-    experiment = answer.get("experiment")
-    has_one = isinstance(experiment, dict) and isinstance(experiment.get("experiment_id"), str)
-    return has_one or isinstance(answer.get("error_code"), str)
+    with suppress(ValueError):
+        match json.loads(text):
+            case {"experiment": {"experiment_id": str()}} | {"error_code": str()}:
+                return True
+    return False
 
 
 def _credentials(parts: SplitResult) -> dict[str, str]:

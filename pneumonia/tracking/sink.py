@@ -52,11 +52,9 @@ class Sink:
         self._look_up = False
 
     def apply(self, events: Iterable[Event], *, look_up: bool) -> None:
-        """Send events, in their order; those of one trial together.
+        """Send events of the journal, in their order; those of one trial together.
 
-        Args:
-            events: Of the journal.
-            look_up: Whether an attempt that broke off may have sent some already.
+        `look_up` says whether an attempt that broke off may have sent some already.
 
         Raises:
             RefusedError: The store refuses what they can do without; the rest was sent.

@@ -12,12 +12,7 @@ from pneumonia.evaluation.objective import Fit
 
 
 class Logs:
-    """Owns the log file of one trial, which it makes with the first epoch.
-
-    Args:
-        folder: The folder of the search.
-        trial_id: The trial.
-    """
+    """Owns the log file of one trial in its search's folder, made with the first epoch."""
 
     def __init__(self, folder: Path, trial_id: str) -> None:
         self._path = folder / "tensorboard" / trial_id
