@@ -60,7 +60,7 @@ def lines(x: Numbers, y: Numbers, name: str, *, line: Json, **properties: Any) -
 
 def dots(x: Numbers, y: Numbers, name: str, *, marker: Json, **properties: Any) -> Json:
     """Return a trace of points."""
-    return lines(x, y, name, line={}, marker=marker, **{"mode": "markers", **properties})
+    return lines(x, y, name, line={}, marker=marker, mode="markers", **properties)
 
 
 def bars(x: Sequence[Any], y: Numbers, name: str, colour: str, hover: str) -> Json:

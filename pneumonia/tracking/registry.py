@@ -60,9 +60,8 @@ def comparison_tags(started: Mapping[str, Any], ended: Mapping[str, Any]) -> dic
     params = started.get("params", {})
     objective = params.get("objective.name")
     digests = {row.get("split"): row.get("digest") for row in started.get("datasets", [])}
-    folds: str | None = None
-    if count := params.get("objective.folds"):
-        folds = f"{count} by seed {params.get('seed')} with train {digests.get('train')}"
+    count, seed = params.get("objective.folds"), params.get("seed")
+    folds = f"{count} by seed {seed} with train {digests.get('train')}" if count else None
     return {
         "objective": objective,
         "direction": started.get("direction"),

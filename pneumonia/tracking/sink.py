@@ -96,7 +96,7 @@ class Sink:
         tags = {**given, **registry.origin_tags(event), **key, "status": "running"}
         if commit := given.get("git_commit"):
             tags["mlflow.source.git.commit"] = commit
-        is_new = cursor.run_id is None
+        is_new = False
         if cursor.run_id is None:
             cursor.run_id, is_new = self._open_run(cursor.name, key, tags, event["time"])
             cursor.is_open = True
@@ -171,7 +171,7 @@ class Sink:
                 lambda: self._log_model(row.run_id, file, event, params),
             )
         metrics = event.get("metrics", {})
-        scores = {f"best_{name.removeprefix('best_')}": metrics[name] for name in metrics}
+        scores = {f"best_{name.removeprefix('best_')}": value for name, value in metrics.items()}
         if event.get("spread") is not None:
             name = next(journal.read(self._folder))["params"]["objective.name"]
             scores[f"{name}_std"] = event["spread"]
