@@ -127,7 +127,7 @@ def _run(arguments: list[str]) -> None:
         tables.show(result)
 
 
-def preset(runs: Runs, name: str, output: Path | None = None) -> str:
+def preset(runs: Runs, name: str, output: Path | None) -> str:
     """Return a trial as the text of a preset that trains it again, to the same score.
 
     `name` is what the user calls the trial; `output` is the file that it goes to, if it is known.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -264,9 +263,8 @@ def _facts(uri: str, tags: Mapping[str, str]) -> tuple[tuple[str, str], float]:
             f"Received: {tags[CLASS_NAMES]!r}."
         )
     threshold = _parse(tags.get(THRESHOLD, "0.5"))
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-        threshold = math.nan
-    if not 0 <= threshold <= 1:
+    is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:
         raise UserError(
             f"{uri}: the tag `{THRESHOLD}` should be a number from 0 to 1. "
             f"Received: {tags[THRESHOLD]!r}."

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SEARCH_ID, GENERATED, DECISION = "pneumonia.search_id", "pneumonia.generated", "pneumonia.decision"
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))")
-PAGE = 1000  # the most models that a store answers with at once
+PAGE = 1000  # the most that a store answers with at once
 _NAME, _NAME_LENGTH = "pneumonia", 256
 _GENERATED = "generated chest phantoms"  # so begins the source of such images
 
