@@ -10,10 +10,12 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import Future
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,8 +94,13 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setattr("pneumonia.tracking.tracker.prepare", lambda: None)
     monkeypatch.setattr("pneumonia.tracking.tracker.check", lambda settings: done)
     monkeypatch.setattr("pneumonia.startup.start", lambda: None)
-    monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: None)
+    load_images(monkeypatch, lambda config: None)
     return fake
+
+
+def load_images(monkeypatch: pytest.MonkeyPatch, load: Callable[[Any], None]) -> None:
+    """Let the command alone load images so: a module imported meanwhile would keep the function."""
+    monkeypatch.setattr("pneumonia.cli.search.cache", SimpleNamespace(load_data=load))
 
 
 @pytest.mark.parametrize(
@@ -546,7 +553,7 @@ def test_threads_are_said_once_before_images_are_read(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr("pneumonia.startup.use_threads", lambda *a, **k: told.append((a, k)))
-    monkeypatch.setattr("pneumonia.datasets.cache.load_data", lambda config: told.append("images"))
+    load_images(monkeypatch, lambda config: told.append("images"))
     assert main("executor.workers=2", "training.threads=3") == 0
     assert main("resume=last", "executor.workers=4") == 0
     assert told == [((3,), {"trials": 2}), "images", ((3,), {"trials": 4}), "images"]
@@ -675,6 +682,7 @@ def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
 SWEEPER = """
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.core.plugins import Plugins
