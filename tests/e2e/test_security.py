@@ -131,7 +131,7 @@ def test_the_embedded_weights_are_read_without_running_what_they_name(
     written[place] = gadget(module, name, how)
     Path("weights.pth").write_bytes(b"".join(written))
     with pytest.raises(DataError, match="no part of a state dict"):
-        torch_weights.read("weights.pth")
+        torch_weights.read(Path("weights.pth"))
     assert files() == ["weights.pth"]
 
 
