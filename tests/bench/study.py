@@ -82,6 +82,7 @@ OF_NETWORK = {
     "of 112 pixels in the end": ("winner.image_size=null",),
     "no warm-up": ("training.warmup=0",),
     "first the head alone": ("training.head_epochs=1",),
+    "all of it trained": ("model.trainable=true",),
     "a tenth of the rate below the head": ("training.rest_learning_rate=0.1",),
 }
 
