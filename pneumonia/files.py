@@ -83,6 +83,13 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
         part.write_text(text, encoding="utf-8", errors=errors)
 
 
+def below(folder: Path, name: str) -> Iterator[Path]:
+    """Yield the files of a name in a folder and below, whatever others remove there meanwhile."""
+    for place, _, names in os.walk(folder):
+        if name in names:
+            yield Path(place, name)
+
+
 def let_go(path: Path) -> None:
     """Tell the system that a file will hardly be read soon: it need not be kept in memory.
 

@@ -141,7 +141,7 @@ def read_sweep(folder: Path) -> SweepRecord | None:
 def last_sweep(outputs: Path) -> Path | None:
     """Return the folder of the last sweep that is not over, or the last of all where all are."""
     found = []
-    for path in outputs.rglob(SWEEP):
+    for path in files.below(outputs, SWEEP):
         if (record := read_sweep(path.parent)) is not None:
             found.append((not record.is_over, record.time, path.parent))
     return max(found)[2] if found else None

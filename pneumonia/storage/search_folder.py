@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from pneumonia import artifacts
+from pneumonia import artifacts, files
 from pneumonia.errors import UserError
 from pneumonia.storage import journal, offset
 from pneumonia.storage.journal import Event
@@ -143,4 +143,4 @@ def find_all(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> Iterator[SearchFolder]:
-    return (SearchFolder(path.parent) for path in folder.rglob(journal.NAME))
+    return (SearchFolder(path.parent) for path in files.below(folder, journal.NAME))

@@ -67,7 +67,7 @@ def test_a_pretrained_backbone_on_phantoms(
     keras.utils.set_random_seed(1)
     backbone = backbones.efficientnet_lite(image_size=96, layer="block3b_add", pooling="max")
     head = heads.dense(backbone.output_shape[1:], units=8, dropout=0.5)
-    classifier.save(classifier.assemble(backbone, head, image_size=96), "c.keras")
+    classifier.save(classifier.assemble(backbone, head, image_size=96), Path("c.keras"))
     assert export.main(["model=c.keras"]) == 0
     assert "On 16 images" in capsys.readouterr().out
     assert json.loads(Path("classifier.json").read_text())["largest_difference"] <= 1e-4

@@ -30,6 +30,7 @@ from chaos import moments
 from omegaconf import OmegaConf
 from PIL import Image
 
+from pneumonia import files
 from pneumonia.cli import main
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.validate import flatten
@@ -197,7 +198,7 @@ class Store:
 
 def searches(project: Path) -> list[Path]:
     """Return the folders of all searches, the earliest first."""
-    found = [path.parent for path in (project / "outputs").rglob(NAME)]
+    found = [path.parent for path in files.below(project / "outputs", NAME)]
     return sorted(found, key=lambda folder: next(journal.read(folder))["time"])
 
 

@@ -111,10 +111,10 @@ def test_the_note_has_winner_scores_and_pictures(shown: Shown) -> None:
 
 def test_the_model_and_its_version_are_described(shown: Shown) -> None:
     address = shown.link.partition("#")[0]
-    shown.browser.get(f"{address}#/models/pneumonia")
+    shown.browser.get(f"{address}#/models/pneumonia-phantom")
     ready = "return document.body.innerText.includes('final classifier of a search')"
     browsers.wait_for(shown.browser, ready)
-    shown.browser.get(f"{address}#/models/pneumonia/versions/1")
+    shown.browser.get(f"{address}#/models/pneumonia-phantom/versions/1")
     assert min(mlflow_pages.pictures(shown.browser)) > 600
     assert "Winner: trial" in browsers.text(shown.browser)
 

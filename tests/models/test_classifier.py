@@ -127,10 +127,10 @@ def test_loads_in_a_second_process_without_this_package(
     command = [sys.executable, "-I", "-c", SECOND_PROCESS, *paths]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     for file, one in models.items():
-        probabilities = np.load(tmp_path / f"{file}.npz")
-        for name, image in images.items():
-            expected = one.predict(image, verbose=0)
-            np.testing.assert_allclose(probabilities[name], expected, rtol=0, atol=1e-6)
+        with np.load(tmp_path / f"{file}.npz") as probabilities:
+            for name, image in images.items():
+                expected = one.predict(image, verbose=0)
+                np.testing.assert_allclose(probabilities[name], expected, rtol=0, atol=1e-6)
 
 
 def test_saves_whole_files_only(model: keras.Model, tmp_path: Path) -> None:

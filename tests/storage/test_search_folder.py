@@ -6,11 +6,12 @@ import os
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pneumonia.errors import UserError
-from pneumonia.storage import journal, offset, search_folder
+from pneumonia.storage import jobs, journal, offset, search_folder
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.offset import Cursor
 from pneumonia.storage.search_folder import SearchFolder
@@ -127,6 +128,25 @@ def test_all_searches_that_have_begun_are_found_in_their_order(tmp_path: Path) -
     (tmp_path / "empty" / journal.NAME).touch()
     assert search_folder.find_all(tmp_path) == [tmp_path / one for one in ("c", "sweep/b", "a")]
     assert search_folder.find_all(tmp_path / "a") == [tmp_path / "a"]
+
+
+def test_what_others_remove_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path / "a")
+    gone, scan = tmp_path / "a" / "classifiers" / ".model", os.scandir
+    jobs.write_sweep(jobs.SweepRecord([], [], time=1), tmp_path / "a")
+
+    def removed(path: str) -> Any:
+        if Path(path) == gone:
+            gone.rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", removed)
+    for look in (search_folder.find_all, lambda place: [jobs.last_sweep(place)]):
+        gone.mkdir(parents=True)
+        assert look(tmp_path) == [tmp_path / "a"]
+        assert not gone.exists()
 
 
 def test_no_name_finds_no_search(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from families import quick, slow
 from test_trial import assert_same, config, state
 
-from pneumonia.artifacts import FolderStore, state_key
+from pneumonia.artifacts import FolderStore
 from pneumonia.datasets.cache import load_data
 from pneumonia.models import classifier
 from pneumonia.training import checkpoint, compiled_layers, compiled_loop, network, trial
@@ -163,7 +163,7 @@ def test_a_trial_goes_on_exactly_and_its_file_answers_alike(
         ended = trial.run(Task(name, cfg, epochs, parent, keeps_classifier=True), store, Hooks())
         assert ended.status == "COMPLETED", ended.traceback
     assert_same(state(tmp_path, "on"), state(tmp_path, "straight"))
-    [done] = checkpoint.read(store, state_key("on"))
+    [done] = checkpoint.read(store, "on")
     assert {value.dtype.name for value in done.best} == {"float32"}
     val = load_data(cfg).val
     loaded = classifier.load(tmp_path / str(ended.classifier))
