@@ -153,7 +153,11 @@ def preset(runs: Runs, name: str, output: Path | None) -> str:
     objective = Objective(**cfg.objective)
     known = "" if math.isnan(score) else f"On {objective.where}: {objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
-    choices = json.loads(search.tags["choices"])
+    try:
+        choices = dict(json.loads(search.tags.get("choices", "")))
+    except (ValueError, TypeError) as error:  # anybody can edit a tag
+        expected = f"the option of each config group as the tag `choices` of run {search.run_id}"
+        raise ConfigError("export", expected, search.tags.get("choices")) from error
     file = shlex.quote(str(output or "FILE.yaml"))
     comment = (
         f"Trial {trial.number} of {search.name}, run {search.run_id[:8]}, without ranges.\n"

@@ -23,7 +23,7 @@ import bare
 import pytest
 import yaml
 from screens import Terminal, terminal
-from test_search import run_here, with_store
+from test_search import Store, run_here, with_store
 
 from pneumonia.cli import common, compare
 from pneumonia.cli.compare import parse
@@ -208,6 +208,19 @@ def test_the_winner_is_exported_as_the_search_itself_does(searched: Searched) ->
     own = yaml.safe_load((searched.folder / "best.yaml").read_text())
     assert exported(searched, "last", "best.yaml") == own
     assert exported(searched, f"last/{searched.winner}", "best.yaml") == own
+
+
+def test_a_tag_that_a_user_has_edited_is_named(
+    searched: Searched, told: Callable[..., str]
+) -> None:
+    store = Store(searched.project)
+    (run,) = store.runs("search")
+    for text in ("", "[1]"):
+        store.client.set_tag(run.info.run_id, "choices", text)
+        message = told("export=last", status=2)
+        assert f"the tag `choices` of run {run.info.run_id}. Received: {text!r}." in message
+    store.client.set_tag(run.info.run_id, "choices", run.data.tags["choices"])
+    assert told("export=last")
 
 
 @pytest.mark.slow
