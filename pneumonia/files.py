@@ -90,6 +90,13 @@ def below(folder: Path, name: str) -> Iterator[Path]:
             yield Path(place, name)
 
 
+def written(path: Path) -> float:
+    """Return when a file was written, in seconds since 1970; 0 for one that is gone."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
 def let_go(path: Path) -> None:
     """Tell the system that a file will hardly be read soon: it need not be kept in memory.
 

@@ -170,13 +170,13 @@ def _let_hydra(is_here: bool = True) -> int:
 
     from pneumonia.cli import multirun
     from pneumonia.config import compose
-    from pneumonia.config.hydra_internals import NAME, VERSION_BASE
+    from pneumonia.config.hydra_internals import CONFIG_NAME, VERSION_BASE
 
     failed: list[Exception] = []
     has_begun = False
     conf = str(compose.find_conf())
 
-    @hydra_main(version_base=VERSION_BASE, config_path=conf, config_name=NAME)
+    @hydra_main(version_base=VERSION_BASE, config_path=conf, config_name=CONFIG_NAME)
     def job(cfg: DictConfig) -> float:
         nonlocal has_begun
         has_begun = True

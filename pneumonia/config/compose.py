@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pneumonia.config import compatibility, extras, hydra_internals, schema, validate
 from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
-from pneumonia.config.hydra_internals import NAME, Hydra
+from pneumonia.config.hydra_internals import CONFIG_NAME, Hydra
 from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
@@ -230,7 +230,7 @@ def _compose(hydra: Hydra, overrides: Sequence[str], mode: RunMode) -> DictConfi
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "provider=hydra.searchpath")
             check_files(hydra, overrides)
-            return hydra.compose_config(NAME, list(overrides), mode)
+            return hydra.compose_config(CONFIG_NAME, list(overrides), mode)
     except UserWarning as error:
         place = str(error).partition("path=")[2].removesuffix(" is not available.")
         expected = "folders that exist, as file://<path> or pkg://<package>"

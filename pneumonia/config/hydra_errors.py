@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia.config import schema, sources, validate
 from pneumonia.config.constraints import ANY, EXISTING, Check
-from pneumonia.config.hydra_internals import NAME, Hydra
+from pneumonia.config.hydra_internals import CONFIG_NAME, Hydra
 from pneumonia.config.presets import FILES
 from pneumonia.config.search_space import GROUPS, leaves
 from pneumonia.config.suggestions import closest, closest_key, in_shell, nearest, range_meant, typed
@@ -197,7 +197,7 @@ class Translator:
         for option in self._options(group) if group != "experiment" else []:
             try:
                 loaded = self._hydra.config_loader.load_configuration(
-                    NAME, [f"{group}={option}"], RunMode.MULTIRUN
+                    CONFIG_NAME, [f"{group}={option}"], RunMode.MULTIRUN
                 )
             except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
                 continue
@@ -246,7 +246,7 @@ class Translator:
         chosen = [item for item in self._overrides if item.partition("=")[0].lstrip("+") in groups]
         for overrides in (chosen, []):
             try:
-                return self._hydra.compose_config(NAME, list(overrides), RunMode.MULTIRUN)
+                return self._hydra.compose_config(CONFIG_NAME, list(overrides), RunMode.MULTIRUN)
             except (HydraException, OmegaConfBaseException, ValueError):
                 continue
         return OmegaConf.create()

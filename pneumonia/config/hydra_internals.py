@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 __all__ = ["Hydra", "get_args_parser"]
 
 VERSION_BASE = "1.3"
-NAME = "config"
+CONFIG_NAME = "config"
 """Of the main config file."""
 
 

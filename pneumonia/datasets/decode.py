@@ -55,8 +55,8 @@ class FileSource:
         except DataError as error:
             path, _, reason = str(error).partition(": ")
             raise unreadable(path, reason.rstrip(".")) from error
-        is_even = len({image.shape for image in images}) == 1
-        return np.stack(images) if is_even else images
+        is_uniform = len({image.shape for image in images}) == 1
+        return np.stack(images) if is_uniform else images
 
 
 def unreadable(path: str, reason: str) -> ConfigError:

@@ -204,7 +204,7 @@ def count_shared(patients: Mapping[str, Sequence[str]]) -> dict[str, int]:
 def find_patients(
     files: Mapping[str, Sequence[LabeledFile]], pattern: str | None
 ) -> dict[str, list[str]]:
-    """Return the patient of every file, by split; nothing without a pattern, as of `divide`."""
+    """Return the patient of every file, by split; none without the pattern, as of `divide`."""
     if pattern is None:
         return {}
     # A file without a match is a patient of its own, whose name holds its place among all files.

@@ -288,6 +288,8 @@ def _set_trainable(model: keras.Model, trainable: bool | str, *, keeps_norms: bo
 
 def _load_weights(network: keras.Model, weights: str) -> None:
     file = Path(weights).expanduser()
+    if not file.is_file():
+        raise ConfigError("model.weights", "imagenet, null or a file that exists", weights)
     expected = f"a file with the weights of {network.name} without its top"
     try:
         weight_files.check(file)

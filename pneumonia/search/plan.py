@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import statistics
@@ -157,7 +156,7 @@ def pace(cfg: DictConfig, data: ImageData | None) -> Speed | None:
     digests = {split.name: split.digest for split in (data.train, data.val)}
     own = _paced(flatten(cfg))
     found: list[tuple[float, float]] = []
-    paths = sorted(files.below(OUTPUTS, journal.NAME), key=_written, reverse=True)
+    paths = sorted(files.below(OUTPUTS, journal.NAME), key=files.written, reverse=True)
     for path in paths[:_LOOKED_AT]:
         first = search_folder.SearchFolder(path.parent).first_event()
         if not _is_alike(first, own, digests):
@@ -173,12 +172,6 @@ def pace(cfg: DictConfig, data: ImageData | None) -> Speed | None:
         if len(found) == _ENOUGH:
             break
     return Speed(min(found)[1], min(found)[0], len(found)) if found else None
-
-
-def _written(path: Path) -> float:
-    with contextlib.suppress(OSError):  # it was removed meanwhile
-        return path.stat().st_mtime
-    return 0.0
 
 
 def _is_alike(first: Mapping[str, Any], own: Mapping[str, Any], digests: Mapping[str, str]) -> bool:

@@ -203,9 +203,11 @@ def walk(folder: Path, place: Place = _START) -> Iterator[tuple[Event, Place]]:
         UserError: Where a whole line is not the event that was written there.
     """
     path = folder / NAME
-    if not path.exists():
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
         return
-    with path.open("rb") as file:
+    with file:
         file.seek(place.offset)
         for line in file:
             # Power that fails may leave zeros instead of the last line.

@@ -85,8 +85,9 @@ class SearchFolder:
 
     def _time(self) -> int:
         """Return when the search began, in milliseconds since 1970."""
-        first = self.first_event()
-        return int(first["time"] if first else self.journal.stat().st_mtime_ns // 10**6)
+        if first := self.first_event():
+            return int(first["time"])
+        return int(1000 * files.written(self.journal))
 
     def _names(self) -> Iterator[str]:
         if first := self.first_event():

@@ -682,7 +682,6 @@ def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
 SWEEPER = """
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.core.plugins import Plugins

@@ -142,6 +142,10 @@ def test_what_others_remove_meanwhile_is_passed_over(
             gone.rmdir()
         return scan(path)
 
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").touch()
+    (tmp_path / "b" / journal.NAME).symlink_to("gone")  # as one that is removed after it was found
+    assert search_folder.find("s1", tmp_path) == tmp_path / "a"
     monkeypatch.setattr(os, "scandir", removed)
     for look in (search_folder.find_all, lambda place: [jobs.last_sweep(place)]):
         gone.mkdir(parents=True)
