@@ -78,8 +78,7 @@ def _run(arguments: list[str]) -> None:
     facts = _export(model, paths, output)
     beside = output.with_suffix(".json")
     text = json.dumps(facts, indent=2) + "\n"
-    with files.atomic(beside) as part:
-        part.write_text(text, encoding="utf-8")
+    files.write_text(beside, text)
     terminal.write(_summary(facts, output, beside) + _report(model, text), sys.stdout)
 
 
@@ -130,8 +129,7 @@ def _report(model: FoundModel, text: str) -> str:
     except (FileNotFoundError, UserError):
         return ""
     try:
-        with files.atomic(SearchFolder(folder).export) as part:
-            part.write_text(text, encoding="utf-8")
+        files.write_text(SearchFolder(folder).export, text)
         return f"The report: {shown(report.write(folder))}\n"
     except (OSError, UserError) as error:
         return f"There is no new report. {error}\n"

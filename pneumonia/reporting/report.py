@@ -110,8 +110,7 @@ def write_overview(folders: Sequence[Path], path: Path) -> Path:
 
 def save(text: str, path: Path) -> Path:
     """Write a page, whole or not at all."""
-    with files.atomic(path) as part:
-        part.write_text(text, encoding="utf-8", errors="replace")
+    files.write_text(path, text, errors="replace")
     return path
 
 

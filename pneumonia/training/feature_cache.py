@@ -258,8 +258,7 @@ def _writing(path: Path, split: Split) -> Iterator[Callable[[Array], None]]:
         file.flush()
         os.fsync(file.fileno())
     about = {"shape": shape, "dtype": dtype, "crc32": checksum, "split": split.name}
-    with files.atomic(path.with_suffix(".json")) as part:
-        part.write_text(json.dumps(about))
+    files.write_text(path.with_suffix(".json"), json.dumps(about))
 
 
 def _open(path: Path, *, trusted: bool = False) -> Array | None:
