@@ -16,17 +16,18 @@ KEYS = ("output",)
 _HELP = """\
 Write the report of a search again, or one that compares several.
 
-  pneumonia report FOLDER... [output=FILE]
+  pneumonia report SEARCH... [output=FILE]
 
-FOLDER is the folder of a search, such as outputs/<date>/<time>: its report.html is written anew,
-from its journal and predictions. Several folders, or the folder of a multirun, give one page that
-compares the searches, with links to their own reports.
+SEARCH is the folder of a search, such as outputs/<date>/<time>, its id, or `last`: its report.html
+is written anew, from its journal and predictions. Several, or the folder of a multirun, give one
+page that compares the searches, with links to their own reports.
 
 Keys:
   output=FILE        where to; by default report.html in the folder, or comparison.html here for
                      several
 
 Examples:
+  pneumonia report last
   pneumonia report outputs/2026-01-31/12-00-00
   pneumonia report outputs/2026-01-31/* output=january.html
 
@@ -41,13 +42,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    names, given = common.split(arguments, KEYS, named="a folder")
-    folders = [as_path(name) for name in names]
-    if not folders:
-        raise UserError("No folder is named. See pneumonia report --help.")
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: expected the folder of a search. Received: no folder.")
+    names, given = common.split(arguments, KEYS, named="a search")
+    if not names:
+        raise UserError("No search is named. See pneumonia report --help.")
+    folders = [_folder(name) for name in names]
     from pneumonia.reporting import report
     from pneumonia.storage.search_folder import SearchFolder
 
@@ -59,3 +57,15 @@ def _run(arguments: list[str]) -> None:
         usual = first.report if len(folders) == 1 else Path("comparison.html")
         page = report.write_overview(folders, output or usual)
     terminal.write(f"{shown(page)}\n", sys.stdout)
+
+
+def _folder(name: str) -> Path:
+    from pneumonia.storage import search_folder
+
+    if (path := as_path(name)).is_dir():
+        return path
+    try:
+        return search_folder.find(name, is_any=True)
+    except FileNotFoundError as error:
+        expected = "the folder of a search, the id of one under outputs, or `last`"
+        raise UserError(f"{name}: expected {expected}.") from error

@@ -24,7 +24,7 @@ from pneumonia.config.suggestions import quoted
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.storage import jobs
-from pneumonia.storage.search_folder import BUDGET, OUTPUTS, SearchFolder
+from pneumonia.storage.search_folder import OUTPUTS, SearchFolder
 
 DIR, SUBDIR = "hydra.sweep.dir", "hydra.sweep.subdir"
 _MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")
@@ -81,7 +81,7 @@ def _may_change(key: str) -> bool:
     from pneumonia.search import changes
 
     name = _key(key)
-    return not name.startswith("resume") and (changes.is_free(name) or name in BUDGET)
+    return not name.startswith("resume") and (changes.is_free(name) or name in changes.BUDGET)
 
 
 def check_same(folder: Path, configs: Sequence[DictConfig]) -> None:

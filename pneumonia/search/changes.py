@@ -12,9 +12,13 @@ from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.cache import load_data
 from pneumonia.storage import provenance
-from pneumonia.storage.search_folder import BUDGET
 from pneumonia.storage.search_record import SearchRecord
 
+BUDGET = (
+    *("tuner.max_trials", "tuner.hyperband_iterations"),
+    *("budget.seconds", "budget.trials", "budget.epochs"),
+)
+"""What may grow while all else of a search stays the same."""
 NONE = "(none)"
 THREADS = "training.threads"
 _FREE = (

@@ -25,7 +25,7 @@ from pneumonia.search import changes
 from pneumonia.storage import journal, search_folder, search_record
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.offset import Cursor
-from pneumonia.storage.search_folder import BUDGET, OUTPUTS, SearchFolder
+from pneumonia.storage.search_folder import OUTPUTS, SearchFolder
 from pneumonia.storage.search_record import SearchRecord
 
 # What is left to send can be sent wherever the images are by now.
@@ -217,26 +217,30 @@ def _refuse(name: str, lines: Sequence[str], *, threads: int | None) -> None:
             "`resume`: expected a search that is still the same. "
             f"Received: {name!r}, of which this has changed:\n{listed}\n"
             "With resume.fork=true a new search begins, which takes over the finished trials that "
-            f"are still valid. More budget is no such change: {', '.join(BUDGET)}."
+            f"are still valid. More budget is no such change: {', '.join(changes.BUDGET)}."
         )
 
 
 def options(name: str, overrides: Sequence[str]) -> dict[str, str]:
     """Return the options that a search was made with; none where there is no such search."""
     try:
-        return SearchFolder(search_folder.find(name, overrides=overrides)).choices()
-    except FileNotFoundError:
+        return SearchFolder(find(name, overrides)).choices()
+    except ConfigError:
         return {}  # told later, as all that is wrong with it
 
 
 def find(name: str, overrides: Sequence[str]) -> Path:
     """Return the folder of a search to go on with or to fork.
 
+    For a fork, or with more budget, any search has something left to do.
+
     Raises:
         ConfigError: Where there is no such search.
     """
+    keys = {_path(override) for override in overrides}
+    is_any = not keys.isdisjoint((*changes.BUDGET, "resume.fork"))
     try:
-        return search_folder.find(name, OUTPUTS, overrides=overrides)
+        return search_folder.find(name, OUTPUTS, is_any=is_any)
     except FileNotFoundError as error:
         expected = "`last`, or the id of a search under outputs"
         raise ConfigError("resume", expected, name) from error
@@ -312,5 +316,5 @@ def _whole(own: DictConfig, defaults: DictConfig) -> DictConfig:
 
 def _more(past: SearchRecord, cfg: DictConfig) -> dict[str, Any]:
     now, was = flatten(cfg), past.params
-    known = [key for key in BUDGET if key in was and key in now]
+    known = [key for key in changes.BUDGET if key in was and key in now]
     return {key: now[key] for key in known if changes.is_more(was[key], now[key])}

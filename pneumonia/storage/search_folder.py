@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
@@ -15,11 +15,6 @@ from pneumonia.storage.offset import Cursor
 
 OUTPUTS = Path("outputs")
 CONFIG, PREDICTIONS, FORKED = "config.yaml", "predictions.csv", "forked_from.json"
-BUDGET = (
-    *("tuner.max_trials", "tuner.hyperband_iterations"),
-    *("budget.seconds", "budget.trials", "budget.epochs"),
-)
-"""What may grow while all else of a search stays the same."""
 
 
 class SearchFolder:
@@ -96,15 +91,14 @@ class SearchFolder:
                 yield run_id
 
 
-def find(name: str, outputs: Path = OUTPUTS, *, overrides: Sequence[str] = ()) -> Path:
+def find(name: str, outputs: Path = OUTPUTS, *, is_any: bool = False) -> Path:
     """Return the folder of a search.
 
     Args:
         name: The id of the search or of its run, its folder, or `last`: the last one that has
             something left to do, be it only to send to MLflow; the last one of all where none has.
         outputs: Where searches are.
-        overrides: What is given beside it. For a fork, or with more budget, any search has
-            something left to do.
+        is_any: Whether `last` is the last one of all at once.
 
     Raises:
         FileNotFoundError: Where there is none.
@@ -112,8 +106,6 @@ def find(name: str, outputs: Path = OUTPUTS, *, overrides: Sequence[str] = ()) -
     """
     if "/" in name and SearchFolder(Path(name)).journal.exists():
         return Path(name)
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    is_any = not keys.isdisjoint((*BUDGET, "resume.fork"))
     # One that was killed while it was made has neither, and nothing to go on with.
     known = [one for one in _folders(outputs) if one.config.exists() or one.first_event()]
     known.sort(key=SearchFolder._time, reverse=True)

@@ -8,6 +8,7 @@ import pytest
 from made import finished
 
 from pneumonia.cli import report
+from pneumonia.storage.search_folder import SearchFolder
 
 
 def test_the_command_writes_a_report_again(
@@ -19,6 +20,16 @@ def test_the_command_writes_a_report_again(
     monkeypatch.chdir(tmp_path)
     assert report.main([str(folder), "output=~x.html"]) == 0
     assert (tmp_path / "~x.html").exists()
+
+
+def test_the_last_search_or_one_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = finished(Path("outputs") / "a")
+    for name in ("last", str(SearchFolder(folder).first_event()["search_id"])):
+        assert report.main([name]) == 0
+        assert Path(capsys.readouterr().out.strip()) == folder / "report.html"
 
 
 def test_the_command_compares(
@@ -36,8 +47,11 @@ def test_the_command_compares(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "No folder is named"),
-        (["nowhere"], "nowhere: expected the folder of a search. Received: no folder."),
+        ([], "No search is named"),
+        (
+            ["nowhere"],
+            "nowhere: expected the folder of a search, the id of one under outputs, or `last`.",
+        ),
         (["."], "expected a search in it, a folder with a journal.jsonl"),
         ([".", "out=x"], "`out`: expected one of the keys output. Received: 'out=x'."),
         ([".", "--output=x"], "Keys are written without dashes: output=x."),
@@ -59,4 +73,4 @@ def test_mistakes_in_the_command(
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--help"]) == 0
-    assert "pneumonia report FOLDER..." in capsys.readouterr().out
+    assert "pneumonia report SEARCH..." in capsys.readouterr().out

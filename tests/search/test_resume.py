@@ -91,6 +91,20 @@ def test_a_command_without_resume_is_what_it_is() -> None:
     assert resume.plan(given, overrides) is given
 
 
+def test_a_fork_and_more_budget_go_on_with_the_last_search_even_if_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, status in (("a", "interrupted"), ("b", "completed")):
+        with closing(Journal(Path("outputs") / name)) as one:
+            one.append("search_started", search_id=name)
+            one.append("search_ended", status=status)
+        Cursor("somewhere", next=2, run_id="0").save(Path("outputs") / name / offset.NAME)
+    assert resume.find("last", []).name == "a"
+    for more in ("resume.fork=true", "tuner.max_trials=9", "+tuner.hyperband_iterations=2"):
+        assert resume.find("last", [more]).name == "b"
+
+
 def test_a_search_keeps_its_threads_on_other_machines(
     begin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

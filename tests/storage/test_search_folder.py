@@ -55,9 +55,7 @@ def test_finds_the_last_one_that_has_not_completed(tmp_path: Path) -> None:
         path = tmp_path / name / "journal.jsonl"
         write([event | {"time": number} for event in journal.read(path.parent)], path)
     assert search_folder.find("last", tmp_path) == tmp_path / "sweep" / "0" / "a"
-    # Whatever is the last one can be forked, or given more budget.
-    for more in ("resume.fork=true", "tuner.max_trials=9", "+tuner.hyperband_iterations=2"):
-        assert search_folder.find("last", tmp_path, overrides=[more]) == tmp_path / "day" / "c"
+    assert search_folder.find("last", tmp_path, is_any=True) == tmp_path / "day" / "c"
     (tmp_path / "day" / "empty" / "config.yaml").write_text("")  # killed before it began
     assert search_folder.find("last", tmp_path) == tmp_path / "day" / "empty"
 
