@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import os
 import re
@@ -95,6 +96,21 @@ def written(path: Path) -> float:
     with contextlib.suppress(OSError):
         return path.stat().st_mtime
     return 0.0
+
+
+def digest(places: Iterable[Path], root: Path) -> str:
+    """Return a digest of files, and of the sources in folders, 12 hexadecimal digits.
+
+    Args:
+        places: What to read; what is not there counts as nothing.
+        root: They are known by where they lie below it.
+    """
+    state = hashlib.sha256()
+    found = [path for place in places for path in (place, *place.rglob("*.py")) if path.is_file()]
+    for path in sorted(found):
+        name = path.relative_to(root).as_posix()
+        state.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()[:12]
 
 
 def let_go(path: Path) -> None:

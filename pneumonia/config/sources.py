@@ -1,4 +1,4 @@
-"""What modules define, read from their files: nothing is imported, TensorFlow least of all.
+"""What modules define and are, read from their files: nothing is imported, TensorFlow least of all.
 
 A module that is installed nowhere may lie in the current folder, from where it can be imported
 then, and what its own code imports from there with it: nothing else in that folder, which may be a
@@ -10,13 +10,22 @@ from __future__ import annotations
 import ast
 import importlib.util
 import pkgutil
+import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from pneumonia import files
+
+MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
+"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
+# Their versions are compared, or their code.
+_KNOWN = {"pneumonia", *(name.replace("-", "_") for name in MATTERING), *sys.stdlib_module_names}
+_INSTALLED = ("site-packages", "dist-packages")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -134,6 +143,75 @@ def _source(origin: str | None) -> Path | None:
     return file if file.suffix == ".py" and file.is_file() else None
 
 
+def targets(section: Mapping[Any, Any]) -> set[str]:
+    """Return what a part of a config, or all of it, names by `_target_`, of a range each value."""
+    found = set[str]()
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found |= targets(value)
+        elif str(key).endswith("_target_"):
+            found.update(re.findall(r"\w+(?:\.\w+)+", str(value)))
+    return found
+
+
+def plugins(named: Iterable[str]) -> dict[str, str]:
+    """Return digests of plug-ins by module: the code that is neither ours nor a known library's.
+
+    Modules from beside one, which it imports, are among them. Each is as it was when this process
+    first asked, which is what it imports.
+
+    Args:
+        named: Dotted paths.
+    """
+    names, found = {path.partition(".")[0] for path in named}, dict[str, str]()
+    while names:
+        name = names.pop()
+        if name not in (*_KNOWN, *found) and (place := find_place(name)):
+            found[name] = digest(place)
+            names |= _from_beside(place)
+    return dict(sorted(found.items()))
+
+
+def find_place(name: str) -> Path | None:
+    """Return the file or the folder of a module, without dots; None where it has no source."""
+    spec = find_module(name)
+    place = spec and next(iter(spec.submodule_search_locations or ()), spec.origin)
+    return Path(place) if place and Path(place).exists() else None
+
+
+@cache
+def digest(place: Path) -> str:
+    """Return the digest of a file or folder of sources, as it was when first asked for."""
+    return files.digest([place], place)
+
+
+@cache
+def _from_beside(place: Path) -> set[str]:
+    """Return the first names of the modules that one imports from where it lies itself."""
+    if place.parent.name in _INSTALLED:
+        return set()
+    found = {name.partition(".")[0] for file in _files(place) for name in _imports(file)}
+    beside = (place.parent / name for name in found)
+    return {one.name for one in beside if one.is_dir() or one.with_suffix(".py").is_file()}
+
+
+def _files(place: Path) -> Iterator[Path]:
+    return iter([place]) if place.is_file() else place.rglob("*.py")
+
+
+def _imports(file: Path) -> Iterator[str]:
+    try:
+        nodes = ast.walk(ast.parse(file.read_bytes()))
+    except (SyntaxError, ValueError):  # told where it is imported
+        return
+    for node in nodes:
+        match node:
+            case ast.Import():
+                yield from (one.name for one in node.names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module
+
+
 def find_module(name: str) -> ModuleSpec | None:
     """Find the first module of a dotted path that a user names, in the current folder at last.
 
@@ -152,12 +230,6 @@ def find_module(name: str) -> ModuleSpec | None:
     if folder not in sys.path:
         sys.path.append(folder)  # where processes that unpickle look, too
     return _spec(name)
-
-
-def let_in() -> set[str]:
-    """Return the first names of the modules that have come from the current folder."""
-    finder = _shut(str(Path.cwd()))
-    return set(finder.names) if finder else set()
 
 
 def _spec(name: str) -> ModuleSpec | None:

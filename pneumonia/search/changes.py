@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from pneumonia.config import sources
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
 from pneumonia.datasets.cache import load_data
@@ -43,7 +44,7 @@ def of_search(past: SearchRecord, cfg: DictConfig, *, has_data: bool = True) -> 
     own = list(of_params(past, flatten(cfg)))
     yield from own
     if has_data:
-        yield from _changed_libraries(past)
+        yield from _changed_code(past, cfg)
         if not any(line.startswith("dataset.") for line in own):
             yield from _changed_data(past, cfg)
 
@@ -63,7 +64,7 @@ def of_results(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
     """Yield why no trial of a search is valid for another: what all its results depend on."""
     lines = of_params(past, flatten(cfg), budget=())
     yield from (line for line in lines if line.startswith(_COMMON))
-    yield from _changed_libraries(past)
+    yield from _changed_code(past, cfg)
     yield from _changed_data(past, cfg)
 
 
@@ -88,9 +89,16 @@ def is_more(was: object, now: object) -> bool:
     )
 
 
-def _changed_libraries(past: SearchRecord) -> Iterator[str]:
-    now = provenance.deciding()
-    for key in ("code", *(f"version.{name}" for name in provenance.MATTERING)):
+def code_of(params: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags for the code of the plug-ins that a flat configuration names, `code.<module>`."""
+    named = sources.targets({key: value for key, value in params.items() if not is_free(key)})
+    return {f"code.{name}": digest for name, digest in sources.plugins(named).items()}
+
+
+def _changed_code(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
+    now = provenance.deciding() | code_of(flatten(cfg))
+    own = sorted(key for key in {**past.tags, **now} if key.startswith("code."))
+    for key in ("code", *own, *(f"version.{name}" for name in sources.MATTERING)):
         was, is_ = past.tags.get(key, NONE), now.get(key, NONE)
         if was != is_:
             yield f"{key}: {was} → {is_}"

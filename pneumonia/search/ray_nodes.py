@@ -12,16 +12,14 @@ from pathlib import Path
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from pneumonia import files
 from pneumonia.artifacts import STATES, FolderStore, SharedStore
 from pneumonia.config import search_space, sources
 from pneumonia.errors import ConfigError, UserError
 from pneumonia.files import StorageError
-from pneumonia.storage import provenance
 
 MARK = f"{STATES}/mark"
 _STORE = "executor.store"
-# Their versions are compared, or their code.
-_KNOWN = {"pneumonia", *(name.replace("-", "_") for name in provenance.MATTERING)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +44,24 @@ def find(cfg: DictConfig) -> Needs:
         cfg: Its configuration, with its ranges.
     """
     ranges = {item.path: item.values for item in search_space.find(cfg)}
-    files, own, others = set[str](), set[str](), set[str]()
+    weights, own = set[str](), set[str]()
     for path, _, value in search_space.leaves(cfg):
         texts = {one for one in ranges.get(path, (value,)) if isinstance(one, str)}
         if path == "model.weights":
-            files |= texts - {"imagenet"}
-        elif path.endswith("._target_"):
-            (own if path.split(".")[0] in search_space.GROUPS else others).update(texts)
-    # With what they import from the current folder; what listens or proposes is here alone.
-    modules = (sources.let_in() - _first(others)) | (_first(own) - _KNOWN)
-    targets = sorted(one for one in own if _first({one}) <= modules)
-    return Needs(tuple(sorted(files)), tuple(sorted(modules)), tuple(targets))
-
-
-def _first(paths: set[str]) -> set[str]:
-    return {path.partition(".")[0] for path in paths}
+            weights |= texts - {"imagenet"}
+        # What listens or proposes is here alone.
+        elif path.endswith("._target_") and path.split(".")[0] in search_space.GROUPS:
+            own |= texts
+    modules = tuple(sources.plugins(own))
+    targets = (one for one in sorted(own) if one.partition(".")[0] in modules)
+    return Needs(tuple(sorted(weights)), modules, tuple(targets))
 
 
 def have(needs: Needs) -> dict[str, str]:
     """Import what trials are made with; return digests of the files and modules that are here."""
-    places = {name: Path(name).expanduser() for name in needs.files}
-    for name in needs.modules:
-        spec = sources.find_module(name)
-        place = spec and next(iter(spec.submodule_search_locations or ()), spec.origin)
-        if place:
-            places[name] = Path(place)
-    found = {name: provenance.digest(path) for name, path in places.items() if path.exists()}
+    weights = {name: Path(name).expanduser() for name in needs.files}
+    found = {name: files.digest([path], path) for name, path in weights.items() if path.exists()}
+    found |= sources.plugins(needs.modules)
     for target in needs.targets:
         if target.partition(".")[0] in found:
             get_object(target)

@@ -13,7 +13,7 @@ import numpy as np
 from pneumonia.datasets.base import ImageData, Split
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation.objective import Fit, Metrics
-from pneumonia.search import trials
+from pneumonia.search import changes, trials
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import search_folder, search_record
 from pneumonia.storage.journal import Journal
@@ -82,7 +82,7 @@ class Recorder:
             artifacts=[search_folder.CONFIG],
             name="-".join(names[group] for group in ("tuner", "model", "dataset")),
             choices=dict(choices),
-            tags=names | provenance() | facts | origin,
+            tags=names | provenance() | changes.code_of(params) | facts | origin,
             forked_from=source,
             params=params,
             datasets=[_dataset(data, split) for split in (data.train, data.val, data.test)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import shlex
@@ -14,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pneumonia
+from pneumonia import files
+from pneumonia.config.sources import MATTERING
 from pneumonia.errors import without_passwords
 
 PACKAGE = Path(pneumonia.__file__).parent
@@ -29,8 +30,6 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
-MATTERING = ("tensorflow", "keras", "keras-tuner", "numpy", "scipy")
-"""The libraries whose versions decide what a trial comes to, and which trials are proposed."""
 DECIDING = ("config", "datasets", "evaluation", "models", "search", "seeding.py", "training")
 """The parts of this package that do."""
 
@@ -110,21 +109,7 @@ def code() -> str:
 
     A commit says less: one that changes a text changes no result, and what is not committed may.
     """
-    return _digest([PACKAGE / name for name in DECIDING], PACKAGE)
-
-
-def digest(place: Path) -> str:
-    """Return a digest of a file, or of the sources in a folder, 12 hexadecimal digits."""
-    return _digest([place], place)
-
-
-def _digest(places: Iterable[Path], root: Path) -> str:
-    state = hashlib.sha256()
-    found = [path for place in places for path in (place, *place.rglob("*.py")) if path.is_file()]
-    for path in sorted(found):
-        name = path.relative_to(root).as_posix()
-        state.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return state.hexdigest()[:12]
+    return files.digest([PACKAGE / name for name in DECIDING], PACKAGE)
 
 
 def _git(*arguments: str) -> str:

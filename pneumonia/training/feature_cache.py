@@ -30,6 +30,7 @@ import tensorflow as tf
 from filelock import FileLock
 
 from pneumonia import files
+from pneumonia.config import sources
 from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.models.mirror import Mirrored
@@ -186,8 +187,9 @@ def _drop_abandoned(folder: Path) -> None:
 
 
 def digest(model: keras.Model | None, section: Any) -> str:
-    """Return a digest of a model by its weights and the section that it was built from."""
-    result = hashlib.sha256(json.dumps(section, sort_keys=True, default=str).encode())
+    """Return a digest of a model by its weights, and the section and code that it is built from."""
+    about = [section, sources.plugins(sources.targets(section))]
+    result = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for weight in [] if model is None else model.weights:
         result.update(np.ascontiguousarray(weight).tobytes())
     return result.hexdigest()

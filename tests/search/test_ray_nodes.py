@@ -85,6 +85,7 @@ def test_a_node_without_it_or_with_another_is_refused(
         shutil.rmtree(Path(changed).parent)
     else:
         Path(changed).unlink()
+    sources.digest.cache_clear()
     there = ray_nodes.have(needs)
     if not told:
         ray_nodes.check_same(here, there, store=None)

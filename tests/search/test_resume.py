@@ -196,6 +196,10 @@ def changed_code(event: dict[str, Any]) -> None:
     event["tags"]["code"] = "0123456789ab"
 
 
+def changed_plugin(event: dict[str, Any]) -> None:
+    event["tags"]["code.my_plugins"] = "ab" * 6
+
+
 def changed_library(event: dict[str, Any]) -> None:
     event["tags"]["version.keras"] = "3.0.0"
 
@@ -208,6 +212,7 @@ def changed_data(event: dict[str, Any]) -> None:
     ("change", "line"),
     [
         (changed_code, "code: 0123456789ab → "),
+        (changed_plugin, "code.my_plugins: abababababab → (none)"),
         (changed_library, "version.keras: 3.0.0 → 3."),
         (changed_data, "images of val: 21 with digest abababababab → 20 with digest "),
     ],
