@@ -65,6 +65,8 @@ def _run(arguments: list[str]) -> int:
     elif origin := sweep.origin_of_forks(configs):
         given = [*arguments, origin]
         sys.argv[1:], configs = _check(given)
+    if configs and not hydra_internals.is_job(configs[0]):
+        _check_folder(configs[0])
     if any(cfg.plan for cfg in configs):
         return _show_plans(configs, goes_on)
     # Processes for jobs or for a user's own functions begin with what is on our path, and no more.
@@ -95,6 +97,17 @@ def _check_here() -> None:
         raise ConfigError("current folder", "a path in UTF-8", str(here))
     if "${" in str(here):  # Hydra looks for a key of that name
         raise ConfigError("current folder", "a path without `${`", str(here))
+
+
+def _check_folder(cfg: DictConfig) -> None:
+    """Refuse the folder of another search, of which Hydra and a new one would replace files."""
+    from pneumonia.shell import resume
+    from pneumonia.storage.search_folder import SearchFolder
+
+    folder, asked = Path(cfg.hydra.run.dir), cfg.resume
+    if SearchFolder(folder).journal.exists() and (asked.search is None or asked.fork):
+        hint = f"To go on with that one: {resume(folder)}"
+        raise ConfigError("hydra.run.dir", "a folder without a search", str(folder), hint)
 
 
 def _check(arguments: list[str]) -> tuple[list[str], list[DictConfig]]:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -113,16 +113,18 @@ def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}
     Raises:
         ConfigError: If there is no such file.
     """
-    made = [_prepared(override) for override in _without_params(overrides)]
+    left = list(_without_params(overrides))
+    named = {override.partition("=")[0].lstrip("+") for override in left}
+    made = [_prepared(override, named) for override in left]
     return [*_options_of_resumed(made, chosen), *made]
 
 
-def _prepared(override: str) -> str:
+def _prepared(override: str, named: Set[str]) -> str:
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
     if name == "experiment" and value.rstrip("'\"").endswith((".yaml", ".yml")):
         files = [value] if EXISTING.accepts(value) else value.split(",")
-        names = [_add_experiment(one.strip().strip("'\"")) for one in files]
+        names = [_add_experiment(one.strip().strip("'\""), named) for one in files]
         return f"{key}={','.join(names)}"
     if name == "when" and equals:
         return f"++{override}"  # the empty mapping is closed to new keys, except by force
@@ -195,8 +197,11 @@ def _parse(override: str) -> Override | None:
         return None
 
 
-def _add_experiment(value: str) -> str:
-    """Store a file as an option of the group experiment; return the option's name."""
+def _add_experiment(value: str, named: Set[str]) -> str:
+    """Store a file as an option of the group experiment; return the option's name.
+
+    Of a group that is named beside it, a trial's preset says all there is: that gives way.
+    """
     if not value.endswith((".yaml", ".yml")):
         return value
     file = Path(value).expanduser()
@@ -211,6 +216,9 @@ def _add_experiment(value: str) -> str:
         raise ConfigError("experiment", "a YAML file that can be read", value, reason) from error
     if not isinstance(node, DictConfig) or not node:  # an empty one would run the defaults
         raise ConfigError("experiment", "a YAML file that holds a mapping", value)
+    for group in named & {*GROUPS} & {*map(str, node)}:
+        if isinstance(node[group], DictConfig) and "_target_" in node[group]:
+            del node[group]
     # Different files need different names, and none that a preset has.
     name = f"file_{re.sub(r'[^A-Za-z0-9]+', '_', str(file.resolve().with_suffix(''))).strip('_')}"
     FILES[name] = value

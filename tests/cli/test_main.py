@@ -25,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from made import finished
 from omegaconf import DictConfig, OmegaConf
 
+from pneumonia import shell
 from pneumonia.cli import common, compare, export, hydra_args, predict, report, sweep, ui, usage
 from pneumonia.cli import main as cli
 from pneumonia.config import compose, presets, search_space
@@ -365,6 +366,40 @@ def test_an_experiment_may_be_a_file(main: Any, search: Search, tmp_path: Path) 
     assert (cfg.seed, cfg.dense.dropout) == (9, 0.2)
     assert cfg.model._target_.endswith(".cnn")
     assert cfg.tuner._target_.endswith(".RandomSearchOracle")
+
+
+def test_an_option_beside_a_trial_s_preset_takes_the_place_of_its_section(
+    main: Any, search: Search
+) -> None:
+    given = ["augment=chest", "dense.units=48", "dense.dropout=0.3"]
+    config = search_space.plain(compose.compose(given))
+    choices = {"augment": "chest", "model": "efficientnet_lite0", "tuner": "random"}
+    Path("best.yaml").write_text(presets.text(config, choices, epochs=1, comment="made"))
+    options = ["augment=none", "optimizer=adamw", "model=cnn"]
+    assert main("experiment=best.yaml", *options) == 0
+    assert main("experiment=best.yaml", "augment.crop=0.1") == 0
+    (one, _), (other, _) = search.jobs
+    alone = search_space.plain(compose.compose(options))
+    for group in ("augment", "optimizer", "model"):
+        assert search_space.plain(one)[group] == alone[group]
+    assert one.dense.units == other.dense.units == 48
+    assert other.augment._target_.endswith("chest")
+    assert other.augment.crop == 0.1
+
+
+def test_a_folder_has_one_search(
+    main: Any, search: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("hydra.run.dir=one", "seed=2") == 0
+    before = {path: path.read_bytes() for path in Path("one").rglob("*") if path.is_file()}
+    assert Path("one/journal.jsonl") in before
+    for more in ([], ["resume=./one", "resume.fork=true"], ["--dry-run"]):
+        assert main("hydra.run.dir=one", *more) == 2
+        told = capsys.readouterr().err
+        assert "`hydra.run.dir`: expected a folder without a search. Received: 'one'." in told
+        assert shell.resume(Path("one")) in told
+    assert {path: path.read_bytes() for path in Path("one").rglob("*") if path.is_file()} == before
+    assert len(search.jobs) == 1
 
 
 def test_a_broken_experiment_file(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
