@@ -40,10 +40,11 @@ _DEPTH, _MOST = 3, 200
 
 
 class LabeledFile(NamedTuple):
-    """An image file and the name of its class folder."""
+    """An image file, the name of its class folder, and its path below the dataset's folder."""
 
     path: Path
     class_name: str
+    name: str
 
 
 Files: TypeAlias = dict[str, list[LabeledFile]]
@@ -207,7 +208,6 @@ def find_patients(
     """Return the patient of every file, by split; none without the pattern, as of `divide`."""
     if pattern is None:
         return {}
-    # A file without a match is a patient of its own, whose name holds its place among all files.
     patients = iter(_find_patients([file for name in SPLITS for file in files[name]], pattern))
     return {name: [next(patients) for _ in files[name]] for name in SPLITS}
 
@@ -228,7 +228,8 @@ def _deal(
 
 
 def _find_patients(files: Sequence[LabeledFile], pattern: str | None) -> list[str]:
-    own = [f"file {file.class_name}/{file.path.name} {n}" for n, file in enumerate(files)]
+    # Names that no other file has, in all splits, and that stay when files come and go.
+    own = [f"file {file.name}" for file in files]
     if pattern is None:
         return own
     key, expected = "dataset.patient_pattern", "a regular expression with a group, as person(\\d+)_"
@@ -270,7 +271,7 @@ def _find_labeled(folder: Path, root: Path, left_out: Counter[str]) -> list[Labe
             told = f", but files of the kind {kinds}" if kinds else ""
             told += f"; {dicom.EXTRA} reads DICOM" if others[DICOM] else ""
             raise DataError(f"{one}: expected {NAMES} images. Received: no images{told}.")
-        files += [LabeledFile(path, one.name) for path in paths]
+        files += [LabeledFile(path, one.name, path.relative_to(root).as_posix()) for path in paths]
         left_out += others
     return files
 

@@ -118,7 +118,7 @@ def image_folder(
         root, patients = root.resolve(), folders.find_patients(files, patient_pattern)
         return build_data(
             root.name,
-            _build_splits(files, root, class_names, patients),
+            _build_splits(files, class_names, patients),
             class_names=class_names,
             source=str(root),
             notes=tuple(_describe(left_out)),
@@ -207,7 +207,7 @@ def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
 
 
 def _build_splits(
-    files: Files, root: Path, class_names: Sequence[str], patients: Mapping[str, Sequence[str]]
+    files: Files, class_names: Sequence[str], patients: Mapping[str, Sequence[str]]
 ) -> list[Split]:
     headers = _read_headers([file.path for name in SPLITS for file in files[name]])
     channels = 3 if any(header.is_colour for header in headers.values()) else 1
@@ -218,7 +218,7 @@ def _build_splits(
             name,
             FileSource(paths, channels=channels),
             labels=[class_names.index(file.class_name) for file in files[name]],
-            names=[path.relative_to(root).as_posix() for path in paths],
+            names=[file.name for file in files[name]],
             hashes=[headers[path].sha256 for path in paths],
             blank=sum(headers[path].is_blank for path in paths),
             patients=patients.get(name, ()),

@@ -194,6 +194,14 @@ def test_an_undivided_folder_is_split_by_the_seed(tmp_path: Path) -> None:
     assert names(first) != names(other)
 
 
+def test_one_more_image_hardly_changes_the_division(tmp_path: Path) -> None:
+    save_folder(tmp_path, ("",), count=50)
+    before = names(image_folder(path=str(tmp_path)))
+    save_image(tmp_path / "NORMAL" / "aaa_new.png", 500)
+    after = names(image_folder(path=str(tmp_path)))
+    assert sum(len(before[name] - after[name]) for name in before) <= 2
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_patient_stays_in_one_split(tmp_path: Path, seed: int) -> None:
     value = 0
