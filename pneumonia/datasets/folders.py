@@ -188,7 +188,7 @@ def divide(
                 f"Class {class_name!r}: expected at least {len(fractions) + 1} {kind} to divide "
                 f"into train, {' and '.join(fractions)}. Received: {len(members)}."
             )
-        members.sort(key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
+        members.sort(key=lambda patient: _hash(f"{seed}:{patient}"))
         part_of |= _deal(members, sizes, fractions)
     parts: dict[str, list[LabeledFile]] = {name: [] for name in ("train", *fractions)}
     for file, patient in zip(files, patients, strict=True):
@@ -225,6 +225,11 @@ def _deal(
         if part in lacking:
             lacking[part] -= sizes[member]
     return part_of
+
+
+def _hash(text: str) -> bytes:
+    # Names of files may be no text: Python keeps their bytes as surrogates.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def _find_patients(files: Sequence[LabeledFile], pattern: str | None) -> list[str]:

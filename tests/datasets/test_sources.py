@@ -202,6 +202,12 @@ def test_one_more_image_hardly_changes_the_division(tmp_path: Path) -> None:
     assert sum(len(before[name] - after[name]) for name in before) <= 2
 
 
+def test_a_name_that_is_no_text_is_divided(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path, ("",)) / "NORMAL"
+    (folder / "normal000.png").rename(folder / "f\udce9.png")
+    assert "NORMAL/f\udce9.png" in set().union(*names(image_folder(path=str(tmp_path))).values())
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_patient_stays_in_one_split(tmp_path: Path, seed: int) -> None:
     value = 0
