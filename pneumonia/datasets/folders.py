@@ -215,15 +215,27 @@ def find_patients(
 def _deal(
     members: Sequence[str], sizes: Mapping[str, int], fractions: Mapping[str, float]
 ) -> dict[str, str]:
-    """Give each patient of one class, in order, to the first part that still lacks images."""
+    """Give each patient of one class, in order, to the first part that it brings nearer its share.
+
+    The others are train's. A part without a patient gets the one nearest its share from a part
+    that has several.
+    """
     total = sum(sizes[member] for member in members)
-    lacking = {name: max(1, round(fraction * total)) for name, fraction in fractions.items()}
+    shares = {name: max(1, round(fraction * total)) for name, fraction in fractions.items()}
+    shares["train"] = total - sum(shares.values())
+    lacking = {name: shares[name] for name in fractions}
     part_of = {}
     for member in members:
-        part = next((name for name, count in lacking.items() if count > 0), "train")
-        part_of[member] = part
+        nearer = (name for name, count in lacking.items() if sizes[member] < 2 * count)
+        part_of[member] = part = next(nearer, "train")
         if part in lacking:
             lacking[part] -= sizes[member]
+    for name, share in shares.items():
+        held = Counter(part_of.values())
+        if not held[name]:
+            spare = [member for member in members if held[part_of[member]] > 1]
+            distances = [abs(sizes[member] - share) for member in spare]
+            part_of[spare[distances.index(min(distances))]] = name
     return part_of
 
 
