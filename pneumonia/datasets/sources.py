@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pneumonia.config import constraints
 from pneumonia.config.constraints import CLASS_NAMES, FOLDER, PLACE, SEED, Bounds
-from pneumonia.datasets import dicom, folders, npz_files, tfds
+from pneumonia.datasets import dicom, division, folders, npz_files, tfds
 from pneumonia.datasets.base import SPLITS, ArraySource, ImageData, Split, build_data, build_split
 from pneumonia.datasets.decode import FileSource, read_header
 from pneumonia.datasets.folders import Files
@@ -99,8 +99,9 @@ def image_folder(
         test_fraction: Fraction of the images for test, where the folder has no test.
         seed: Another seed splits in another way.
         patient_pattern: A regular expression with a group that finds the patient in a file's
-            name, such as `person(\d+)_`; the images of a patient are not split up, and patients
-            that given splits share are counted.
+            name, such as `(person\d+|IM-\d+)`; of several groups the first that matches. The
+            images of a patient are not split up, and patients that given splits share are
+            counted. Files without a match are patients of their own, and told.
         positive: The folder of the positive class; `folders.order_classes` says what counts
             without it.
 
@@ -115,14 +116,14 @@ def image_folder(
         is_divided = len(files) > 1
         fractions = {"val": val_fraction, "test": test_fraction}
         files = _complete(files, fractions, seed=seed, pattern=patient_pattern)
-        root, patients = root.resolve(), folders.find_patients(files, patient_pattern)
+        root, patients = root.resolve(), division.find_patients(files, patient_pattern)
         return build_data(
             root.name,
             _build_splits(files, class_names, patients),
             class_names=class_names,
             source=str(root),
-            notes=tuple(_describe(left_out)),
-            shared_patients=folders.count_shared(patients) if is_divided else {},
+            notes=(*_describe(left_out), *_describe_unmatched(files, patients)),
+            shared_patients=division.count_shared(patients) if is_divided else {},
         )
 
 
@@ -189,7 +190,7 @@ def _complete(
         raise ConfigError("dataset.val_fraction", expected, fractions["val"])
     if not fractions:
         return files
-    return files | folders.divide(files["train"], fractions, seed=seed, pattern=pattern)
+    return files | division.divide(files["train"], fractions, seed=seed, pattern=pattern)
 
 
 def _read_headers(paths: Sequence[Path]) -> dict[Path, Header]:
@@ -235,3 +236,12 @@ def _describe(left_out: Mapping[str, int]) -> Iterator[str]:
         yield f"files in class folders that are left out: {listed}"
     if dicom.DICOM in left_out:
         yield f"DICOM files are read with the package pydicom: {dicom.EXTRA}"
+
+
+def _describe_unmatched(files: Files, patients: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    if unmatched := division.find_unmatched(files, patients):
+        count, total = len(unmatched), sum(map(len, patients.values()))
+        yield (
+            f"files that dataset.patient_pattern does not match: {count:,} of {total:,}, such as "
+            f"{unmatched[0]!r}; each counts as a patient of its own"
+        )

@@ -228,6 +228,10 @@ def test_a_patient_stays_in_one_split(tmp_path: Path, seed: int) -> None:
     assert total == value + 1
     assert abs(len(data.val) - 0.2 * total) < 8
     assert abs(len(data.test) - 0.2 * total) < 8
+    assert data.notes[-1] == (
+        f"files that dataset.patient_pattern does not match: 1 of {total}, such as "
+        "'NORMAL/unnamed.png'; each counts as a patient of its own"
+    )
 
 
 def test_patients_in_two_given_splits_are_counted(tmp_path: Path) -> None:
@@ -243,6 +247,7 @@ def test_patients_in_two_given_splits_are_counted(tmp_path: Path) -> None:
     data = image_folder(path=str(tmp_path), patient_pattern=pattern)
     assert data.shared_patients == {"train/val": 1, "train/test": 2, "val/test": 1}
     assert len(data.train.patients) == len(data.train)
+    assert any("not match: 6 of 24, such as 'train/NORMAL/unn" in note for note in data.notes)
     assert image_folder(path=str(tmp_path)).shared_patients == {}
     with pytest.raises(ConfigError, match="No file name matches"):
         image_folder(path=str(tmp_path), patient_pattern=r"patient(\d+)")
@@ -254,6 +259,7 @@ def test_patients_that_are_kept_together_are_shared_by_none(tmp_path: Path) -> N
     save_folder(tmp_path, ("train", "test"), count=20)
     data = image_folder(path=str(tmp_path), patient_pattern=r"(\d\d)\.png")
     assert data.shared_patients["train/val"] == 0
+    assert not data.notes
     assert data.shared_patients["train/test"] > 10
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumonia.datasets.folders import LabeledFile, divide
+from pneumonia.datasets.division import divide, find_patients
+from pneumonia.datasets.folders import LabeledFile
 
 FRACTIONS = {"val": 0.1, "test": 0.2}
 
@@ -61,3 +62,13 @@ def test_train_keeps_a_patient(fractions: dict[str, float]) -> None:
 def test_images_without_patients_are_divided_as_asked() -> None:
     parts = divide(files([1] * 57), FRACTIONS, seed=0, pattern=None)
     assert {name: len(part) for name, part in parts.items()} == {"train": 40, "val": 6, "test": 11}
+
+
+@pytest.mark.parametrize("pattern", [r"(person\d+|IM-\d+)", r"person(\d+)_|IM-(\d+)-"])
+def test_a_pattern_may_know_several_kinds_of_names(pattern: str) -> None:
+    """Those of Kermany et al.: NORMAL has other names than PNEUMONIA."""
+    names = [f"IM-{who:04}-000{n}.jpeg" for who in range(3) for n in range(2)]
+    names += ["NORMAL2-IM-0001-0001.jpeg", "person7_bacteria_1.jpeg", "person7_virus_2.jpeg"]
+    found = [LabeledFile(Path(name), "NORMAL", f"NORMAL/{name}") for name in names]
+    patients = find_patients({"train": found, "val": [], "test": []}, pattern)["train"]
+    assert [patients.index(one) for one in patients] == [0, 0, 2, 2, 4, 4, 2, 7, 7]
