@@ -15,6 +15,7 @@ from pneumonia.console.progress import Form, Progress
 from pneumonia.errors import without_passwords
 from pneumonia.evaluation import thresholds
 from pneumonia.evaluation.objective import Fit, Metrics
+from pneumonia.formatting import printable
 from pneumonia.search.callbacks import SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.trials import Proposal
 from pneumonia.shell import commands, shown
@@ -215,7 +216,8 @@ def prospect(data: ImageData, choices: Mapping[str, str], plan: Plan, *, folder:
 
     sizes = ", ".join(f"{len(one):,} {one.name}" for one in (data.train, data.val, data.test))
     source = without_passwords(data.source)
-    lines = [headline(plan), f"{choices.get('dataset', '')}: {sizes} images from {source}"]
+    found = f"{sizes} images from {source}; positive: {printable(data.class_names[1])}"
+    lines = [headline(plan), f"{choices.get('dataset', '')}: {found}"]
     for what, counts in (("images", data.duplicates), ("patients", data.shared_patients)):
         for pair, count in counts.items():
             first, second = pair.split("/")

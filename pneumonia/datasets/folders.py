@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from pneumonia.shell import shown
 NEGATIVE_NAMES = frozenset(
     {"normal", "negative", "healthy", "control", "controls", "benign", "absent", "none", "no", "0"}
 )
+# How the names of other negative classes begin, such as No Finding or non-COVID.
+_NEGATION = re.compile("(no|non|not|without)[ _-]", re.IGNORECASE)
 # What others call splits, and nobody a class.
 _SPLIT_NAMES = {
     **dict.fromkeys(("training", "trn"), "train"),
@@ -133,7 +136,8 @@ def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | No
     """Return the two class names, the negative one first.
 
     The negative class is the one that is not `positive`; without that, the one called `normal`,
-    `negative` or alike (`NEGATIVE_NAMES`); without such a name, the first in the alphabet.
+    `negative` or alike (`NEGATIVE_NAMES`); without such a name, the one that begins with `no`,
+    `non`, `not` or `without`, as a word; else the first in the alphabet.
     """
     found = {split: sorted({file.class_name for file in part}) for split, part in files.items()}
     names = found["train"]
@@ -145,6 +149,7 @@ def order_classes(files: Mapping[str, Sequence[LabeledFile]], positive: str | No
             )
     if positive is None:
         negatives = [name for name in names if name.lower() in NEGATIVE_NAMES]
+        negatives = negatives or [name for name in names if _NEGATION.match(name)]
         positive = names[1] if len(negatives) != 1 or negatives[0] == names[0] else names[0]
     elif positive not in names:
         expected = f"the name of a class folder, {names[0]!r} or {names[1]!r}"

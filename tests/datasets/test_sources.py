@@ -280,6 +280,14 @@ def test_classes_that_are_numbers(tmp_path: Path) -> None:
         (("1", "0"), None, ("0", "1")),
         (("cat", "Healthy"), None, ("Healthy", "cat")),
         (("normal", "healthy"), None, ("healthy", "normal")),
+        (("Effusion", "No Finding"), None, ("No Finding", "Effusion")),
+        (("COVID", "non-COVID"), None, ("non-COVID", "COVID")),
+        (("Pneumonia", "not_pneumonia"), None, ("not_pneumonia", "Pneumonia")),
+        (("TB", "Without TB"), None, ("Without TB", "TB")),
+        (("Normal", "Not normal"), None, ("Normal", "Not normal")),
+        (("Healthy", "non-healthy"), None, ("Healthy", "non-healthy")),
+        (("nodule", "notch"), None, ("nodule", "notch")),
+        (("mass", "nodule"), None, ("mass", "nodule")),
     ],
 )
 def test_which_class_is_positive(
