@@ -93,7 +93,7 @@ class Split:
         labels: int64 of shape (N,); 0 is the negative class, 1 the positive one.
         names: What each image is called: a file name, or `train/17`.
         digest: sha256, as 64 hexadecimal digits, of images and labels in their order.
-        hashes: sha256 of each image (32 bytes each).
+        hashes: sha256 of each image's shape and pixels, or of its file (32 bytes each).
         blank: How many images have one value all over.
         patients: Whom each image is of, or empty where that is not known.
     """

@@ -1,4 +1,8 @@
-"""Images of train that val or test has too, pixel by pixel: what they teach is asked there."""
+"""Images of train that val or test has too: what they teach is asked there.
+
+Copies have the same pixels, or in folders the same bytes: a file that was saved again, in another
+format or with another compression, is none.
+"""
 
 from __future__ import annotations
 
