@@ -12,7 +12,8 @@ a number
     The greatest sensitivity + specificity - 1 (Youden 1950,
     doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3).
 `sensitivity`
-    The greatest specificity whose sensitivity is at least `threshold.target`.
+    The greatest specificity whose sensitivity is at least `threshold.target`, or the greatest there
+    is: a positive image of probability 0 is found at no threshold.
 `cost`
     The least expected cost of an image, false_negative_cost x prevalence x (1 - sensitivity) +
     false_positive_cost x (1 - prevalence) x (1 - specificity) (Metz 1978,
@@ -95,8 +96,11 @@ def choose(
         return threshold, f"the greatest sensitivity + specificity {where}"
     if rule == "sensitivity":
         target = section["target"]
-        enough = np.where(sensitivity >= target, specificity, -1.0)
-        words = f"the greatest specificity {where} at a sensitivity of {target:g}"
+        reached = min(target, float(sensitivity.max()))
+        enough = np.where(sensitivity >= reached, specificity, -1.0)
+        words = f"the greatest specificity {where} at a sensitivity of {reached:g}"
+        if reached < target:
+            words += f", as no threshold gives the {target:g} asked for"
         return _nearest_half(cuts, enough), words
     own = float(np.mean(np.asarray(labels) > 0)) if prevalence is None else prevalence
     missed, alarmed = section["false_negative_cost"], section["false_positive_cost"]
@@ -189,7 +193,10 @@ def _cuts(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats, 
     above = np.append(1.0, scores[1:])
     below = np.append(scores[1:], 0.0)
     sensitivity = true_positives / true_positives[-1]
-    return sensitivity, 1 - false_positives / false_positives[-1], (above + below) / 2
+    specificity = 1 - false_positives / false_positives[-1]
+    # Positive is what is strictly above: where 0 occurs, no threshold makes all images positive.
+    count = len(scores) - int(scores[-1] <= 0)
+    return sensitivity[:count], specificity[:count], ((above + below) / 2)[:count]
 
 
 def _nearest_half(cuts: Floats, goodness: Floats) -> float:

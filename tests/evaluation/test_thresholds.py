@@ -115,6 +115,32 @@ def test_ties_and_extremes(rule: str) -> None:
     assert threshold == 0.5
 
 
+def test_a_sensitivity_that_no_threshold_gives_is_told() -> None:
+    labels = np.array([1, 1, 1, 0, 0, 0])
+    found = np.array([0.9, 0.8, 0.0, 0.3, 0.0, 0.0])  # nothing is above a threshold that 0 is not
+    threshold, statement = choose(labels, found, section("sensitivity", target=1.0), share=0.5)
+    assert threshold == pytest.approx(0.55)
+    assert statement == (
+        "the greatest specificity on val (6 images) at a sensitivity of 0.666667, as no threshold "
+        "gives the 1 asked for"
+    )
+    threshold, statement = choose(labels, found, section("sensitivity", target=0.6), share=0.5)
+    assert threshold == pytest.approx(0.55)
+    assert statement.endswith("at a sensitivity of 0.6")
+    # One that is above 0 is found, as little as that may be.
+    threshold, statement = choose(
+        labels, np.maximum(found, 1e-45), section("sensitivity", target=1.0), share=0.5
+    )
+    assert 0 <= threshold < 1e-45
+    assert statement.endswith("at a sensitivity of 1")
+
+
+@pytest.mark.parametrize("rule", ["youden", "sensitivity", "cost"])
+def test_probabilities_of_0_alone(rule: str) -> None:
+    threshold, _ = choose(np.array([0, 1]), np.zeros(2), section(rule), share=0.5)
+    assert threshold == 0.5
+
+
 def test_temperature_is_the_likeliest() -> None:
     for factor in (0.2, 1.0, 4.0):
         z = factor * LOGITS
