@@ -22,6 +22,7 @@ from pneumonia.formatting import printable
 from pneumonia.shell import as_path
 
 if TYPE_CHECKING:
+    from pneumonia.models.predictor import Predictor
     from pneumonia.tracking.model_lookup import FoundModel
 
 KEYS = ("model", "format", "output", "threshold", "heatmaps", "batch_size", "tracking.uri")
@@ -140,7 +141,7 @@ def _predict(
                 model.file, class_names=model.class_names, threshold=model.threshold
             )
             pairs = zip(readable, predictor.predict(images), strict=True)
-            rows += [_decide(str(path), str(value), model) for path, value in pairs]
+            rows += [_decide(str(path), str(value), predictor, model.uri) for path, value in pairs]
             if places:
                 heats = predictor.explain(images)
                 for path, image, heat in zip(readable, images, heats, strict=True):
@@ -151,7 +152,7 @@ def _predict(
     return rows
 
 
-def _decide(file: str, probability: str, model: FoundModel) -> Row:
+def _decide(file: str, probability: str, predictor: Predictor, uri: str) -> Row:
     """Return the row of a file; the text has the shortest digits that mean a float32.
 
     Raises:
@@ -159,8 +160,8 @@ def _decide(file: str, probability: str, model: FoundModel) -> Row:
     """
     value = float(probability)
     if not math.isfinite(value):
-        raise UserError(f"{model.uri}: the classifier gives {probability} for {file}.")
-    return file, value, model.class_names[value > model.threshold]
+        raise UserError(f"{uri}: the classifier gives {probability} for {file}.")
+    return file, value, predictor.decide(value)
 
 
 def render(rows: Sequence[Row], model: FoundModel, kind: str) -> str:

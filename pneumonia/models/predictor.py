@@ -95,7 +95,7 @@ class Predictor:
 
     def decide(self, probability: float) -> str:
         """Return the name of the class that a probability is decided for."""
-        return self.class_names[probability > self.threshold]
+        return self.class_names[int(probability > self.threshold)]
 
     @cached_property
     def explain(self) -> Explain:

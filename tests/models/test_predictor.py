@@ -46,7 +46,9 @@ def test_it_decides_as_it_is_told_and_tells_what_its_file_says(
     classifier_file.write_facts(file, {"temperature": 1.5, "trained_on": "phantom"})
     predictor = Predictor.load(file, class_names=("well", "ill"), threshold=0.25)
     assert (predictor.temperature, predictor.trained_on) == (1.5, "phantom")
-    assert [predictor.decide(p) for p in (0.1, 0.25, 0.2501)] == ["well", "well", "ill"]
+    for kind in (float, np.float32):
+        decided = [predictor.decide(kind(p)) for p in (0.1, 0.25, 0.2501)]
+        assert decided == ["well", "well", "ill"]
     assert Predictor.load(here.classifier).decide(0.5001) == "positive"
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import NAMES, Project, halves, write_images
@@ -50,9 +51,13 @@ def test_the_ways_to_name_a_model(
     trial = client.get_logged_model(model_id).source_run_id
     ids = {"search": here.run_ids[1], "trial": trial, "model": f"models:/{model_id}"}
     path = sorted(write_images(tmp_path))[0]
-    known = Predictor(None)
-    known.__dict__["classify"] = halves
-    monkeypatch.setattr(Predictor, "load", lambda *_, **__: known)
+
+    def load(_: Path, **decision: Any) -> Predictor:
+        known = Predictor(None, **decision)
+        known.__dict__["classify"] = halves
+        return known
+
+    monkeypatch.setattr(Predictor, "load", load)
     assert predict.main([str(path), f"model={wanted.format(**ids)}", "format=json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["model"] == found.format(**ids)
