@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from omegaconf import DictConfig
 
 from pneumonia.config import sources
-from pneumonia.config.search_space import collapse, find
+from pneumonia.config.ranges import looks_like_range
+from pneumonia.config.search_space import GROUPS, collapse, find
 from pneumonia.config.validate import flatten
+from pneumonia.datasets.base import ImageData
 from pneumonia.datasets.cache import load_data
+from pneumonia.errors import UserError
 from pneumonia.storage import provenance
 from pneumonia.storage.search_record import SearchRecord
 
@@ -50,13 +54,27 @@ def of_search(past: SearchRecord, cfg: DictConfig, *, has_data: bool = True) -> 
 
 
 def is_free(path: str) -> bool:
-    """Tell whether no result depends on a key."""
+    """Tell whether no result depends on a key, unless it is searched."""
     return path.startswith(_FREE) and path != "executor.in_order"
 
 
-def needs(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a trial's arguments that its result depends on, as JSON has them."""
-    kept: dict[str, Any] = {k: v for k, v in arguments.items() if not is_free(k)}
+def searched(*params: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keys that are a range in any of some flat configs."""
+    items = (item for one in params for item in one.items())
+    return frozenset(
+        path for path, value in items if path.split(".")[0] in GROUPS and looks_like_range(value)
+    )
+
+
+def needs(arguments: Mapping[str, Any], ranges: Set[str]) -> dict[str, Any]:
+    """Return those of a trial's arguments that its result depends on, as JSON has them.
+
+    Args:
+        arguments: All of them.
+        ranges: The keys that are searched. One that is free otherwise tells trials apart there:
+            the images at two places are not the same.
+    """
+    kept = {k: v for k, v in arguments.items() if k in ranges or not is_free(k)}
     return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
 
 
@@ -65,18 +83,22 @@ def of_results(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
     lines = of_params(past, flatten(cfg), budget=())
     yield from (line for line in lines if line.startswith(_COMMON))
     yield from _changed_code(past, cfg)
-    yield from _changed_data(past, cfg)
+    yield from _changed_data(past, cfg, is_fork=True)
 
 
 def of_params(
     past: SearchRecord, now: Mapping[str, Any], *, budget: Sequence[str] = BUDGET
 ) -> Iterator[str]:
-    """Yield the keys that have changed, but a budget that has grown and what is free."""
+    """Yield the keys that have changed.
+
+    A budget may grow, and what is free may change, unless it is searched, before or now.
+    """
     is_now = json.loads(json.dumps(dict(now)))
+    ranges = searched(past.params, is_now)
     for key in {**past.params, **is_now}:
         was, is_ = past.params.get(key, NONE), is_now.get(key, NONE)
         grows = key in budget and is_more(was, is_)
-        if was != is_ and not grows and not is_free(key):
+        if was != is_ and not grows and (key in ranges or not is_free(key)):
             yield f"{key}: {_shown(was)} → {_shown(is_)}"
 
 
@@ -104,15 +126,49 @@ def _changed_code(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
             yield f"{key}: {was} → {is_}"
 
 
-def _changed_data(past: SearchRecord, cfg: DictConfig) -> Iterator[str]:
+def further_images(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Return what the splits are at each further place where a search finds images.
+
+    It has several where `dataset.path`, say, is a range; what cannot be read there is left out.
+    """
+    space, rows = find(cfg), []
+    start = space.start()
+    for item in space:
+        is_place = item.path.startswith("dataset.") and is_free(item.path) and item.path in start
+        for value in item.values if is_place else ():
+            # A trial that cannot read them fails alone.
+            with contextlib.suppress(UserError, OSError):
+                if value != item.start:
+                    data = load_data(collapse(cfg, {**start, item.path: value}))
+                    rows += _rows(data, place=f"{item.path}={value}")
+    return rows
+
+
+def _changed_data(past: SearchRecord, cfg: DictConfig, *, is_fork: bool = False) -> Iterator[str]:
     data = load_data(collapse(cfg, find(cfg).start()))
+    now = _by_name([*_rows(data), *further_images(cfg)])
+    was = _by_name([*past.first["datasets"], *past.first.get("further_images", ())])
+    for name in {**was, **now}:
+        one, other = was.get(name), now.get(name)
+        # At a place that only one of two searches looks at, no trial is taken over.
+        if one != other and not (is_fork and None in (one, other)):
+            yield f"images of {name}: {_summary(one)} → {_summary(other)}"
+
+
+def _rows(data: ImageData, place: str = "") -> list[dict[str, Any]]:
     splits = (data.train, data.val, data.test)
-    now = {split.name: (len(split), split.digest) for split in splits}
-    was = {row["split"]: (row["size"], row["digest"]) for row in past.first["datasets"]}
-    for split in {**was, **now}:
-        one, other = was.get(split), now.get(split)
-        if one != other:
-            yield f"images of {split}: {_summary(one)} → {_summary(other)}"
+    return [
+        {"split": split.name, "place": place, "size": len(split), "digest": split.digest}
+        for split in splits
+    ]
+
+
+def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
+    found = {}
+    for row in rows:
+        at = f" at {row['place']}" if row.get("place") else ""
+        found[row["split"] + at] = (row["size"], row["digest"])
+    return found
 
 
 def _summary(split: tuple[int, str] | None) -> str:

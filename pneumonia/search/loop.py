@@ -23,7 +23,7 @@ from pneumonia.datasets.cache import load_data
 from pneumonia.errors import UserError, without_passwords
 from pneumonia.evaluation.objective import Objective
 from pneumonia.files import GoneError, StorageError
-from pneumonia.search import crown, replay, winner
+from pneumonia.search import changes, crown, replay, winner
 from pneumonia.search import plan as planning
 from pneumonia.search.callbacks import Callbacks, SearchCallback, SearchEnd, SearchInfo
 from pneumonia.search.executors import Executor
@@ -135,7 +135,9 @@ class Search:
 
     def _begin(self, data: ImageData) -> None:
         source = self.fork.origin.source if self.fork else None
-        self.recorder.begin_search(data, self.choices, flatten(self.cfg), source=source)
+        further = [] if self.past.started else changes.further_images(self.cfg)
+        params = flatten(self.cfg)
+        self.recorder.begin_search(data, self.choices, params, source=source, further=further)
         if address := self.executor.store:
             place = f"{address.rstrip('/')}/{self.past.first['search_id']}"
             self.store = SharedStore(place, folder=self.folder, others=self.store)

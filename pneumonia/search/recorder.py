@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Recorder:
         params: Config,
         *,
         source: Mapping[str, str] | None = None,
+        further: Sequence[Config] = (),
     ) -> None:
         """Record that a search begins, unless it did in a process before this one.
 
@@ -65,6 +66,7 @@ class Recorder:
             choices: The option of each config group.
             params: The flat config.
             source: Id and folder of the search that it was forked from, if any.
+            further: What the images are at further places, as `changes.further_images` has it.
         """
         if self.past.started is not None:
             return
@@ -86,6 +88,7 @@ class Recorder:
             forked_from=source,
             params=params,
             datasets=[_dataset(data, split) for split in (data.train, data.val, data.test)],
+            further_images=list(further),
             duplicates=dict(data.duplicates),
             notes=list(data.notes),
         )

@@ -13,7 +13,7 @@ from pneumonia.artifacts import classifier_key, state_key, state_keys
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.search import trials
-from pneumonia.search.changes import needs
+from pneumonia.search.changes import needs, searched
 from pneumonia.search.resume import Origin
 from pneumonia.search.trials import Proposal
 from pneumonia.storage import offset, provenance, search_record
@@ -35,7 +35,8 @@ def answer(past: SearchRecord, proposal: Proposal, config: Config) -> Outcome | 
     known = past.trials.get(proposal.trial_id)
     if known is None:
         return None
-    if needs(known.values) != needs(trials.arguments(config, proposal)):
+    ranges = searched(past.params)
+    if needs(known.values, ranges) != needs(trials.arguments(config, proposal), ranges):
         raise UserError(
             f"Trial {proposal.trial_id} of this search had other values when it ran. The "
             "search cannot be resumed with this version of the program or its libraries."
@@ -95,13 +96,13 @@ class Fork:
         self._valid: dict[str, str] = {}
         for trial_id, past in self._finished.items():
             if not origin.reasons and not self._why_not(trial_id):
-                self._valid.setdefault(_key(past.values), trial_id)
+                self._valid.setdefault(self._key(past.values), trial_id)
         sources = (past.source for past in own.trials.values())
         self._taken = {source.rpartition("/")[2] for source in sources if source}
 
     def find(self, proposal: Proposal, config: Config) -> str | None:
         """Return the id of the finished trial that a proposed one need not repeat."""
-        return self._valid.get(_key(trials.arguments(config, proposal)))
+        return self._valid.get(self._key(trials.arguments(config, proposal)))
 
     def curves(self, trial_id: str) -> dict[Fit, tuple[Metrics, ...]]:
         """Return the metrics of all the epochs of a trial there."""
@@ -155,6 +156,9 @@ class Fork:
             if reason := self._why_not(trial_id):
                 yield f"  not trial {past.number}: {reason}, and runs again"
 
+    def _key(self, arguments: Config) -> str:
+        return json.dumps(needs(arguments, self.origin.searched), sort_keys=True)
+
     def _why_not(self, trial_id: str) -> str:
         """Say why a finished trial cannot be taken over, or nothing."""
         if self._finished[trial_id].status == "failed":
@@ -182,10 +186,6 @@ class Fork:
         except UserError:  # deleted there: the trial is worth having without it
             return None
         return path if path.exists() else None
-
-
-def _key(arguments: Config) -> str:
-    return json.dumps(needs(arguments), sort_keys=True)
 
 
 def _share(source: Path, target: Path) -> None:

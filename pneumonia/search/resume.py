@@ -46,12 +46,14 @@ class Origin:
         search_id: Its id.
         reasons: Why none of its trials is valid any more; empty where they are.
         decides_alike: Whether its classifiers have the threshold and the calibration asked for.
+        searched: The keys that it varied, and those that the fork does.
     """
 
     folder: Path
     search_id: str
     reasons: tuple[str, ...] = ()
     decides_alike: bool = True
+    searched: frozenset[str] = frozenset()
 
     @property
     def source(self) -> dict[str, str]:
@@ -202,10 +204,10 @@ def _forked_from(past: SearchRecord, folder: Path) -> dict[str, str] | None:
 
 def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
     """Return a search as one to take trials over from, compared with what is to be run."""
-    past = search_record.from_journal(folder)
-    lines = changes.of_params(past, flatten(spec.cfg))
-    is_alike = not any(line.startswith("threshold.") for line in lines)
-    return Origin(folder, search_id, tuple(changes.of_results(past, spec.cfg)), is_alike)
+    past, now = search_record.from_journal(folder), flatten(spec.cfg)
+    is_alike = not any(line.startswith("threshold.") for line in changes.of_params(past, now))
+    reasons, ranges = tuple(changes.of_results(past, spec.cfg)), changes.searched(past.params, now)
+    return Origin(folder, search_id, reasons, is_alike, ranges)
 
 
 def _refuse(name: str, lines: Sequence[str], *, threads: int | None) -> None:

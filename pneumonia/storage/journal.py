@@ -14,10 +14,11 @@ Kinds of events and their fields, beside those five:
 `search_started`
     `search_id`, `name`, `direction` of the objective (`max` or `min`), `tags` and `params` (flat
     mappings), `datasets` (a list of `name`, `split`, `digest`, `size`, `source`, `positives`,
-    `shapes` of some images), `duplicates` (images of the second split that are also in the first,
-    by `first/second`), `notes` (lines on what is odd about the images), `artifacts` (names of
-    files beside the journal), `forked_from` (`search_id` and `folder` of the search whose finished
-    trials this one takes over, or null).
+    `shapes` of some images), `further_images` (where `dataset.path`, say, is a range, the `split`,
+    `place`, `size` and `digest` at each value but the first), `duplicates` (images of the second
+    split that are also in the first, by `first/second`), `notes` (lines on what is odd about the
+    images), `artifacts` (names of files beside the journal), `forked_from` (`search_id` and
+    `folder` of the search whose finished trials this one takes over, or null).
 `search_extended`
     `params` (those that give the search more budget).
 `trial_started`

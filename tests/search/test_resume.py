@@ -292,6 +292,7 @@ def test_a_fork_is_a_new_search_with_other_settings(begin: Callable[..., Path]) 
         assert (found.origin.folder, found.origin.search_id) == (folder, "s1")
         assert found.origin.reasons == ()
     assert found.origin.decides_alike
+    assert "dense.units" in found.origin.searched
     other = plan("resume.fork=true", "threshold.rule=youden").origin
     assert other is not None
     assert (other.reasons, other.decides_alike) == ((), False)
