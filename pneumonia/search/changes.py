@@ -150,8 +150,9 @@ def _changed_data(past: SearchRecord, cfg: DictConfig, *, is_fork: bool = False)
     was = _by_name([*past.first["datasets"], *past.first.get("further_images", ())])
     for name in {**was, **now}:
         one, other = was.get(name), now.get(name)
-        # At a place that only one of two searches looks at, no trial is taken over.
-        if one != other and not (is_fork and None in (one, other)):
+        # No trial reads test, and none is taken over at a place that only one search looks at.
+        is_unread = is_fork and (name.startswith("test") or None in (one, other))
+        if one != other and not is_unread:
             yield f"images of {name}: {_summary(one)} → {_summary(other)}"
 
 

@@ -25,6 +25,7 @@ def write(name: str, *, seed: int, **more: int) -> None:
         arrays[f"{split}_images"] = rng.integers(0, 256, (4, 8, 8), dtype=np.uint8)
         arrays[f"{split}_labels"] = np.arange(4) % 2
     np.savez(name, **arrays)
+    cache._data._values.clear()  # as another process would read them
 
 
 def config(path: str) -> DictConfig:
@@ -50,14 +51,9 @@ def begin(cfg: DictConfig) -> SearchRecord:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "_data", cache.Kept(2))
     for seed, name in enumerate("ab"):
         write(f"{name}.npz", seed=seed)
-
-
-@pytest.fixture
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what was read be read again, as another process would."""
-    monkeypatch.setattr(cache, "_data", cache.Kept(1))
 
 
 TWO = "choice(a.npz, b.npz)"
@@ -72,7 +68,6 @@ def test_one_place_may_change_and_several_may_not() -> None:
         assert told == [f"dataset.path: {TWO} → {now}"]
 
 
-@pytest.mark.usefixtures("forget")
 def test_images_at_each_place_are_compared() -> None:
     past, now = begin(config(TWO)), config(TWO)
     assert list(changes.of_search(past, now)) == list(changes.of_results(past, now)) == []
@@ -81,10 +76,19 @@ def test_images_at_each_place_are_compared() -> None:
         (line,) = told
         assert line.startswith("images of val at dataset.path=b.npz: 4 with digest ")
     Path("b.npz").unlink()
+    cache._data._values.clear()
     assert len(list(changes.of_search(past, now))) == 3
 
 
-@pytest.mark.usefixtures("forget")
+@pytest.mark.parametrize(("path", "at"), [("a.npz", ""), (TWO, " at dataset.path=b.npz")])
+def test_no_trial_depends_on_the_images_of_test(path: str, at: str) -> None:
+    past, now = begin(config(path)), config(path)
+    write("b.npz" if at else "a.npz", seed=1 if at else 0, test=9)
+    (line,) = changes.of_search(past, now)
+    assert line.startswith(f"images of test{at}: 4 with digest ")
+    assert list(changes.of_results(past, now)) == []
+
+
 def test_a_fork_takes_over_what_it_shares_with_a_search_over_several_places() -> None:
     past = begin(config(TWO))
     write("c.npz", seed=3)

@@ -307,7 +307,7 @@ def test_what_no_trial_is_valid_under(begin: Callable[..., Path]) -> None:
     assert origin is not None
     assert origin.reasons[0] == "seed: 1 → 3"
     assert [line.partition(":")[0] for line in origin.reasons[1:]] == [
-        "images of train", "images of val", "images of test"
+        "images of train", "images of val"
     ]  # fmt: skip
 
 
