@@ -62,12 +62,12 @@ class SearchRecord:
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     export: Mapping[str, Any] = field(default_factory=dict)
     _time: int = 0
+    _untold: float = 0.0  # seconds of events that do not tell them
 
     def apply(self, event: Event) -> None:
         """Take in the next event of the journal."""
-        if self.started is not None and not self.ended:  # a pause after an end does not count
-            self.elapsed += max(0, event["time"] - self._time) / 1000
-        self._time, self.ended = event["time"], {}
+        self._count(event)
+        self.ended = {}
         match event["kind"]:
             case "search_started":
                 self.started = self.started or event
@@ -93,6 +93,18 @@ class SearchRecord:
                 self.is_completed = event["status"] == "completed"
                 self.completions += self.is_completed
                 self.ended = event
+
+    def _count(self, event: Event) -> None:
+        """Count the seconds up to an event, without those in which the search did not run.
+
+        Events of earlier versions have the time alone, which does not tell a pause after a kill.
+        """
+        if "seconds_elapsed" in event:
+            self.elapsed = self._untold + event["seconds_elapsed"]
+        elif self.started is not None and not self.ended:
+            self.elapsed += max(0, event["time"] - self._time) / 1000
+            self._untold = self.elapsed
+        self._time = event["time"]
 
     def curve(self, trial_id: str, fit: Fit = FIRST) -> tuple[Metrics, ...]:
         """Return the metrics of all the epochs of a trial, those before its promotions first."""

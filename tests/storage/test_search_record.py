@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from pneumonia.evaluation.objective import Fit
 from pneumonia.reporting import report
 from pneumonia.search import winner
 from pneumonia.storage import jobs, journal, predictions, search_record
-from pneumonia.storage.journal import Journal
-from pneumonia.storage.search_record import from_journal
+from pneumonia.storage.journal import Event, Journal
+from pneumonia.storage.search_record import SearchRecord, from_journal
 from pneumonia.storage.trial_record import identity, varying
 
 
@@ -58,6 +59,24 @@ def test_a_pause_between_an_end_and_going_on_does_not_count(tmp_path: Path) -> N
     assert search.status == "unfinished"
     assert search.seconds == pytest.approx(before.elapsed)
     assert search.trials["0001"].began == pytest.approx(before.elapsed)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_pause_after_a_kill_does_not_count(is_old: bool, tmp_path: Path) -> None:
+    def event(kind: str, seconds: float, clock: float, **fields: Any) -> Event:
+        return {"n": 0, "kind": kind, "time": 1000 * clock, "seconds_elapsed": seconds, **fields}
+
+    trial = {"trial_id": "0001", "number": 1, "values": {}, "tags": {}}
+    begun = event("search_started", 20.0, 120, params={})
+    if is_old:  # events had no such field once, and counting then begins when it goes on
+        del begun["seconds_elapsed"]
+    search = SearchRecord(tmp_path)
+    search.apply(begun)
+    search.apply(event("trial_started", 21.0, 9_921, **trial))
+    search.apply(event("epoch_ended", 23.5, 9_925, trial_id="0001", epoch=1, metrics={}))
+    assert search.elapsed == pytest.approx(23.5)
+    assert search.trials["0001"].began == pytest.approx(21.0)
+    assert search.trials["0001"].points == [(pytest.approx(23.5), {})]
 
 
 def test_a_trial_without_an_end_is_unfinished_and_no_score_is_no_number(tmp_path: Path) -> None:
