@@ -150,6 +150,9 @@ def preset(runs: Runs, name: str, output: Path | None) -> str:
         raise ConfigError("export", "a trial of a search of this program", name, hint)
     config = collapse(cfg, presets.values_of(find(cfg), trial.params))
     score, epoch = trial.metrics.get("score", math.nan), trial.metrics.get("best_epoch", math.nan)
+    # One that the budget has stopped would come to more if it were trained to its end.
+    is_stopped = trial.status == "KILLED" and not math.isnan(epoch)
+    epochs = int(epoch if is_stopped else trial.params["epochs"])
     objective = Objective(**cfg.objective)
     known = "" if math.isnan(score) else f"On {objective.where}: {objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"
@@ -165,7 +168,7 @@ def preset(runs: Runs, name: str, output: Path | None) -> str:
         + "To train it again, to the same score:\n"
         + f"  pneumonia {presets.options(choices)}experiment={file}\n"
     )
-    return presets.text(config, choices, epochs=int(trial.params["epochs"]), comment=comment)
+    return presets.text(config, choices, epochs=epochs, comment=comment)
 
 
 def _compare(runs: Runs, given: dict[str, str], kind: str) -> Table | str:

@@ -43,16 +43,8 @@ def answer(past: SearchRecord, proposal: Proposal, config: Config) -> Outcome | 
         )
     if known.ended is None:
         return None
-    curve = _curve(past, proposal.trial_id)
+    curve = past.best_curve(proposal.trial_id)
     return _outcome(known.ended, proposal.trial_id, curve, known.ended["classifier"])
-
-
-def _curve(past: SearchRecord, trial_id: str) -> tuple[Metrics, ...]:
-    """Return the metrics of the epochs of a trial's best fit, the earlier of equals."""
-    curves = [past.curve(trial_id, fit) for fit in sorted(past.trials[trial_id].reached)]
-    name, best = past.objective.name, past.objective.best_epoch
-    ranked = past.objective.rank(curves, lambda curve: curve[best(curve) - 1].get(name))
-    return ranked[0] if ranked else ()
 
 
 def _outcome(
@@ -128,7 +120,7 @@ class Fork:
         if source is not None:
             key = classifier_key(trial_id)
             _share(source, folder / key)
-        return _outcome(ended, trial_id, _curve(self._past, found), key)
+        return _outcome(ended, trial_id, self._past.best_curve(found), key)
 
     def opening(self) -> str:
         """Say what there is to take over, and what not and why."""

@@ -25,7 +25,8 @@ class TrialRun:
     `ended` is when it ended, in milliseconds since 1970, and 0 while it has not; `is_ranked` says
     whether the best score after it was sent. `epochs` holds the last epoch sent of each fit;
     `classifier` is the file's name beside the journal, and `is_kept` says whether it still lies
-    there.
+    there. `score_step` is the step of the scores that it ends with: more than 0 where it has some
+    already, as a winner that the budget had stopped.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class TrialRun:
     is_kept: bool = False
     model_id: str | None = None
     epochs: dict[str, int] = field(default_factory=dict)
+    score_step: int = 0
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ is None or empty.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -112,6 +113,13 @@ class SearchRecord:
         before = self.curve(trial.parent, fit) if trial.parent else ()
         return (*before, *trial.curves.get(fit, ()))
 
+    def best_curve(self, trial_id: str) -> tuple[Metrics, ...]:
+        """Return the metrics of the epochs of a trial's best fit, the earlier of equals."""
+        curves = [self.curve(trial_id, fit) for fit in sorted(self.trials[trial_id].reached)]
+        name, best = self.objective.name, self.objective.best_epoch
+        ranked = self.objective.rank(curves, lambda curve: curve[best(curve) - 1].get(name))
+        return ranked[0] if ranked else ()
+
     def _begun(self, event: Event) -> TrialRecord:
         tags, values = event["tags"], event["values"]
         parent = tags.get("promoted_from")
@@ -204,14 +212,18 @@ class SearchRecord:
         return named or next(iter(self.ranked()), None)
 
 
-def from_journal(folder: Path) -> SearchRecord:
+def from_journal(folder: Path, *, last: float = math.inf) -> SearchRecord:
     """Return what the journal in a search's folder says, however little that is.
+
+    Args:
+        folder: The folder.
+        last: The number of the last event to read.
 
     Raises:
         UserError: Where it is damaged.
     """
     search = SearchRecord(folder)
-    for event in journal.read(folder):
+    for event in itertools.takewhile(lambda event: event["n"] <= last, journal.read(folder)):
         try:
             search.apply(event)
         except LookupError as error:
@@ -241,17 +253,23 @@ def read(folder: Path, *, ending: Mapping[str, Any] | None = None) -> SearchReco
     for trial in search.trials.values():
         given = trial.values
         trial.hyperparameters = {r.path: given[r.path] for r in search.ranges if r.path in given}
-    _score_stopped(search)
+    score_stopped(search)
     return search
 
 
-def _score_stopped(search: SearchRecord) -> None:
-    """Give a winner that the budget has stopped before its end the score that it won with."""
+def score_stopped(search: SearchRecord) -> TrialRecord | None:
+    """Give a winner that the budget has stopped before its end the score that it won with.
+
+    Returns:
+        The winner; None where there is none, or where it has come to its end.
+    """
     trial = search.trials.get(str(search.ended.get("winner")))
     score = float(search.metrics.get(members.BEST_TRIAL, search.score))
-    if trial is not None and trial.score is None and not math.isnan(score):
-        trial.score = score
-        trial.best_epoch = search.objective.best_epoch(search.curve(trial.trial_id))
+    if trial is None or trial.score is not None or math.isnan(score):
+        return None
+    trial.score = score
+    trial.best_epoch = search.objective.best_epoch(search.best_curve(trial.trial_id))
+    return trial
 
 
 def _ranges(search: SearchRecord) -> tuple[Range, ...]:

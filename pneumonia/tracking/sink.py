@@ -17,7 +17,7 @@ from pneumonia.tracking.ranking import Ranking
 from pneumonia.tracking.registry import SEARCH_ID
 from pneumonia.tracking.settings import TrackingSettings
 from pneumonia.tracking.ui_view import NOTE, note, version_note
-from pneumonia.tracking.waiting import Waiting, points_of
+from pneumonia.tracking.waiting import Waiting, best_of, points_of, scores_of_stopped
 
 EVENT = "pneumonia.event"
 RUN_STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -170,12 +170,12 @@ class Sink:
                 "the classifier of a trial",
                 lambda: self._log_model(row.run_id, file, event, params),
             )
-        metrics = event.get("metrics", {})
-        scores = {f"best_{name.removeprefix('best_')}": value for name, value in metrics.items()}
+        scores = best_of(event.get("metrics", {}))
         if event.get("spread") is not None:
             name = next(journal.read(self._folder))["params"]["objective.name"]
             scores[f"{name}_std"] = event["spread"]
-        points = points_of({"score": row.score, **scores}, time, model_id=row.model_id)
+        scores["score"] = row.score
+        points = points_of(scores, time, step=row.score_step, model_id=row.model_id)
         tags = _present({"reason": event.get("reason") or None})
         self._part("the scores of a trial", lambda: self._flush(trial_id, points, tags))
         if text := event.get("traceback"):
@@ -193,6 +193,7 @@ class Sink:
         run_id, time = str(cursor.run_id), event["time"]
         cursor.decision = ""
         self._flush_all(is_over=status == "completed")
+        self._score_winner(event)
         self._kill_trials(time)
         self._log_files(event)
         model_id = self._part("the classifier of this search", lambda: self._log_final_model(event))
@@ -217,6 +218,16 @@ class Sink:
                 refuses=is_unwanted,
             )
             self._ranking.drop_files(but=event["classifier"])
+
+    def _score_winner(self, event: Event) -> None:
+        """Send what a winner has won with that the budget has stopped: its own end never came."""
+        row = self._cursor.trials.get(str(event.get("winner")))
+        if row is None or row.ended:
+            return
+        step = int(event.get("extension", 0))
+        points = points_of(scores_of_stopped(self._folder, event), event["time"], step=step)
+        self._part("the scores of a trial", lambda: self._store.log(row.run_id, points=points))
+        row.score_step = step + 1
 
     def _part(self, what: str, send: Callable[[], T], *, refuses: Refuses = is_final) -> T | None:
         """Send what an event can do without; what is refused of it is told after the rest."""

@@ -30,6 +30,7 @@ from pneumonia.cli.compare import parse
 from pneumonia.config import compose
 from pneumonia.errors import ConfigError
 from pneumonia.storage import journal
+from pneumonia.tracking.runs import Run
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
@@ -232,6 +233,35 @@ def test_a_trial_is_exported_by_its_run_and_printed(
         made = yaml.safe_load(told(f"export={row['run_id'][:10]}"))
         assert made["dense"]["dropout"] == row["dense.dropout"]
         assert made["tuner"] == {"max_epochs": row["epochs"]}
+
+
+class Exported:
+    """A store with a trial of six epochs, as `Runs` shows it."""
+
+    def __init__(self, status: str) -> None:
+        metrics = {"score": 0.9, "best_epoch": 2.0}
+        tags = {"choices": json.dumps({"tuner": "random"})}
+        self._run = Run("ab12", "trial 1", status, 0, 1.0, {"epochs": "6"}, metrics, tags, {})
+
+    def trial(self, name: str, *, key: str) -> Run:
+        return self._run
+
+    def of_trial(self, trial: Run) -> Run:
+        return trial
+
+    def text(self, run: Run, name: str) -> str:
+        groups = dict.fromkeys(("dataset", "augment", "model", "dense", "optimizer", "training"))
+        objective = {"name": "val_auc", "direction": "max"}
+        return yaml.safe_dump({"objective": objective, "features": {}, "when": {}, **groups})
+
+
+@pytest.mark.parametrize(("status", "epochs"), [("FINISHED", 6), ("KILLED", 2)])
+def test_what_a_budget_has_stopped_is_exported_up_to_its_best_epoch(
+    status: str, epochs: int
+) -> None:
+    text = compare.preset(Exported(status), "ab12", None)  # type: ignore[arg-type]
+    assert "val_auc 0.9000 at epoch 2." in text
+    assert yaml.safe_load(text)["tuner"]["max_epochs"] == epochs
 
 
 @pytest.mark.slow

@@ -325,6 +325,37 @@ def test_executions_and_repeated_epochs(
     assert trial.info.status == "FINISHED"
 
 
+def test_a_winner_that_the_budget_has_stopped_has_the_score_that_it_won_with(
+    settings: TrackingSettings, folder: Path, journal: Journal
+) -> None:
+    start_search(journal)
+    end_trial(journal, start_trial(journal, 1), 0.51)
+    trial_id = start_trial(journal, 2)
+    add_epochs(journal, trial_id, range(1, 4))
+    end_search(journal, trial_id, classifier=None, metrics={"val_auc": 0.53})
+    track(folder, settings)
+    expected = {"score": 0.53, "best_epoch": 3, "best_val_auc": 0.53, "best_loss": 1 / 3}
+    run = runs(settings, "trial")[1]
+    assert run.info.status == "KILLED"
+    assert expected.items() <= run.data.metrics.items()
+
+    # With more budget it goes on, and wins as one of a mean with what it has come to then.
+    journal.append("search_extended", params={"budget.epochs": 9})
+    add_epochs(journal, trial_id, range(4, 5))
+    metrics = {"val_auc": 0.9, "best_trial": 0.54}
+    end_search(journal, trial_id, classifier=None, metrics=metrics, extension=1)
+    track(folder, settings)
+    assert runs(settings, "trial")[1].data.metrics["score"] == 0.54
+    end_trial(journal, trial_id, 0.52)
+    end_search(journal, trial_id, classifier=None, metrics={"val_auc": 0.52}, extension=2)
+    for _ in range(2):  # the second time from the beginning, into the same store
+        track(folder, settings)
+        assert runs(settings, "trial")[1].data.metrics["score"] == 0.52
+        points = rows("select run_uuid, key, step, count(*) from metrics group by 1, 2, 3")
+        assert all(count == 1 for *_, count in points)
+        (folder / offset.NAME).unlink()
+
+
 def test_events_are_followed_as_they_come(
     settings: TrackingSettings, folder: Path, journal: Journal
 ) -> None:
