@@ -137,11 +137,17 @@ def output_of(given: dict[str, str]) -> tuple[Path | None, str]:
     kind = given.get("format", suffix if suffix in FORMATS else "table")
     if kind not in FORMATS:
         raise ConfigError("format", f"one of {', '.join(FORMATS)}", kind)
+    return output_file(given), kind
+
+
+def output_file(given: dict[str, str]) -> Path | None:
+    """Return the file to write, if any; raise a ConfigError where it has no place."""
+    output = as_path(given["output"]) if "output" in given else None
     if output and (not output.parent.is_dir() or (output.exists() and not output.is_file())):
         raise ConfigError("output", "a file in an existing folder", str(output))
     if output and not os.access(output.parent, os.W_OK):
         raise ConfigError("output", "a file in a folder that can be written", str(output))
-    return output, kind
+    return output
 
 
 def write(text: str, output: Path) -> None:

@@ -45,12 +45,11 @@ def _run(arguments: list[str]) -> None:
     names, given = common.split(arguments, KEYS, named="a search")
     if not names:
         raise UserError("No search is named. See pneumonia report --help.")
-    folders = [_folder(name) for name in names]
+    folders, output = [_folder(name) for name in names], common.output_file(given)
     from pneumonia.reporting import report
     from pneumonia.storage.search_folder import SearchFolder
 
     first = SearchFolder(folders[0])
-    output = as_path(given["output"]) if "output" in given else None
     if len(folders) == 1 and first.journal.exists():
         page = report.write(first.path, output=output)
     else:

@@ -54,6 +54,11 @@ def test_the_command_compares(
         ),
         (["."], "expected a search in it, a folder with a journal.jsonl"),
         ([".", "out=x"], "`out`: expected one of the keys output. Received: 'out=x'."),
+        *(
+            ([name, f"output={output}"], "`output`: expected a file in an existing folder.")
+            for name in ("search", ".")
+            for output in ("nodir/x.html", "search")
+        ),
         ([".", "--output=x"], "Keys are written without dashes: output=x."),
     ],
 )
@@ -65,6 +70,8 @@ def test_mistakes_in_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if any("output=" in argument for argument in arguments):
+        finished(tmp_path / "search")
     assert report.main(arguments) == 2
     told = capsys.readouterr().err
     assert message in told
