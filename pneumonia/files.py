@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pneumonia.errors import UserError
 
@@ -82,6 +83,17 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
     """Write a text in UTF-8 to a file, whole or not at all."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8", errors=errors)
+
+
+def add_line(file: BinaryIO, line: str) -> None:
+    """Add a line to a file that was opened as `a+b` without a buffer, after whole lines only.
+
+    What a crash has left of a line before it must not spoil this one: it gets an end.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 1))
+    torn = b"" if file.read(1) in (b"", b"\n") else b"\n"
+    file.write(torn + line.encode() + b"\n")
 
 
 def below(folder: Path, name: str) -> Iterator[Path]:

@@ -56,8 +56,8 @@ class SweepRecord:
 def note(job: JobRecord, folder: Path) -> None:
     """Add a job to those noted in the folder of its multirun; several processes may."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(job)) + "\n")
+    with (folder / NAME).open("a+b", buffering=0) as file:
+        files.add_line(file, json.dumps(asdict(job)))
 
 
 def noted(folder: Path) -> list[JobRecord]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pneumonia import files
 from pneumonia.storage.search_folder import OUTPUTS
 
 NAME = "test_readings.jsonl"
@@ -53,19 +54,20 @@ def note(dataset: str, digest: str, search_id: str, *, outputs: Path = OUTPUTS) 
         outputs: Where searches are.
     """
     told = {"time": time.time_ns() // 1_000_000, "dataset": dataset, "digest": digest}
-    line = json.dumps({**told, "search_id": search_id}).encode() + b"\n"
+    line = json.dumps({**told, "search_id": search_id})
     try:
         outputs.mkdir(parents=True, exist_ok=True)
         with (outputs / NAME).open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
             file.seek(0)
             before = file.read()
-            # What a crash has left of a line must not spoil the next one.
-            file.write(line if before.endswith(b"\n") or not before else b"\n" + line)
+            files.add_line(file, line)
             os.fsync(file.fileno())
     except OSError:  # no search fails for it
         return Readings()
-    found = [row["search_id"] for row in _rows(before + b"\n" + line) if row["digest"] == digest]
+    found = [
+        row["search_id"] for row in _rows(before + b"\n" + line.encode()) if row["digest"] == digest
+    ]
     return Readings(len(set(found)), len(found))
 
 

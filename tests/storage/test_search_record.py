@@ -187,6 +187,17 @@ def test_a_job_is_noted_where_no_folder_is_left(tmp_path: Path) -> None:
     assert jobs.read(folder) == [job]
 
 
+def test_half_a_line_of_a_job_spoils_no_other(tmp_path: Path) -> None:
+    first, second, third = (jobs.JobRecord(n, "", str(n), n, "") for n in range(3))
+    jobs.note(first, tmp_path)
+    with (tmp_path / jobs.NAME).open("a") as file:
+        file.write('{"number": 1, "overr')
+    jobs.note(second, tmp_path)
+    jobs.note(third, tmp_path)
+    assert jobs.read(tmp_path) == [first, second, third]
+    assert (tmp_path / jobs.NAME).read_bytes().count(b"\n") == 4
+
+
 def begin(folder: Path, search_id: str = "s1", status: str | None = None) -> None:
     with closing(Journal(folder)) as one:
         one.append("search_started", search_id=search_id)
