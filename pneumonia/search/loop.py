@@ -238,9 +238,8 @@ class Search:
         for fit, curve in self.fork.curves(found).items():
             for epoch, metrics in enumerate(curve, start=1):
                 self.recorder.add_epoch(proposal.trial_id, fit, epoch, metrics)
-        outcome = self.fork.bring(found, proposal.trial_id, self.folder)
-        if self.cfg.tracking.log_models == "none":
-            outcome = replace(outcome, classifier=None)
+        keeps = self.cfg.tracking.log_models != "none"
+        outcome = self.fork.bring(found, proposal.trial_id, self.folder, with_classifier=keeps)
         self._record(outcome)
         return outcome
 

@@ -101,13 +101,14 @@ class Fork:
         reached = sorted(self._past.trials[trial_id].reached)
         return {fit: self._past.curve(trial_id, fit) for fit in reached}
 
-    def bring(self, found: str, trial_id: str, folder: Path) -> Outcome:
+    def bring(self, found: str, trial_id: str, folder: Path, *, with_classifier: bool) -> Outcome:
         """Share a trial's state and classifier with a search; return what came of it.
 
         Args:
             found: The trial.
             trial_id: Its name in the search that takes it over.
             folder: The folder of that search.
+            with_classifier: Whether that search keeps the classifiers of its trials.
         """
         self._taken.add(found)
         fits = len(self._past.trials[found].reached)
@@ -116,8 +117,8 @@ class Fork:
                 _share(self.origin.folder / state, folder / own)
         ended = self._finished[found].ended
         assert ended is not None
-        key, source = None, self._classifier(found, ended["classifier"])
-        if source is not None:
+        key = None
+        if with_classifier and (source := self._classifier(found, ended["classifier"])):
             key = classifier_key(trial_id)
             _share(source, folder / key)
         return _outcome(ended, trial_id, self._past.best_curve(found), key)

@@ -10,8 +10,9 @@ from pneumonia.artifacts import classifier_key
 from pneumonia.search.replay import Fork
 from pneumonia.search.resume import Origin
 from pneumonia.search.trials import Proposal
-from pneumonia.storage import provenance
+from pneumonia.storage import offset, provenance
 from pneumonia.storage.journal import Journal
+from pneumonia.storage.offset import Cursor, TrialRun
 from pneumonia.storage.search_record import SearchRecord
 
 
@@ -53,3 +54,29 @@ def test_images_at_several_places_have_trials_of_their_own(tmp_path: Path) -> No
 def test_images_that_were_moved_are_the_same(tmp_path: Path) -> None:
     begin(tmp_path / "one", "a.npz")
     assert found(fork(tmp_path / "one"), "moved.npz") == "0001"
+
+
+def test_classifiers_come_only_where_they_are_kept(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def fetch(uri: str) -> Path:
+        asked.append(uri)
+        return tmp_path / "fetched.keras"
+
+    begin(tmp_path / "one", "a.npz", "b.npz")
+    here, own = tmp_path / "one" / classifier_key("0001"), tmp_path / "fork"
+    here.parent.mkdir()
+    for path in (here, tmp_path / "fetched.keras"):
+        path.write_text(path.name)
+    sent = {"0002": TrialRun("run", model_id="m-2")}
+    Cursor("somewhere", trials=sent).save(tmp_path / "one" / offset.NAME)
+    over = fork(tmp_path / "one", fetch=fetch)
+    for found in ("0001", "0002"):
+        outcome = over.bring(found, found, own, with_classifier=False)
+        assert (outcome.score, outcome.classifier) == (int(found) / 10, None)
+    assert (asked, [path for path in own.rglob("*") if path.is_file()]) == ([], [])
+    for found, name in (("0001", "0001.keras"), ("0002", "fetched.keras")):
+        key = over.bring(found, found, own, with_classifier=True).classifier
+        assert key is not None
+        assert (own / key).read_text() == name
+    assert asked == ["models:/m-2"]
