@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from pneumonia import files
 from pneumonia.errors import named, without_passwords
 from pneumonia.files import StorageError
 
@@ -106,6 +107,22 @@ class SharedStore:
             self._copies.drop(_copy(key))
             self._insist(self._remove, key)
 
+    def has(self, key: str) -> bool:
+        """Tell whether a state is where all machines reach it."""
+        return bool(self._insist(lambda key: self._files.exists(self._path(key)), key))
+
+    def fetch(self, key: str, path: Path) -> bool:
+        """Write a state from there to a file, if there is one; return whether there is."""
+
+        def write(key: str) -> bool:
+            with contextlib.suppress(FileNotFoundError), files.atomic(path) as part:
+                self._files.get_file(self._path(key), str(part))
+                return True
+            return False
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return bool(self._insist(write, key))
+
     def _insist(self, call: Callable[[str], Any], argument: str) -> Any:
         """Call what a network may break, and again after each pause.
 
@@ -158,6 +175,11 @@ def _copy(key: str) -> str:
 
 
 STATES, CLASSIFIERS = "trials", "classifiers"
+
+
+def shared_address(store: str, search_id: str) -> str:
+    """Return the address of what a search keeps in a store that several may use."""
+    return f"{store.rstrip('/')}/{search_id}"
 
 
 def state_key(trial_id: str, over: int | None = None) -> str:

@@ -14,7 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pneumonia import startup
-from pneumonia.artifacts import ArtifactStore, FolderStore, SharedStore, state_keys
+from pneumonia.artifacts import (
+    ArtifactStore,
+    FolderStore,
+    SharedStore,
+    shared_address,
+    state_keys,
+)
 from pneumonia.config.instantiate import build
 from pneumonia.config.search_space import collapse, find
 from pneumonia.config.validate import flatten
@@ -139,7 +145,7 @@ class Search:
         params = flatten(self.cfg)
         self.recorder.begin_search(data, self.choices, params, source=source, further=further)
         if address := self.executor.store:
-            place = f"{address.rstrip('/')}/{self.past.first['search_id']}"
+            place = shared_address(address, self.past.first["search_id"])
             self.store = SharedStore(place, folder=self.folder, others=self.store)
         self.unrepeatable = provenance.other_machine(self.past.tags)
         plan = planning.make(self.cfg, self.oracle, self.choices, data=data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,9 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia.artifacts import classifier_key, state_key, state_keys
+from pneumonia.artifacts import (
+    FolderStore,
+    SharedStore,
+    classifier_key,
+    shared_address,
+    state_key,
+    state_keys,
+)
 from pneumonia.errors import UserError
 from pneumonia.evaluation.objective import Fit, Metrics
+from pneumonia.files import StorageError
 from pneumonia.search import trials
 from pneumonia.search.changes import needs, searched
 from pneumonia.search.resume import Origin
@@ -85,6 +94,7 @@ class Fork:
             trial_id: past for trial_id, past in self._past.trials.items() if past.ended is not None
         }
         self._unrepeatable = provenance.other_machine(self._past.tags)
+        self._shared = None if origin.reasons else _shared_states(self._past)
         self._valid: dict[str, str] = {}
         for trial_id, past in self._finished.items():
             if not origin.reasons and not self._why_not(trial_id):
@@ -115,6 +125,8 @@ class Fork:
         for state, own in zip(state_keys(found, fits), state_keys(trial_id, fits), strict=True):
             if (self.origin.folder / state).exists():
                 _share(self.origin.folder / state, folder / own)
+            elif self._shared:
+                self._shared.fetch(state, folder / own)
         ended = self._finished[found].ended
         assert ended is not None
         key = None
@@ -157,10 +169,14 @@ class Fork:
         if self._finished[trial_id].status == "failed":
             return "it failed"
         # What wins without its state is trained again, which has to give the same.
-        is_kept = (self.origin.folder / state_key(trial_id)).exists()
-        if is_kept or not self._unrepeatable:
+        if not self._unrepeatable or self._has_state(trial_id):
             return ""
         return f"its state is gone, and {self._unrepeatable}"
+
+    def _has_state(self, trial_id: str) -> bool:
+        key = state_key(trial_id)
+        is_beside = (self.origin.folder / key).exists()
+        return is_beside or (self._shared is not None and self._shared.has(key))
 
     def _classifier(self, trial_id: str, name: str | None) -> Path | None:
         """Return the file of a trial's classifier: beside its journal, by its name, or in MLflow.
@@ -179,6 +195,18 @@ class Fork:
         except UserError:  # deleted there: the trial is worth having without it
             return None
         return path if path.exists() else None
+
+
+def _shared_states(past: SearchRecord) -> SharedStore | None:
+    """Return where the machines of a search kept its states, if that can still be reached."""
+    if not (address := past.params.get("executor.store")):
+        return None
+    place = shared_address(address, past.first["search_id"])
+    with contextlib.suppress(StorageError, ImportError):
+        found = SharedStore(place, folder=past.folder, others=FolderStore(past.folder))
+        found.has(state_key("0000"))
+        return found
+    return None
 
 
 def _share(source: Path, target: Path) -> None:

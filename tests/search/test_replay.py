@@ -6,7 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pneumonia.artifacts import classifier_key
+import pytest
+
+from pneumonia.artifacts import classifier_key, state_key
 from pneumonia.search.replay import Fork
 from pneumonia.search.resume import Origin
 from pneumonia.search.trials import Proposal
@@ -80,3 +82,35 @@ def test_classifiers_come_only_where_they_are_kept(tmp_path: Path) -> None:
         assert key is not None
         assert (own / key).read_text() == name
     assert asked == ["models:/m-2"]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be on a machine where training again gives something else."""
+    monkeypatch.setattr(provenance, "other_machine", lambda tags: "this is another machine")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_states_come_from_where_the_machines_of_a_search_kept_them(tmp_path: Path) -> None:
+    begin(tmp_path / "one", "a.npz", "b.npz", **{"executor.store": f"file://{tmp_path}/shared/"})
+    path = tmp_path / "shared" / "s1" / state_key("0002")
+    path.parent.mkdir(parents=True)
+    path.write_text("state")
+    over = fork(tmp_path / "one", "dataset.path")
+    assert [found(over, name) for name in ("a.npz", "b.npz")] == [None, "0002"]
+    over.bring("0002", "0005", tmp_path / "fork", with_classifier=False)
+    files = [path for path in (tmp_path / "fork").rglob("*") if path.is_file()]
+    assert files == [tmp_path / "fork" / state_key("0005")]
+    assert files[0].read_text() == path.read_text() == "state"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_store_that_is_gone_has_no_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pneumonia.artifacts._PAUSES", ())
+    begin(tmp_path / "one", "a.npz", **{"executor.store": "gone://nowhere"})
+    over = fork(tmp_path / "one")
+    assert "not trial 1: its state is gone" in over.opening()
+    over.bring("0001", "0001", tmp_path / "fork", with_classifier=False)
+    assert not (tmp_path / "fork").exists()
