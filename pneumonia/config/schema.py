@@ -101,11 +101,7 @@ GPUS = Check(
 )
 CLASS_WEIGHT = Check(
     "{0: weight, 1: weight}",
-    lambda value: (
-        isinstance(value, dict)
-        and {str(key) for key in value} == {"0", "1"}
-        and all(POSITIVE.accepts(weight) for weight in value.values())
-    ),
+    lambda value: isinstance(value, dict) and {str(key) for key in value} == {"0", "1"},
 )
 KEYS: dict[str, Check] = {
     "seed": _SEED,
@@ -143,6 +139,8 @@ KEYS: dict[str, Check] = {
     "tuner.max_consecutive_failures": COUNT,
     "training.batch_size": COUNT,
     "training.class_weight": one_of("balanced") | NULL | CLASS_WEIGHT,
+    "training.class_weight.0": POSITIVE,
+    "training.class_weight.1": POSITIVE,
     "training.early_stopping": NULL | Check("{patience, min_delta}", lambda value: False),
     "training.early_stopping.patience": COUNT,
     "training.early_stopping.min_delta": _FROM_ZERO,

@@ -30,7 +30,7 @@ MAPPINGS = (*GROUPS, "tuner", "tracking", "executor", "callbacks", *_PLAIN)
 """The keys at the top that hold a mapping: the config groups and six more."""
 
 _ROOTS = (*MAPPINGS, "seed", "progress", "plan", "when")
-_OPTIONAL_MAPPINGS = ("training.class_weight", "training.early_stopping")
+_OPTIONAL_MAPPING = "training.early_stopping"
 
 Leaf = tuple[str, Any, Any]
 Checks = dict[str, Check]
@@ -199,15 +199,9 @@ def _check_names(
 
 def _check_leaves(known: list[Leaf], tree: dict[str, Any], checks: Checks) -> Iterator[ConfigError]:
     """Check every value, and every value of a range, against its key."""
-    weight = tree["training"].get("class_weight")
-    if isinstance(weight, dict):
-        inside = "training.class_weight."
-        values = {path.removeprefix(inside): value for path, _, value in known if inside in path}
-        if values and not any(looks_like_range(value) for value in values.values()):
-            yield from _check_value(inside[:-1], values, checks[inside[:-1]])
     yield from _check_mappings(tree, checks)
     for path, raw, value in known:
-        if path.startswith(("when", "training.class_weight.")):
+        if path.startswith("when"):
             continue
         if value == "???":
             yield ConfigError(path, "a value", value, f"Give it with {path}=...")
@@ -224,7 +218,7 @@ def _check_mappings(tree: dict[str, Any], checks: Checks, above: str = "") -> It
     """Check that no mapping stands where a single value belongs."""
     for key, value in tree.items():
         path = f"{above}{key}"
-        if not isinstance(value, dict) or path in ("when", *_OPTIONAL_MAPPINGS):
+        if not isinstance(value, dict) or path in ("when", _OPTIONAL_MAPPING):
             continue
         if check := checks.get(path):
             if not check.accepts(value):

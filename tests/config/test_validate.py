@@ -148,7 +148,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["training.batch_size=0"], "`training.batch_size`: expected a positive integer or a range"),
     (["training.class_weight=even"], "expected balanced, null, {0: weight, 1: weight} or a range"),
     (["training.class_weight={0: 1}"], "`training.class_weight`"),
-    (["training.class_weight={0: 1, 1: -1}"], "`training.class_weight`"),
+    (
+        ["training.class_weight={0: 1, 2: 1}"],
+        "`training.class_weight`: expected balanced, null, {0",
+    ),
+    (["training.class_weight={0: 1, 1: -1}"], "`training.class_weight.1`: expected a number above"),
     (["training.early_stopping=3"], "expected null, {patience, min_delta}"),
     (["training.early_stopping.patience=0"], "`training.early_stopping.patience`"),
     (["training.executions_per_trial=0"], "`training.executions_per_trial`"),
@@ -380,6 +384,7 @@ def check(*overrides: str) -> None:
         ],
         ["training.class_weight={0: 1, 1: 0.4}", "training.early_stopping=null"],
         ["training.class_weight='choice(balanced, null)'", "training.batch_size='choice(8, 16)'"],
+        ["training.class_weight={0: 1, 1: 'interval(0.2, 2)'}"],
         ["optimizer=any"],
         [
             *("training.schedule='choice(constant, cosine)'", "training.warmup='interval(0, 2)'"),
@@ -422,6 +427,22 @@ def check(*overrides: str) -> None:
 )
 def test_right_configs_pass(overrides: list[str]) -> None:
     check(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("weights", "key"),
+    [
+        ("{0: 1, 1: 'interval(-2, -1)'}", "1"),
+        ("{0: 1, 1: 'choice(-1, many)'}", "1"),
+        ("{0: abc, 1: 'choice(1, 2)'}", "0"),
+        ("{0: 1, 2: 'choice(1, 2)'}", ""),
+    ],
+)
+def test_each_class_weight_is_checked_beside_a_range(weights: str, key: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        check(f"training.class_weight={weights}")
+    named = f"training.class_weight.{key}".rstrip(".")
+    assert caught.value.errors[0].key == named
 
 
 def test_all_mistakes_are_told_at_once() -> None:
