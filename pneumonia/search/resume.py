@@ -286,8 +286,16 @@ def _overlay(
             continue  # an option that the search has already is no change
         if path in spec.choices:
             choices[path] = spec.choices[path]
+            if "when" not in map(_path, overrides):
+                tree["when"] = _conditions(path, tree["when"], given["when"])
         _copy(given, tree, path.split("."))
     return replace(spec, cfg=OmegaConf.create(tree), choices=choices)
+
+
+def _conditions(group: str, own: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return conditions, those of a group's keys from the others: an option may bring its own."""
+    kept = {key: rules for key, rules in own.items() if not key.startswith(f"{group}.")}
+    return kept | {key: rules for key, rules in others.items() if key.startswith(f"{group}.")}
 
 
 def _copy(source: Any, target: Any, path: Sequence[str]) -> None:

@@ -325,6 +325,20 @@ def test_a_search_killed_before_it_began_goes_on(
     assert found.cfg.dense.units == "choice(8, 16)"
 
 
+def test_a_fork_changes_to_an_option_with_conditions_and_from_it(
+    begin: Callable[..., Path],
+) -> None:
+    own = "when={dense.dropout: {dense.units: [8]}, optimizer.rho: {dense.units: [16]}}"
+    begin(own)
+    kept = {"dense.dropout": {"dense.units": [8]}}
+    sgd = {"optimizer.momentum": {"optimizer.name": ["sgd"]}}
+    assert plan("resume.fork=true", "optimizer=any").cfg.when == {**kept, **sgd}
+    assert plan("resume.fork=true", "optimizer=adam").cfg.when == kept
+    other = "when={dense.dropout: {dense.units: [16]}}"
+    given = {"dense.dropout": {"dense.units": [16]}}
+    assert plan("resume.fork=true", "optimizer=adam", other).cfg.when == given
+
+
 def test_a_fork_killed_before_it_began_still_takes_over(begin: Callable[..., Path]) -> None:
     folder = begin(status="completed")
     fork = plan("resume.fork=true", "dense.units=8")
