@@ -87,8 +87,9 @@ def _hydra(hydra: DictConfig) -> Iterator[ConfigError]:
         yield from _callback(f"hydra.callbacks.{name}", section)
     for key in ("run.dir", "sweep.dir"):
         value = OmegaConf.select(hydra, key)
-        if not str(value or "").strip():
-            yield ConfigError(f"hydra.{key}", "a folder", value)
+        if (text := str(value or "").strip())[:1] in ("", "~"):
+            hint = f"Write the whole path, or ./{text} for a folder of that name" if text else ""
+            yield ConfigError(f"hydra.{key}", "a folder", value, hint)
     for key in ("run.dir", "sweep.dir", "sweep.subdir"):
         value = str(OmegaConf.select(hydra, key, throw_on_resolution_failure=False))
         if without_passwords(value) != value:

@@ -32,6 +32,7 @@ from pneumonia.config.presets import FILES, check_files
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
+from pneumonia.shell import as_path
 
 _PARAMS = "hydra.sweeper.params"
 Chosen = Callable[[str, Sequence[str]], Mapping[str, str]]
@@ -132,6 +133,8 @@ def _prepared(override: str, named: Set[str]) -> str:
         # Quoted, since an id may look like a number, and a folder may hold anything.
         is_text = re.fullmatch(r"[0-9a-f]+", value) or "/" in value
         return f"resume.search={quoted(value) if is_text else value}"
+    if name in ("hydra.run.dir", "hydra.sweep.dir") and value.startswith("~"):
+        return f"{key}={quoted(str(as_path(value)))}"  # Hydra would take it for a name
     if name in schema.TEXTS and "${" in value and EXISTING.accepts(value):
         raise ConfigError(key, "a path without ${, which leads to another value", value)
     if name in schema.TEXTS and _is_text(override):

@@ -22,6 +22,7 @@ from pneumonia.artifacts import ArtifactStore, SharedStore
 from pneumonia.errors import UserError
 from pneumonia.search import ray_nodes, ray_session
 from pneumonia.search.ray_nodes import Needs
+from pneumonia.shell import as_path
 from pneumonia.storage import provenance
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Worker:
         is_here = node == ray.get_runtime_context().get_node_id()
 
         fetch = None if is_here else partial(self._call, "files")
-        folder = Path(config["features"]["folder"])
+        folder = as_path(config["features"]["folder"])
         return shipping.unpack(ray.get(reference), folder, fetch=fetch)
 
 

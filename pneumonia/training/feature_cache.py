@@ -35,6 +35,7 @@ from pneumonia.datasets.base import Split
 from pneumonia.errors import ConfigError
 from pneumonia.models.mirror import Mirrored
 from pneumonia.process import process_start
+from pneumonia.shell import as_path
 from pneumonia.training import frozen_graph
 from pneumonia.training.augment import View
 from pneumonia.training.frozen_graph import Frozen
@@ -92,7 +93,7 @@ def compute(
         ConfigError: Where the features alone are larger than the cache may be, or the folder can
             neither be found nor made.
     """
-    folder = Path(section["folder"])
+    folder = as_path(section["folder"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
@@ -118,7 +119,7 @@ def compute(
 def _entries(
     split: Split, frozen: Frozen, views: Sequence[View | Mirrored | None], section: Section
 ) -> list[_Entry]:
-    folder = Path(section["folder"])
+    folder = as_path(section["folder"])
     return [
         _Entry(frozen, view, folder / f"{_key(split, frozen, view, section)}.npy") for view in views
     ]

@@ -1021,6 +1021,13 @@ def test_a_path_with_all_characters_is_searched_in(main: Any, search: Search) ->
     assert folder == Path.cwd() / name
 
 
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_a_folder_of_hydra_may_be_in_the_home(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/her, own")
+    [cfg] = compose.check(compose.prepare([f"{key}=~/runs/${{seed}}"]))
+    assert OmegaConf.select(cfg, key) == "/home/her, own/runs/1"
+
+
 @pytest.mark.parametrize("name", ["3", "true", "choose(1)", "[a]"])
 def test_a_path_that_looks_like_something_else_is_taken(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -277,6 +277,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["-m", "hydra.job.chdir=true", "seed=1,2"], "`hydra.job.chdir`: expected false"),
     (["-m", "hydra.job.chdir=true,false"], "`hydra.job.chdir`: expected a single value"),
     (["hydra.run.dir=${nothing}"], "`hydra.run.dir`: expected a value. Received: '${nothing}'"),
+    (["hydra.run.dir='~/x'"], "Write the whole path, or ./~/x for a folder of that name"),
     (["-m", "hydra.sweep.dir=${nothing}", "seed=1,2"], "`hydra.sweep.dir`: expected a value"),
     (["-m", "hydra.sweep.subdir=${nothing}", "seed=1,2"], "`hydra.sweep.subdir`: expected a value"),
     (["-m", "hydra.sweep.subdir=.."], "expected a folder within that of the multirun"),

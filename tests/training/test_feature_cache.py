@@ -166,6 +166,16 @@ def test_a_place_that_can_be_no_folder_is_a_mistake(place: str, tmp_path: Path) 
         compute(DATA.train, frozen(), **options)
 
 
+def test_a_folder_in_the_home_is_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    compute(DATA.val, frozen(), section=section(Path("~/features")), report=Counter())
+    assert len(list((tmp_path / "home" / "features").glob("*.npy"))) == 1
+    assert not Path("~").exists()
+
+
 def test_threads_compute_each_entry_once(tmp_path: Path) -> None:
     count, where, meeting = Counter(), section(tmp_path), threading.Barrier(2, timeout=60)
     frozen()
