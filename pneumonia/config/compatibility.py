@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 from pneumonia.formatting import short
 
 _BEST = {"val_loss": "min", "val_accuracy": "max", "val_auc": "max"}
+# What is good where it is low, by its name among the metrics of ours or of Keras.
+_LOW = re.compile("loss|brier|entropy|error|hinge|divergence|huber|cosh|poisson|false", re.I)
 _BACKBONES = "pneumonia.models.backbones"
 _MISSING = "It is missing from the config"
 
@@ -137,7 +140,7 @@ def _objective(objective: Tree, metrics: Any) -> Iterator[ConfigError]:
     name, direction = objective.get("name"), objective.get("direction")
     if not isinstance(name, str):
         return
-    best = _BEST.get(name, direction)
+    best = _best(name, metrics.get(name.removeprefix("val_"))) or direction
     if name not in names and "${" not in name:
         hint = nearest(name, names) or f"There are {', '.join(names)}"
         expected = "val_loss or a metric of `training.metrics`"
@@ -145,6 +148,15 @@ def _objective(objective: Tree, metrics: Any) -> Iterator[ConfigError]:
     elif best != direction and direction in ("max", "min"):
         hint = f"Write objective.direction={best}"
         yield ConfigError("objective.direction", f"{best}, for {name}", direction, hint)
+
+
+def _best(name: str, metric: Any) -> str | None:
+    """Return the direction in which a score is good, None where that is not known."""
+    target = metric.get("_target_") if isinstance(metric, dict) else None
+    module, _, kind = str(target).rpartition(".")
+    is_ours = module in ("pneumonia.evaluation.metrics", "keras.metrics")
+    is_low = module == "keras.losses" or (is_ours and _LOW.search(kind))
+    return "min" if is_low else _BEST.get(name)
 
 
 def _endless(tuner: Tree) -> Iterator[ConfigError]:

@@ -234,6 +234,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["objective.direction=up"], "expected max or min. Received: 'up'"),
     (["objective.direction=min"], "expected max, for val_auc. Received: 'min'"),
     (["objective.name=val_loss"], "expected min, for val_loss. Received: 'max'"),
+    (
+        ["+training.metrics.x={_target_: keras.metrics.Hinge}", "objective.name=val_x"],
+        "`objective.direction`: expected min, for val_x. Received: 'max'",
+    ),
     (["resume=last", "experiment=quick"], "`experiment`: expected no preset beside resume"),
     (["resume.fork=true", "experiment=quick"], "`experiment`: expected no preset beside resume"),
     (["resume="], "`resume.search`: expected a text or null"),
@@ -444,6 +448,28 @@ def test_each_class_weight_is_checked_beside_a_range(weights: str, key: str) -> 
         check(f"training.class_weight={weights}")
     named = f"training.class_weight.{key}".rstrip(".")
     assert caught.value.errors[0].key == named
+
+
+@pytest.mark.parametrize(
+    ("target", "is_low"),
+    [
+        ("pneumonia.evaluation.metrics.balanced_log_loss", True),
+        ("pneumonia.evaluation.metrics.brier", True),
+        ("pneumonia.evaluation.metrics.average_precision", False),
+        ("keras.metrics.MeanSquaredError", True),
+        ("keras.metrics.binary_crossentropy", True),
+        ("keras.metrics.FalsePositives", True),
+        ("keras.metrics.CosineSimilarity", False),
+        ("keras.losses.CosineSimilarity", True),
+    ],
+)
+def test_a_loss_is_no_objective_to_maximize(target: str, is_low: bool) -> None:
+    given = [f"+training.metrics.x={{_target_: {target}, _partial_: true}}", "objective.name=val_x"]
+    if is_low:
+        with pytest.raises(ConfigErrors, match=r"direction`: expected min, for val_x\. .*: 'max'"):
+            check(*given)
+        given.append("objective.direction=min")
+    check(*given)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
