@@ -17,7 +17,7 @@ from pneumonia.errors import UserError
 if TYPE_CHECKING:
     from pneumonia.tracking.settings import TrackingSettings
 
-KEYS = ("port",)
+KEYS = ("port", "tracking.uri")
 
 _HELP = """\
 The MLflow UI on the results.
@@ -26,6 +26,7 @@ The MLflow UI on the results.
 
 Keys:
   port=5000          at http://127.0.0.1:5000, for this machine only, until Ctrl-C ends it
+  tracking.uri=URI   the MLflow store; otherwise MLFLOW_TRACKING_URI, or mlruns/mlflow.db here
 
 Exit status: 2 where there is nothing to show, and for a mistake in the command.
 """
@@ -43,12 +44,12 @@ def _serve(arguments: list[str]) -> None:
     from pneumonia.tracking.settings import TrackingSettings, open_store, redact, unreachable
     from pneumonia.tracking.sqlite_store import sqlite_path
 
-    settings = TrackingSettings()
+    settings = TrackingSettings(uri=given.get("tracking.uri"))
     open_store(settings)
     if sqlite_path(settings.store_uri) is None:
         terminal.write(f"The results are at {redact(settings.store_uri)}.\n", sys.stdout)
         return
-    _check_free(port)
+    _check_free(port, settings.elsewhere())
     from mlflow.exceptions import MlflowException
 
     from pneumonia.tracking.mlflow_store import Store
@@ -61,7 +62,7 @@ def _serve(arguments: list[str]) -> None:
     _become_server(settings, port)
 
 
-def _check_free(port: int) -> None:
+def _check_free(port: int, more: Sequence[str]) -> None:
     """Raise a UserError, with the command for a port that is free, where this one is taken."""
     try:
         socket.create_server(("127.0.0.1", port)).close()
@@ -69,7 +70,10 @@ def _check_free(port: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             other = free.getsockname()[1]
         _, ui = shell.commands()
-        command = f"{ui} {'PORT' if ui.startswith('make') else 'port'}={other}"
+        if more or not ui.startswith("make"):
+            command = shell.command("pneumonia", "ui", f"port={other}", *more)
+        else:
+            command = f"{ui} PORT={other}"
         raise UserError(f"Port {port} is taken. Choose another: {command}") from error
 
 

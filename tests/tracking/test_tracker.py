@@ -849,6 +849,25 @@ def test_the_ui_says_when_there_is_nothing_to_show(
     assert "`pneumonia experiment=demo`" in capsys.readouterr().err
 
 
+def test_the_ui_shows_the_store_that_is_named(
+    empty_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: list[str] = []
+    monkeypatch.setattr(os, "execve", lambda program, words, environment: given.extend(words))
+    shutil.copyfile(empty_store, "other.db")
+    uri, port = f"sqlite:///{tmp_path}/other.db", free_port()
+    named = f"tracking.uri={uri}"
+    assert ui.main([named, f"port={port}"]) == 0
+    assert given[given.index("--backend-store-uri") + 1] == uri
+    with socket.create_server(("127.0.0.1", port)):
+        assert ui.main([named, f"port={port}"]) == 2
+    assert re.search(rf"pneumonia ui port=\d+ {named}$", capsys.readouterr().err.strip())
+
+
 @pytest.mark.slow
 def test_the_ui_shows_the_local_results(settings: TrackingSettings, folder: Path) -> None:
     write_search(folder, (0.7,))
