@@ -35,6 +35,7 @@ from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
 from pneumonia.shell import as_path
 
 _PARAMS = "hydra.sweeper.params"
+_YAML = (".yaml", ".yml")
 Chosen = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 # The folder of a search is named by it.
@@ -123,10 +124,11 @@ def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}
 def _prepared(override: str, named: Set[str]) -> str:
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
-    if name == "experiment" and value.rstrip("'\"").endswith((".yaml", ".yml")):
-        files = [value] if EXISTING.accepts(value) else value.split(",")
-        names = [_add_experiment(one.strip().strip("'\""), named) for one in files]
-        return f"{key}={','.join(names)}"
+    if name == "experiment":
+        listed = re.sub(r"\s*choice\((.*)\)\s*", r"\1", value).split(",")
+        names = [one.strip(" '\"") for one in ([value] if EXISTING.accepts(value) else listed)]
+        if any(one.endswith(_YAML) for one in names):
+            return f"{key}={','.join(_add_experiment(one, named) for one in names)}"
     if name == "when" and equals:
         return f"++{override}"  # the empty mapping is closed to new keys, except by force
     if name == "resume" and equals:
@@ -205,7 +207,7 @@ def _add_experiment(value: str, named: Set[str]) -> str:
 
     Of a group that is named beside it, a trial's preset says all there is: that gives way.
     """
-    if not value.endswith((".yaml", ".yml")):
+    if not value.endswith(_YAML):
         return value
     file = Path(value).expanduser()
     if not file.is_file():

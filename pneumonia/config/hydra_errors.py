@@ -145,6 +145,7 @@ class Translator:
         value, check = self._value(key), self._check(key)
         each = f"ne search each: -m {in_shell(f'{key}={value}')}"
         if key in self._groups():
+            value = ",".join(FILES.get(one, one) for one in value.split(","))  # as they were typed
             hint = f"For one search each: pneumonia -m {in_shell(f'{key}={value}')}"
             return ConfigError(key, f"one of {', '.join(self._options(key))}", value, hint)
         if check.is_list and check is not ANY and "(" not in value:

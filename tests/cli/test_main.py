@@ -402,6 +402,18 @@ def test_a_folder_has_one_search(
     assert len(search.jobs) == 1
 
 
+@pytest.mark.parametrize("listed", ["one.yaml,demo", "demo,one.yaml", "choice(one.yaml, demo)"])
+def test_files_and_presets_are_experiments_in_any_order(
+    listed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text("# @package _global_\nseed: 9\n")
+    found = compose.check(compose.prepare([f"experiment={listed}"]), multirun=True)
+    assert sorted(cfg.seed for cfg in found) == [1, 9]
+    with pytest.raises(UserError, match=r"For one search each: .*'experiment=[a-z.]+,[a-z.]+'"):
+        compose.check(compose.prepare([f"experiment={listed}"]))
+
+
 def test_a_broken_experiment_file(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.yaml").write_text("a: [1\nb: 2\n")
     assert main("experiment=bad.yaml") == 2
