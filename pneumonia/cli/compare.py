@@ -48,7 +48,7 @@ Keys:
   columns=NAMES      names with commas: params by their dotted names, metrics, tags; +NAMES adds to
                      the usual ones, all shows every one
   filter=CONDITIONS  with commas, all of which hold: 'val_auc>0.97,dense.units=512,status!=failed';
-                     ~ looks for a part of a text
+                     ~ looks for a part of a text, =null for what has no value
   sort=NAMES         the first counts most; -NAME begins with the largest
   limit=20           the most rows of a table; 0 for all, as CSV and JSON have
   format=table       table, csv or json; the suffix of output decides where it is not given

@@ -100,7 +100,8 @@ def chosen(text: str, usual: Sequence[str], records: Sequence[Record]) -> list[s
 def filtered(records: Sequence[Record], text: str) -> list[Record]:
     """Return the rows that meet all the conditions, such as `val_auc>0.97,dense.units=512`.
 
-    A row without the value meets none but `!=`. `~` means that the text contains another.
+    A row without the value meets none but `=null` and `!=` of all else. `~` means that the text
+    contains another.
 
     Raises:
         ConfigError: For what is no condition, or a name that no row has.
@@ -111,9 +112,9 @@ def filtered(records: Sequence[Record], text: str) -> list[Record]:
         if match is None:
             expected = "conditions such as val_auc>0.97,dense.units=512 (= != < > <= >= ~)"
             raise ConfigError("filter", expected, part)
-        name, sign, wanted = match["name"], match["sign"], _value_of(match["value"])
+        name, sign, text = match["name"], match["sign"], match["value"]
         _check_name("filter", name, records)
-        kept = [one for one in kept if _meets(_known(one.get(name)), sign, wanted)]
+        kept = [one for one in kept if _meets(_known(one.get(name)), sign, text)]
     return kept
 
 
@@ -194,10 +195,15 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _meets(value: Any, sign: str, wanted: Any) -> bool:
+def _meets(value: Any, sign: str, text: str) -> bool:
     if sign == "~":
-        return value is not None and str(wanted).lower() in _plain(value).lower()
-    if value is None or isinstance(value, bool) != isinstance(wanted, bool):
+        return value is not None and text.lower() in _plain(value).lower()
+    wanted = _value_of(text)
+    if isinstance(value, str) and not isinstance(wanted, str):
+        wanted = text  # an id such as 1e234567 and a version such as 2.20 are no numbers
+    if value is None or wanted is None:
+        return sign == ("=" if value is wanted else "!=")
+    if isinstance(value, bool) != isinstance(wanted, bool):
         return sign == "!="
     if isinstance(value, int | float) != isinstance(wanted, int | float):
         value, wanted = _plain(value), _plain(wanted)

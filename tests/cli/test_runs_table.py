@@ -93,11 +93,33 @@ def test_a_trial_has_the_metrics_of_its_best_epoch(rows: list[dict[str, Any]]) -
         ("is_winner=true", [2]),
         ("is_winner=1", []),
         ("optimizer.weight_decay=0", []),
+        ("optimizer.weight_decay=null", [1, 2, 3]),
+        ("optimizer.weight_decay!=null", []),
+        ("score=null", [3]),
+        ("score!=null", [1, 2]),
+        ("score<=null", []),
         ("", [1, 2, 3]),
     ],
 )
 def test_conditions(text: str, trials: list[int], rows: list[dict[str, Any]]) -> None:
     assert [row["trial"] for row in runs_table.filtered(rows, text)] == trials
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1e234567", "x=1e234567"),
+        ("1e234567", "x~e2345"),
+        ("0012e4ab", "x~12e4"),
+        ("2.20", "x=2.20"),
+        ("2.20", "x!=2.2"),
+        ("true", "x=true"),
+        ("relu", 'x="relu"'),
+        (2.2, "x=2.20"),
+    ],
+)
+def test_a_text_is_compared_as_it_was_typed(value: object, text: str) -> None:
+    assert runs_table.filtered([{"x": value}], text) == [{"x": value}]
 
 
 @pytest.mark.parametrize(
