@@ -44,8 +44,9 @@ with `pip install 'pydicom>=3' 'python-gdcm>=3.0.24'`, DICOM.
 
 Keys:
   model=MODEL        models:/pneumonia-DATASET@champion, which is taken by itself where there is
-                     one champion of real images; or models:/pneumonia-DATASET/3, models:/m-...,
-                     runs:/..., the id of a search's or a trial's run, or a .keras file
+                     one champion of real images; or last, for that of the last search; or
+                     models:/pneumonia-DATASET/3, models:/m-..., runs:/..., the id of a search,
+                     of its run or a trial's, or a .keras file
   format=table       table, csv or json; the suffix of output decides where it is not given
   output=FILE        write there instead of printing
   threshold=0.5      strictly above it, an image is positive; the model's own where not given

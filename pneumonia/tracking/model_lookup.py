@@ -27,6 +27,7 @@ from pneumonia.tracking.registry import (
     origin_tags,
     score_of,
     uri,
+    versions_of,
 )
 from pneumonia.tracking.settings import CHAMPION, TrackingSettings, open_store, redact, unreachable
 from pneumonia.tracking.tracker import fetch_classifier
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 CLASS_NAMES, THRESHOLD = "class_names", "threshold"
 
-_EXPECTED = "a model: an MLflow URI, the id of a run, or a .keras file"
+_EXPECTED = "a model: `last`, an MLflow URI, the id of a search or a run, or a .keras file"
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]+)")
 _RUN = re.compile(rf"(runs:/)?(?P<id>[0-9a-f]{{32}})(/({MODEL_NAME})?)?")
 
@@ -113,8 +114,9 @@ def find_model(model: str | None, settings: TrackingSettings) -> FoundModel:
     otherwise those in the classifier's file.
 
     Args:
-        model: A model's URI in MLflow, the id of a search's or a trial's run, or a `.keras` file.
-            None: the only champion that was not trained on phantoms.
+        model: A model's URI in MLflow, the id of a search, of its run or a trial's, a `.keras`
+            file, or `last`, of the search whose classifier was registered last. None: the only
+            champion that was not trained on phantoms.
         settings: Where the store is.
 
     Raises:
@@ -177,6 +179,10 @@ def _resolve(client: MlflowClient, model: str) -> tuple[str, dict[str, str]]:
         return model, _run_tags(client, logged.source_run_id) | dict(logged.tags)
     if match := _RUN.fullmatch(model):
         return _model_of_run(client, match["id"], model)
+    if registered := versions_of(client, model):
+        return _of_version(client, registered[0])
+    if "/" not in model and not as_path(model).exists():
+        raise ConfigError("model", _EXPECTED, model, _advice(client, f"models:/{model}"))
     return model, {}
 
 

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.usefixtures("started")
         ("models:/pneumonia-chest@champion", "models:/pneumonia-chest/2", NAMES),
         ("models:/pneumonia-chest/1", "models:/pneumonia-chest/1", ["negative", "positive"]),
         ("models:/pneumonia-chest/latest", "models:/pneumonia-chest/2", NAMES),
+        ("last", "models:/pneumonia-chest/2", NAMES),
+        ("a", "models:/pneumonia-chest/1", ["negative", "positive"]),
         ("{model}", "{model}", NAMES),
         ("{search}", "{model}", NAMES),
         ("runs:/{search}", "{model}", NAMES),
@@ -85,7 +87,7 @@ def test_the_ways_to_name_a_model(
         ("models:/m-0123456789abcdef0123456789abcdef", "It is not in sqlite:///"),
         ("0" * 32, "It is not in sqlite:///"),
         ("runs:/" + "0" * 32 + "/model", ""),
-        ("champion", ""),
+        ("champion", "There is models:/pneumonia-chest@champion, models:/pneumonia-chest/"),
         ("missing.keras", "There is no file missing.keras"),
     ],
 )
@@ -119,6 +121,16 @@ def test_a_version_tag_that_makes_no_sense_is_told(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"models:/pneumonia-chest/2: the tag `{name}` should be")
     assert line.endswith(f"Received: {value!r}.")
+
+
+def test_there_is_no_last_model_before_the_first(
+    empty_store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = sorted(write_images(tmp_path))[0]
+    assert predict.main([str(path), "model=last", f"tracking.uri=sqlite:///{empty_store}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("`model`: expected a model: `last`, ")
+    assert "There is no champion yet" in told
 
 
 def test_a_run_without_a_classifier(here: Project, tmp_path: Path) -> None:
