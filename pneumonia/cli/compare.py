@@ -90,6 +90,9 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         raise ConfigError("threshold", "nothing of it without test", given["threshold"])
     if "test" in given and len(_pair(given)) != 2:
         raise ConfigError("test", "two searches with a comma between them", given["test"])
+    if "export" in given and not given.get("output", ".yaml").endswith((".yaml", ".yml")):
+        expected = "a file that ends in .yaml or .yml, as presets do"
+        raise ConfigError("output", expected, given["output"])
     for check in (_limit, common.threshold, common.output_of):
         check(given)
     return searches, given

@@ -357,6 +357,7 @@ def test_without_a_store_nothing_is_made(
         (["threshold=0.5"], "`threshold`: expected nothing of it without test"),
         (["export=a", "test=a,b"], "`test`: expected nothing of it together with export"),
         (["export=a", "last"], "`export`: expected no search beside it"),
+        (["export=a", "output=a.json"], "`output`: expected a file that ends in .yaml or .yml"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: list[str], message: str) -> None:
