@@ -91,6 +91,7 @@ def check(
                 if not _is_resumed(made, job):
                     validate.validate(made)
                 extras.check(made)
+                validate.check_emptied(made, job)
                 every.append(made)
             except ConfigErrors as found:
                 errors |= {str(error): error for error in found.errors}

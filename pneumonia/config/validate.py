@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -72,6 +72,30 @@ def validate(cfg: DictConfig) -> Space:
     if errors:
         raise ConfigErrors(list({str(error): error for error in errors}.values()))
     return space
+
+
+def check_emptied(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse overrides such as `training.metrics={}`, which Hydra merges: they take no key out.
+
+    Args:
+        cfg: What was composed with them.
+        overrides: As on the command line.
+
+    Raises:
+        ConfigErrors: With all of them.
+    """
+    errors = []
+    for key, _, value in (override.lstrip("+").partition("=") for override in overrides):
+        left = OmegaConf.select(cfg, key) if "".join(value.split()) == "{}" else None
+        if isinstance(left, DictConfig) and left and not key.startswith("hydra"):
+            hint = f"Keys are taken out by ~{key}.{[*left][-1]}"
+            if key == "when" or (key in schema.KEYS and schema.KEYS[key].accepts(None)):
+                hint = f"Write {key}=null for none"
+            elif key in (*schema.CLOSED, *schema.SECTIONS):
+                hint = ""  # most of their keys have to be there
+            errors.append(ConfigError(key, "keys to set, as {} takes none out", {}, hint))
+    if errors:
+        raise ConfigErrors(errors)
 
 
 def checks_of(cfg: DictConfig) -> Checks:

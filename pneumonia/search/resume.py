@@ -292,10 +292,11 @@ def _overlay(
     return replace(spec, cfg=OmegaConf.create(tree), choices=choices)
 
 
-def _conditions(group: str, own: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+def _conditions(group: str, own: dict[str, Any] | None, others: dict[str, Any]) -> dict[str, Any]:
     """Return conditions, those of a group's keys from the others: an option may bring its own."""
-    kept = {key: rules for key, rules in own.items() if not key.startswith(f"{group}.")}
-    return kept | {key: rules for key, rules in others.items() if key.startswith(f"{group}.")}
+    kept = {key: rules for key, rules in (own or {}).items() if not key.startswith(f"{group}.")}
+    taken = {key: rules for key, rules in others.items() if key.startswith(f"{group}.")}
+    return kept | taken
 
 
 def _copy(source: Any, target: Any, path: Sequence[str]) -> None:

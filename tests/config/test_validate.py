@@ -276,6 +276,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+training.metrics.auc.y_true=1"], "expected nothing, as the program decides it"),
     (["+training.loss.reduction=none"], "expected sum_over_batch_size, sum or mean"),
     (["+training.metrics.loss._target_=keras.metrics.AUC"], "a name of letters, digits and _, oth"),
+    (["training.metrics={}"], "expected keys to set, as {} takes none out. Received: {}. Keys are"),
+    (["training.metrics={ }"], "Keys are taken out by ~training.metrics.auc"),
+    (["training.early_stopping={}"], "Write training.early_stopping=null for none"),
+    (["optimizer=any", "when={}"], "Write when=null for none"),
     # Hydra's own settings
     (["hydra.job.chdir=true"], "`hydra.job.chdir`: expected false, as paths count from the folder"),
     (["-m", "hydra.job.chdir=true", "seed=1,2"], "`hydra.job.chdir`: expected false"),
@@ -421,6 +425,8 @@ def check(*overrides: str) -> None:
         ["objective.name=val_accuracy"],
         ["+training.metrics.recall={_target_: keras.metrics.Recall}", "objective.name=val_recall"],
         ["when={dense.dropout: {dense.units: [128, 256]}}"],
+        ["when={}", "~training.metrics.accuracy"],
+        ["optimizer=any", "when=null"],
         ["seed=0", "tuner=grid", "tuner.max_trials=null"],
         ["resume=last"],
         ["resume=abc", "tracking.uri=sqlite:///x.db", "hydra.run.dir=x"],
@@ -470,6 +476,21 @@ def test_a_loss_is_no_objective_to_maximize(target: str, is_low: bool) -> None:
             check(*given)
         given.append("objective.direction=min")
     check(*given)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (["training.metrics={}"], "Keys are taken out by ~training.metrics.auc"),
+        (["++training.metrics={ }"], "Keys are taken out by ~training.metrics.auc"),
+        (["training.early_stopping={}"], "Write training.early_stopping=null for none"),
+        (["optimizer=any", "when={}"], "Write when=null for none"),
+    ],
+)
+def test_braces_do_not_empty_a_mapping(overrides: list[str], hint: str) -> None:
+    with pytest.raises(ConfigErrors, match=r"expected keys to set, as \{\} takes none") as caught:
+        check(*overrides)
+    assert hint in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -334,6 +334,7 @@ def test_a_fork_changes_to_an_option_with_conditions_and_from_it(
     sgd = {"optimizer.momentum": {"optimizer.name": ["sgd"]}}
     assert plan("resume.fork=true", "optimizer=any").cfg.when == {**kept, **sgd}
     assert plan("resume.fork=true", "optimizer=adam").cfg.when == kept
+    assert plan("resume.fork=true", "optimizer=any", "when=null").cfg.when is None
     other = "when={dense.dropout: {dense.units: [16]}}"
     given = {"dense.dropout": {"dense.units": [16]}}
     assert plan("resume.fork=true", "optimizer=adam", other).cfg.when == given
