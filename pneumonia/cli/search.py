@@ -19,7 +19,7 @@ from pneumonia.errors import ConfigError, UserError
 from pneumonia.search import ray_session, resume
 from pneumonia.search.callbacks import SearchCallback
 from pneumonia.search.resume import SearchSpec
-from pneumonia.storage import search_folder
+from pneumonia.storage import search_record
 from pneumonia.tracking import tracker
 from pneumonia.tracking.settings import TrackingSettings, redact
 
@@ -84,12 +84,14 @@ def listeners(cfg: DictConfig, settings: TrackingSettings) -> list[SearchCallbac
 
 def _more(spec: SearchSpec) -> str:
     """Return what can be done with a search that is complete."""
-    first = search_folder.SearchFolder(spec.folder).first_event()
-    name, tuner = str(first.get("search_id", "last")), spec.cfg.tuner
+    past = search_record.from_journal(spec.folder)
+    name, tuner = str(past.first.get("search_id", "last")), spec.cfg.tuner
     keys = [key for key in ("hyperband_iterations", "max_trials") if tuner.get(key)]
     more = [shell.resume(spec.folder, name, f"tuner.{key}={2 * tuner[key]}") for key in keys[:1]]
     fork = shell.resume(spec.folder, name, "resume.fork=true")
     told = [f"With more budget it goes on: {command}" for command in more]
+    if reason := past.ended.get("reason"):  # with more of another budget it would end here again
+        told = [reason]
     return "\n".join([*told, f"As a new one, with other settings if you add them: {fork}"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import shutil
 import time
@@ -172,29 +171,30 @@ class Search:
         self.seconds["trials"] = time.monotonic() - began
 
     def _run_all(self) -> None:
-        """Run one trial after the other, or several at once where none waits for another."""
-        is_over = False
+        """Run one trial after the other, or several at once where none waits for another.
+
+        Those that began in earlier processes are asked for whatever the budget: they may win.
+        """
+        is_over, starts = False, self._known_starts()
         while True:
-            known = () if is_over else self._known_starts[len(self.proposals) :]
-            for outcome in self.scheduler.take(next(iter(known), math.inf)):
+            left = starts[len(self.proposals) :]
+            for outcome in self.scheduler.take(next(iter(left), math.inf)):
                 is_over |= outcome.status == "STOPPED"
                 self._settle(outcome)
             can_propose = not self.executor.in_order or self.oracle.can_propose()
-            if is_over or not self.scheduler.has_room or not can_propose:
+            if (is_over and not left) or not self.scheduler.has_room or not can_propose:
                 if not self.scheduler.wait():
                     return
             elif proposal := self.oracle.propose():
-                is_over = not self._start(proposal)
+                is_over |= not self._start(proposal)
             elif self.executor.in_order or not self.scheduler.is_running:
-                is_over = True
+                is_over, starts = True, []
             else:  # the oracle may wait for one that runs
                 self.scheduler.wait()
 
-    @functools.cached_property
-    def _known_starts(self) -> list[int]:
-        """The numbers of the events by which trials began in earlier processes."""
-        events = [] if self.executor.in_order else journal.read(self.folder)
-        return [event["n"] for event in events if event["kind"] == "trial_started"]
+    def _known_starts(self) -> list[float]:
+        """Return the numbers of the events by which trials began in earlier processes."""
+        return [e["n"] for e in journal.read(self.folder) if e["kind"] == "trial_started"]
 
     def _start(self, proposal: Proposal) -> bool:
         """Start a trial, unless its end is known; return whether the budget allows for it."""
@@ -211,7 +211,7 @@ class Search:
         task = self._task(proposal, config)
         self.scheduler.make_room(task)
         so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
-        if self.bounds.is_spent(so_far):
+        if self.bounds.is_spent(so_far) and not task.has_begun:
             return False
         if taken := self._take_over(proposal, config):
             self.scheduler.add(taken)

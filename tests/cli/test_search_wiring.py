@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from pneumonia.cli import main, search
 from pneumonia.cli.callbacks import Console, Report, TensorBoard, Tracking
 from pneumonia.config import compose
+from pneumonia.search.resume import SearchSpec
 from pneumonia.storage import journal
 from pneumonia.tracking.tracker import TrackingSettings
 
@@ -39,6 +42,22 @@ SMALL = (
 def test_who_listens_in_which_order(overrides: list[str], expected: list[type]) -> None:
     cfg = compose.check(compose.prepare(overrides))[0]
     assert [type(one) for one in search.listeners(cfg, TrackingSettings())] == expected
+
+
+@pytest.mark.parametrize("reason", ["", "`budget.epochs=3` has ended the search. It goes on: ..."])
+def test_a_complete_search_goes_on_with_more_of_what_has_ended_it(
+    reason: str, tmp_path: Path
+) -> None:
+    with closing(journal.Journal(tmp_path)) as log:
+        log.append("search_started", search_id="s1", params={})
+        log.append("search_ended", status="completed", metrics={}, reason=reason)
+    cfg = OmegaConf.create({"tuner": {"max_trials": 6}})
+    more, fork = search._more(SearchSpec(cfg, tmp_path, {}, is_over=True)).splitlines()
+    if reason:
+        assert more == reason
+    else:
+        assert more.endswith("tuner.max_trials=12")
+    assert fork.endswith("resume.fork=true")
 
 
 @pytest.fixture

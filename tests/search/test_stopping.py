@@ -1,17 +1,29 @@
-"""A budget says when it is spent, of a whole search."""
+"""A budget says when it is spent, of a whole search, and what it has stopped may win."""
 
 from __future__ import annotations
 
 import errno
+import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from families import slow
+from test_loop import GRID, Doing, here, of, run
 
+from pneumonia.artifacts import ArtifactStore
+from pneumonia.search.callbacks import SearchCallback, SearchEnd
 from pneumonia.search.stopping import Budget, StopRule
+from pneumonia.search.trials import Proposal
 from pneumonia.storage.journal import Journal
 from pneumonia.storage.search_record import SearchRecord
+from pneumonia.training import trial
+from pneumonia.training.checkpoint import Checkpoints
+from pneumonia.training.trial import Hooks, Outcome, Task
+
+__all__ = ["here"]  # a fixture
 
 NONE: dict[str, Any] = {"seconds": None, "trials": None, "epochs": None}
 
@@ -55,3 +67,66 @@ def test_a_full_disk_says_how_to_go_on_where_there_is_something_to_go_on_with(
         assert str(rule.explain(full)) == "journal.jsonl: No space left on device."
         past.started = {"search_id": "s1"}
         assert "When that is mended, the search goes on: " in str(rule.explain(full))
+
+
+# What the budget has stopped.
+
+
+class Ranking(SearchCallback):
+    """Notes the trials that a search has to choose from."""
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+
+    def search_ending(self, end: SearchEnd) -> None:
+        if end.won is not None:
+            self.numbers = {proposal.number for proposal, _ in end.won.ranked}
+
+
+def kill_at_the_end(folder: Path, proposal: Proposal | None) -> None:
+    if proposal is None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_trial_that_the_budget_has_stopped_may_win_in_a_later_process(
+    epochs: int, here: Path
+) -> None:
+    ranking, limit = Ranking(), f"budget.epochs={epochs}"
+    with pytest.raises(KeyboardInterrupt):
+        run(here / "a", *GRID, limit, callbacks=[Doing(kill_at_the_end)])
+    events = run(here / "a", *GRID, limit, callbacks=[ranking])
+    (end,) = [event for event in of(events, "search_ended") if event["status"] == "completed"]
+    assert ranking.numbers == ({1} if epochs == 1 else {1, 2})
+    assert len(of(events, "epoch_ended")) == epochs
+    assert end["reason"].startswith(f"`{limit}` has ended the search. With more of it, it goes on")
+
+
+@pytest.mark.parametrize(
+    ("workers", "in_order"), [(1, True), (2, False), slow(1, False), slow(2, True)]
+)
+def test_all_that_had_begun_may_win_where_the_budget_is_spent(
+    workers: int, in_order: bool, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting = threading.Barrier(2, timeout=60)
+    options = (*GRID, "model.trainable=false", f"executor.in_order={in_order}")
+
+    def end(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> Outcome:
+        calls = iter(range(9))
+
+        def between_epochs() -> None:
+            if next(calls) == 1:
+                meeting.wait()
+                raise KeyboardInterrupt
+
+        return train(task, store, replace(hooks, between_epochs=between_epochs), kept)
+
+    train = trial._run
+    monkeypatch.setattr(trial, "_run", end)
+    with pytest.raises(KeyboardInterrupt):
+        run(here / "a", *options, "executor.workers=2")
+    monkeypatch.setattr(trial, "_run", train)
+    ranking, spent = Ranking(), ("budget.seconds=0.01", f"executor.workers={workers}")
+    events = run(here / "a", *options, *spent, callbacks=[ranking])
+    assert ranking.numbers == {1, 2}
+    assert len(of(events, "epoch_ended")) == 2
