@@ -157,7 +157,7 @@ def _show_plans(configs: list[DictConfig], goes_on: Path | None) -> int:
             folder = goes_on / cfg.hydra.sweep.subdir
         spec = resume.SearchSpec(sweep.going_on(cfg, folder), folder, _choices(cfg.hydra))
         spec = resume.plan(spec, list(cfg.hydra.overrides.task))
-        plan.show(spec.cfg, spec.choices, folder=spec.folder)
+        plan.show(spec)
     if configs and hydra_internals.has_own_sweeper(configs[0]):
         print("each search that the sweeper asks for is like this one")
     return 0

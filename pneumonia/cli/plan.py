@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from pneumonia import tables
 from pneumonia.config import search_space
@@ -15,6 +14,8 @@ from pneumonia.formatting import clock_time, megabytes
 from pneumonia.search import plan as planning
 from pneumonia.search.oracle import Oracle, Round
 from pneumonia.search.plan import Plan
+from pneumonia.search.replay import Fork
+from pneumonia.search.resume import SearchSpec
 from pneumonia.storage import search_record
 
 
@@ -80,29 +81,30 @@ def _time(plan: Plan) -> str:
     return f"about {clock_time(plan.seconds)} by {source} of the same model and images"
 
 
-def show(cfg: DictConfig, choices: Mapping[str, str], *, folder: Path) -> None:
+def show(spec: SearchSpec) -> None:
     """Print the plan of a search. Nothing is run, fetched or written.
 
     Args:
-        cfg: The composed and checked configuration, with its ranges.
-        choices: The option of each config group.
-        folder: The folder of the search, which one that goes on has already.
+        spec: What to run, composed and checked.
 
     Raises:
         UserError: For what the user can mend.
     """
+    cfg, origin = spec.cfg, spec.origin
     tuner: Any = OmegaConf.to_container(cfg.tuner, resolve=True)
     space = search_space.find(cfg)
     oracle = Oracle(space, tuner, Objective(**cfg.objective))
     data = planning.prepared(search_space.collapse(cfg, space.start()))
-    plan = planning.make(cfg, oracle, choices, data=data, is_dry=True)
+    most = origin.trials if origin else None
+    plan = planning.make(cfg, oracle, spec.choices, data=data, most=most, is_dry=True)
     lines = list(filter(None, [oracle.shortfall(), oracle.scope()]))
     if cfg.executor.get("in_order", True):
         lines += filter(None, [oracle.waits(cfg.executor.workers)])
-    past = search_record.from_journal(folder)
+    past = search_record.from_journal(spec.folder)
     if past.started is not None:
         ended = sum(trial.ended is not None for trial in past.trials.values())
         lines.append(f"{past.started['search_id']} goes on: {ended} of its trials have ended")
+    lines += [Fork(origin, past, fetch=None).opening()] if origin else []
     lines += planning.of_ray(cfg, plan.seconds)
     limits = {name: value for name, value in (cfg.get("budget") or {}).items() if value}
     lines += [f"warning: {note}" for note in (data.notes if data else ())]

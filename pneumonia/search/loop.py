@@ -90,7 +90,10 @@ class Search:
         self.recorder = Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
         most = tuner["max_consecutive_failures"]
-        self.bounds = StopRule(limits, most_failures=most, journal=log, past=self.past)
+        before = spec.origin.seconds if spec.origin else 0
+        self.bounds = StopRule(
+            limits, most_failures=most, journal=log, past=self.past, before=before
+        )
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
         self.store: ArtifactStore = FolderStore(self.folder)
@@ -147,7 +150,8 @@ class Search:
             place = shared_address(address, self.past.first["search_id"])
             self.store = SharedStore(place, folder=self.folder, others=self.store)
         self.unrepeatable = provenance.other_machine(self.past.tags)
-        plan = planning.make(self.cfg, self.oracle, self.choices, data=data)
+        most = self.fork.origin.trials if self.fork else None
+        plan = planning.make(self.cfg, self.oracle, self.choices, data=data, most=most)
         notes = [self.oracle.shortfall() or self.oracle.scope()]
         notes += [self.oracle.waits(self.executor.workers)] if self.executor.in_order else []
         notes.append(sharing(self.executor, reserved=self.cfg.executor.get("gpus")))
@@ -173,7 +177,8 @@ class Search:
     def _run_all(self) -> None:
         """Run one trial after the other, or several at once where none waits for another.
 
-        Those that began in earlier processes are asked for whatever the budget: they may win.
+        Those that began in earlier processes, or in the search that this one repeats, are asked
+        for whatever the budget: they may win.
         """
         is_over, starts = False, self._known_starts()
         while True:
@@ -193,8 +198,10 @@ class Search:
                 self.scheduler.wait()
 
     def _known_starts(self) -> list[float]:
-        """Return the numbers of the events by which trials began in earlier processes."""
-        return [e["n"] for e in journal.read(self.folder) if e["kind"] == "trial_started"]
+        """Return the numbers of the events by which trials began; infinity: in another search."""
+        own = [e["n"] for e in journal.read(self.folder) if e["kind"] == "trial_started"]
+        most = (self.fork.origin.trials or 0) if self.fork else 0
+        return [*own, *[math.inf] * (most - len(own))]
 
     def _start(self, proposal: Proposal) -> bool:
         """Start a trial, unless its end is known; return whether the budget allows for it."""
@@ -210,15 +217,18 @@ class Search:
         self.bounds.check_failures(self.outcomes)
         task = self._task(proposal, config)
         self.scheduler.make_room(task)
-        so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
-        if self.bounds.is_spent(so_far) and not task.has_begun:
-            return False
-        if taken := self._take_over(proposal, config):
+        found = self.fork.find(proposal, config) if self.fork else None
+        if not (task.has_begun or (found and self.fork and self.fork.origin.trials)):
+            so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
+            if self.bounds.is_spent(so_far):
+                return False
+        source = {"taken_over_from": f"{self.fork.origin.search_id}/{found}"} if self.fork else {}
+        self.recorder.begin_trial(proposal, config, **(source if found else {}))
+        self.callbacks.tell("trial_started", proposal, config)
+        if found and (taken := self._take_over(proposal, found)):
             self.scheduler.add(taken)
             return True
-        self.recorder.begin_trial(proposal, config)
-        self.callbacks.tell("trial_started", proposal, config)
-        self.scheduler.submit(task)
+        self.scheduler.submit(replace(task, has_begun=task.has_begun or found is not None))
         return True
 
     def _task(self, proposal: Proposal, config: Config | None = None) -> Task:
@@ -234,18 +244,17 @@ class Search:
             together=cuts(self.cfg, self.space, proposal.values, config["model"]),
         )
 
-    def _take_over(self, proposal: Proposal, config: Config) -> Outcome | None:
-        """Record a trial that the search this one was forked from has finished."""
-        if self.fork is None or (found := self.fork.find(proposal, config)) is None:
-            return None
-        self.callbacks.tell("trial_started", proposal, config)
-        source = f"{self.fork.origin.search_id}/{found}"
-        self.recorder.begin_trial(proposal, config, taken_over_from=source)
-        for fit, curve in self.fork.curves(found).items():
-            for epoch, metrics in enumerate(curve, start=1):
-                self.recorder.add_epoch(proposal.trial_id, fit, epoch, metrics)
+    def _take_over(self, proposal: Proposal, found: str) -> Outcome | None:
+        """Take a trial over from the search this one was forked from; return and record its end."""
+        assert self.fork is not None
         keeps = self.cfg.tracking.log_models != "none"
         outcome = self.fork.bring(found, proposal.trial_id, self.folder, with_classifier=keeps)
+        for fit, curve in self.fork.curves(found).items():
+            for epoch, metrics in enumerate(curve, start=1):
+                is_new = self.recorder.add_epoch(proposal.trial_id, fit, epoch, metrics)
+                self.bounds.budget.epochs += is_new
+        if outcome is None:  # it has not ended
+            return None
         self._record(outcome)
         return outcome
 

@@ -105,6 +105,7 @@ def make(
     choices: Mapping[str, str],
     *,
     data: ImageData | None,
+    most: int | None = None,
     is_dry: bool = False,
 ) -> Plan:
     """Return what a search is about to do.
@@ -114,16 +115,18 @@ def make(
         oracle: A new oracle.
         choices: The option of each config group.
         data: The dataset, or None where it is not prepared yet.
+        most: How many trials there may be, where another search tells.
         is_dry: Whether no weights are to be loaded, which might have to be fetched.
     """
     found = search_space.find(cfg)
     start = collapse(cfg, found.start())
     limits = cfg.get("budget") or {}
-    rounds = tuple(oracle.plan(limits.get("trials")))
+    counts = [count for count in (limits.get("trials"), most) if count is not None]
+    rounds = tuple(oracle.plan(min(counts, default=None)))
     fits = disk_usage.fits(start)
     planned, likely = oracle.most_epochs(rounds) * fits, sum(item.trained for item in rounds) * fits
-    most = limits.get("epochs") or planned
-    epochs = min(planned, most)
+    limit = limits.get("epochs") or planned
+    epochs = min(planned, limit)
     costed = _without_weights(cfg) if is_dry else cfg
     return Plan(
         tuner=choices.get("tuner", ""),
@@ -133,7 +136,7 @@ def make(
         fits=fits,
         trials=sum(item.trials for item in rounds),
         epochs=epochs,
-        likely=min(likely, most),
+        likely=min(likely, limit),
         pace=pace(cfg, data),
         max_seconds=limits.get("seconds"),
         cost=_cost(costed, found, rounds, epochs=epochs, data=data),

@@ -79,7 +79,9 @@ class Fork:
     """Owns what a search takes over from the one it was forked from.
 
     A trial is valid where it has come to a score and the new search proposes one with the same
-    arguments, up to the same epoch. Files are shared, not moved: the other search stays whole.
+    arguments, up to the same epoch. Where the new search has no other trials (`Origin.trials`),
+    those that failed there, or that the budget has stopped, are valid, too. Files are shared, not
+    moved: the other search stays whole.
 
     Args:
         origin: The other search.
@@ -96,23 +98,34 @@ class Fork:
         self._unrepeatable = provenance.other_machine(self._past.tags)
         self._shared = None if origin.reasons else _shared_states(self._past)
         self._valid: dict[str, str] = {}
-        for trial_id, past in self._finished.items():
-            if not origin.reasons and not self._why_not(trial_id):
+        for trial_id, past in self._past.trials.items():
+            is_known = past.ended is not None
+            if origin.trials is not None and past.curves:  # the budget may have stopped it
+                is_known = is_known or self._has_state(trial_id)
+            if is_known and not origin.reasons and not self._why_not(trial_id):
                 self._valid.setdefault(self._key(past.values), trial_id)
+        self._begun = {trial_id for trial_id, past in own.trials.items() if past.curves}
         sources = (past.source for past in own.trials.values())
         self._taken = {source.rpartition("/")[2] for source in sources if source}
 
     def find(self, proposal: Proposal, config: Config) -> str | None:
-        """Return the id of the finished trial that a proposed one need not repeat."""
-        return self._valid.get(self._key(trials.arguments(config, proposal)))
+        """Return the id of the trial that a proposed one need not repeat."""
+        found = self._valid.get(self._key(trials.arguments(config, proposal)))
+        has_ended = found is None or self._past.trials[found].ended is not None
+        # One that was stopped there, and has begun here, has come further since.
+        return found if has_ended or proposal.trial_id not in self._begun else None
 
     def curves(self, trial_id: str) -> dict[Fit, tuple[Metrics, ...]]:
         """Return the metrics of all the epochs of a trial there."""
         reached = sorted(self._past.trials[trial_id].reached)
         return {fit: self._past.curve(trial_id, fit) for fit in reached}
 
-    def bring(self, found: str, trial_id: str, folder: Path, *, with_classifier: bool) -> Outcome:
+    def bring(
+        self, found: str, trial_id: str, folder: Path, *, with_classifier: bool
+    ) -> Outcome | None:
         """Share a trial's state and classifier with a search; return what came of it.
+
+        Of one that the budget has stopped, that is nothing yet.
 
         Args:
             found: The trial.
@@ -127,8 +140,9 @@ class Fork:
                 _share(self.origin.folder / state, folder / own)
             elif self._shared:
                 self._shared.fetch(state, folder / own)
-        ended = self._finished[found].ended
-        assert ended is not None
+        ended = self._past.trials[found].ended
+        if ended is None:
+            return None
         key = None
         if with_classifier and (source := self._classifier(found, ended["classifier"])):
             key = classifier_key(trial_id)
@@ -137,20 +151,23 @@ class Fork:
 
     def opening(self) -> str:
         """Say what there is to take over, and what not and why."""
-        count, valid = len(self._finished), len(self._valid)
+        count, valid = len(self._finished), len(self._finished.keys() & self._valid.values())
         head = f"fork of {self.origin.search_id}: {valid} of its {_trials(count)} can be taken over"
         if self.origin.reasons:
             reasons = (f"  {reason}" for reason in self.origin.reasons)
             return "\n".join([f"{head}, because this has changed:", *reasons])
-        return "\n".join([head, *self._invalid()])
+        is_same = self.origin.trials is not None
+        more = ["nothing has changed that they depend on: no others are trained"] if is_same else []
+        return "\n".join([head, *self._invalid(), *more])
 
     def closing(self) -> str:
         """Say what was taken over, and what was not and why."""
-        head = f"taken over from {self.origin.search_id}: {_trials(len(self._taken))}"
+        count = len(self._finished.keys() & self._taken)
+        head = f"taken over from {self.origin.search_id}: {_trials(count)}"
         if self.origin.reasons:
             return f"{head}, none being valid"
         left = [
-            f"  not trial {self._finished[trial_id].number}: this search did not ask for it"
+            f"  not trial {self._past.trials[trial_id].number}: this search did not ask for it"
             for trial_id in self._valid.values()
             if trial_id not in self._taken
         ]
@@ -165,9 +182,9 @@ class Fork:
         return json.dumps(needs(arguments, self.origin.searched), sort_keys=True)
 
     def _why_not(self, trial_id: str) -> str:
-        """Say why a finished trial cannot be taken over, or nothing."""
-        if self._finished[trial_id].status == "failed":
-            return "it failed"
+        """Say why a trial cannot be taken over, or nothing."""
+        if self._past.trials[trial_id].status == "failed":
+            return "it failed" if self.origin.trials is None else ""
         # What wins without its state is trained again, which has to give the same.
         if not self._unrepeatable or self._has_state(trial_id):
             return ""

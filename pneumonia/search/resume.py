@@ -30,6 +30,8 @@ from pneumonia.storage.search_record import SearchRecord
 
 # What is left to send can be sent wherever the images are by now.
 _UNCHECKED = ("resume", "tracking.", "dataset.", "executor.", "features.")
+# What is done with the trials once they are over.
+_AFTER = ("winner.", "threshold.")
 _ANEW = "Put a copy in its place, or begin the search anew."
 _HINT = (
     "A copy of it goes to MLflow, as an artifact of the search's run: put that in its place, or "
@@ -47,6 +49,9 @@ class Origin:
         reasons: Why none of its trials is valid any more; empty where they are.
         decides_alike: Whether its classifiers have the threshold and the calibration asked for.
         searched: The keys that it varied, and those that the fork does.
+        trials: How many it has, where it has come to its end and differs only in what follows the
+            trials: then a fork of it trains no others. Else None.
+        seconds: For how long it ran, where it is so.
     """
 
     folder: Path
@@ -54,6 +59,8 @@ class Origin:
     reasons: tuple[str, ...] = ()
     decides_alike: bool = True
     searched: frozenset[str] = frozenset()
+    trials: int | None = None
+    seconds: float = 0.0
 
     @property
     def source(self) -> dict[str, str]:
@@ -207,7 +214,17 @@ def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
     past, now = search_record.from_journal(folder), flatten(spec.cfg)
     is_alike = not any(line.startswith("threshold.") for line in changes.of_params(past, now))
     reasons, ranges = tuple(changes.of_results(past, spec.cfg)), changes.searched(past.params, now)
-    return Origin(folder, search_id, reasons, is_alike, ranges)
+    found = Origin(folder, search_id, reasons, is_alike, ranges)
+    if reasons or not past.is_completed or not _is_followed(past, now):
+        return found
+    return replace(found, trials=len(past.trials), seconds=past.ended.get("seconds_elapsed", 0.0))
+
+
+def _is_followed(past: SearchRecord, now: Mapping[str, Any]) -> bool:
+    """Tell whether nothing has changed that the trials of a search, or their number, depend on."""
+    lines = changes.of_params(past, now, budget=())
+    is_same = all(past.params.get(key) == now.get(key) for key in changes.BUDGET)
+    return is_same and all(line.startswith(_AFTER) for line in lines)
 
 
 def _refuse(name: str, lines: Sequence[str], *, threads: int | None) -> None:

@@ -16,10 +16,12 @@ from pneumonia.training.trial import Outcome, StopTrial
 class Budget:
     """Owns the limits of a search and what it has spent of them, in all its processes.
 
+    The trials of another search that it has taken over count, and their epochs.
+
     Args:
         limits: `seconds`, `trials` and `epochs`; None is no limit.
         clock: Returns for how many seconds the search has run.
-        epochs: How many it has trained in earlier processes, in all fits of all trials.
+        epochs: How many it has in earlier processes, in all fits of all trials.
     """
 
     def __init__(
@@ -50,18 +52,20 @@ class StopRule:
         most_failures: After how many trials that failed one after the other a search stops.
         journal: The search's journal, which knows for how long it has run.
         past: What is known of the search; kept up with by the search.
+        before: The seconds of another search that count for this one.
     """
 
     def __init__(
-        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: SearchRecord
-    ) -> None:
+        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal,
+        past: SearchRecord, before: float = 0,
+    ) -> None:  # fmt: skip
         self.interruption = Interruption()
         self.note = ""  # what the budget has ended, and how to go on with more
         self._most_failures, self._past = most_failures, past
         self._folder = journal.path.parent
-        own = [trial for trial in past.trials.values() if trial.source is None]
-        epochs = sum(len(curve) for trial in own for curve in trial.curves.values())
-        self.budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
+        curves = (curve for trial in past.trials.values() for curve in trial.curves.values())
+        epochs = sum(map(len, curves))
+        self.budget = Budget(limits, clock=lambda: before + journal.elapsed, epochs=epochs)
 
     def between_epochs(self) -> None:
         """Stop a training here where the search has to stop; a trial counts from its start.
@@ -78,15 +82,13 @@ class StopRule:
         """Tell whether the budget allows for no further trial.
 
         Args:
-            trial_ids: All the trials so far, those that run included; what was taken over from
-                another search costs nothing.
+            trial_ids: All the trials so far, those that run included.
 
         Raises:
             Interrupted: After a signal.
         """
         self.interruption.check()
-        trials = [self._past.trials[trial_id] for trial_id in trial_ids]
-        self.budget.trials = sum(trial.source is None for trial in trials)
+        self.budget.trials = len(list(trial_ids))
         if spent := self.budget.spent():
             key, _, limit = spent.strip("`").partition("=")
             more = self._command(f"{key}={2 * float(limit):.15g}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,19 @@ def composed(overrides: tuple[str, ...]) -> Any:
     return compose.check(compose.prepare(overrides))[0]
 
 
-def run(folder: Path, *overrides: str, callbacks: Sequence[SearchCallback] = ()) -> list[Event]:
+def run(
+    folder: Path,
+    *overrides: str,
+    callbacks: Sequence[SearchCallback] = (),
+    fork_of: Path | None = None,
+) -> list[Event]:
     """Run a search, or go on with the one in a folder; return its journal."""
     cfg = composed(overrides)
     chosen = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items() if v is not None}
     spec = SearchSpec(OmegaConf.create(plain(cfg)), folder, chosen)
+    if fork_of is not None:
+        search_id = next(journal.read(fork_of))["search_id"]
+        spec = replace(spec, origin=resume._compared(fork_of, search_id, spec=spec))
     with closing(resume.claim(spec, uri=None)) as log:
         loop.run(spec, log, callbacks=callbacks)
     return list(journal.read(folder))

@@ -301,6 +301,24 @@ def test_a_fork_is_a_new_search_with_other_settings(begin: Callable[..., Path]) 
         plan("resume.fork=true", "model.blocks=9")
 
 
+def test_a_fork_has_no_other_trials_where_only_what_follows_them_changes(
+    begin: Callable[..., Path],
+) -> None:
+    def trials(*overrides: str) -> int | None:
+        origin = plan("resume=s1", "resume.fork=true", *overrides).origin
+        assert origin is not None
+        return origin.trials
+
+    folder = begin(status="completed")
+    for same in ((), ("winner.test=false", "tracking.log_models=none", "threshold.rule=youden")):
+        assert trials(*same) == 0
+    for other in ("dense.units=8", "tuner.max_trials=9", "budget.trials=4", "objective.folds=2"):
+        assert trials(other) is None
+    with closing(Journal(folder)) as one:
+        one.append("search_ended", status="interrupted")
+    assert trials() is None
+
+
 def test_what_no_trial_is_valid_under(begin: Callable[..., Path]) -> None:
     begin()
     origin = plan("resume.fork=true", "seed=3", "dataset.seed=8").origin

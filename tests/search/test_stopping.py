@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from families import slow
-from test_loop import GRID, Doing, here, of, run
+from test_loop import GRID, Doing, here, of, results, run
 
 from pneumonia.artifacts import ArtifactStore
 from pneumonia.search.callbacks import SearchCallback, SearchEnd
@@ -130,3 +130,35 @@ def test_all_that_had_begun_may_win_where_the_budget_is_spent(
     events = run(here / "a", *options, *spent, callbacks=[ranking])
     assert ranking.numbers == {1, 2}
     assert len(of(events, "epoch_ended")) == 2
+
+
+# Forks of what the budget has ended.
+
+
+@pytest.mark.parametrize("limit", ["budget.trials=1", "budget.epochs=3", "budget.seconds=0.01"])
+def test_a_fork_that_only_scores_the_winner_trains_nothing(limit: str, here: Path) -> None:
+    unread = run(here / "a", *GRID, limit, "winner.test=false")
+    events = run(here / "b", *GRID, limit, fork_of=here / "a")
+    (end,) = of(events, "search_ended")
+    trained = [
+        [(e["trial_id"], e["epoch"], e["metrics"]) for e in of(one, "epoch_ended")]
+        for one in (events, unread)
+    ]
+    assert trained[0] == trained[1]
+    trials, winner, measured = results(unread)
+    assert results(events)[:2] == [trials, winner]
+    assert "test_auc" not in measured
+    assert end["metrics"].items() >= measured.items()
+    assert "test_auc" in end["metrics"]
+    assert end["reason"].startswith(f"`{limit}` has ended the search. With more of it, it goes on")
+
+
+def test_what_a_fork_takes_over_counts(here: Path) -> None:
+    run(here / "a", *GRID, "budget.trials=2")
+    other = 'dense.dropout="choice(0.1, 0.2, 0.3, 0.5)"'
+    events = run(here / "b", *GRID, other, "budget.trials=2", fork_of=here / "a")
+    tags = [event["tags"] for event in of(events, "trial_started")]
+    assert ["taken_over_from" in one for one in tags] == [True, False]
+    more = run(here / "c", *GRID, "budget.trials=3", fork_of=here / "a")
+    tags = [event["tags"] for event in of(more, "trial_started")]
+    assert ["taken_over_from" in one for one in tags] == [True, True, False]
