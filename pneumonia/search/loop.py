@@ -300,7 +300,8 @@ class Search:
         """Choose the winner, evaluate it once on test, write and record what there is to keep."""
         ranked = self._ranked()
         if not ranked:
-            raise UserError("No trial came to a score, so there is no winner.")
+            text = "No trial came to a score, so there is no winner."
+            raise UserError(f"{text} {self.bounds.note}".rstrip())
         (proposal, outcome), began = ranked[0], time.monotonic()
         self.callbacks.tell("phase", "evaluating the winner")
         # The budget ends trials; what is left to do of the winner only a signal ends.

@@ -14,6 +14,7 @@ from families import slow
 from test_loop import GRID, Doing, here, of, results, run
 
 from pneumonia.artifacts import ArtifactStore
+from pneumonia.errors import UserError
 from pneumonia.search.callbacks import SearchCallback, SearchEnd
 from pneumonia.search.stopping import Budget, StopRule
 from pneumonia.search.trials import Proposal
@@ -130,6 +131,12 @@ def test_all_that_had_begun_may_win_where_the_budget_is_spent(
     events = run(here / "a", *options, *spent, callbacks=[ranking])
     assert ranking.numbers == {1, 2}
     assert len(of(events, "epoch_ended")) == 2
+
+
+def test_folds_that_the_budget_has_stopped_within_the_first_trial_say_so(here: Path) -> None:
+    match = r"no winner\. `budget\.epochs=3` has ended the search\. .* budget\.epochs=6$"
+    with pytest.raises(UserError, match=match):
+        run(here / "a", *GRID, "objective.folds=2", "budget.epochs=3")
 
 
 # Forks of what the budget has ended.
