@@ -321,7 +321,7 @@ class Search:
             **crown.score(outcome, best),
             "trials": len(self.outcomes),
             "failed_trials": failed,
-            "epochs": sum(past.count() for past in self.past.trials.values()),
+            "epochs": self.bounds.budget.epochs,
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
             "seconds": time.monotonic() - self.began,
             "threshold": best.decision.threshold,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pneumonia.evaluation.objective import FIRST, Fit, Metrics
+from pneumonia.evaluation.objective import Fit, Metrics
 from pneumonia.storage.journal import Event
 
 T = TypeVar("T")
@@ -106,10 +106,6 @@ class TrialRecord:
         """How long it took; nan if unknown."""
         last = self.points[-1][0] - self.began if self.points else math.nan
         return float((self.ended or {}).get("seconds") or last)
-
-    def count(self, fit: Fit = FIRST) -> int:
-        """Return how many epochs of a fit are recorded."""
-        return len(self.curves.get(fit, ()))
 
     def lacks(self, fit: Fit, epoch: int) -> bool:
         """Tell whether an epoch is the trial's own and not recorded yet."""

@@ -344,6 +344,7 @@ def test_folds_choose_and_what_wins_is_the_mean_of_its_trainings(here: Path) -> 
     assert epochs[0] == epochs[1]
     assert [fold for trial_id, fold, *_ in epochs[0] if trial_id == "0001"] == [0, 0, 1, 1]
     (end,) = of(whole, "search_ended")
+    assert end["metrics"]["epochs"] == len(epochs[1]) == 12
     (won,) = [e for e in of(whole, "trial_ended") if e["trial_id"] == end["winner"]]
     assert (end["metrics"]["val_auc"], end["metrics"]["val_auc_std"]) == (
         won["score"],
