@@ -87,7 +87,7 @@ class Search:
         tuner, limits = _plain(spec.cfg.tuner), spec.cfg.get("budget") or {}
         self.space = find(spec.cfg)
         self.oracle = Oracle(self.space, tuner, self.objective)
-        self.recorder = Recorder(log)
+        self.journal, self.recorder = log, Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
         most = tuner["max_consecutive_failures"]
         before = spec.origin.seconds if spec.origin else 0
@@ -108,7 +108,7 @@ class Search:
         self.replayed: set[str] = set()  # trials that a process before this one has ended
         self.kept: set[str] = set()  # trials that have ended and whose states are there
         self.unrepeatable, self.began = "", time.monotonic()
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # of the phases in this process
 
     def run(self) -> None:
         """Run all the trials and what follows them."""
@@ -323,7 +323,7 @@ class Search:
             "failed_trials": failed,
             "epochs": self.bounds.budget.epochs,
             **{f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()},
-            "seconds": time.monotonic() - self.began,
+            "seconds": self.journal.elapsed,
             "threshold": best.decision.threshold,
             "temperature": best.decision.temperature,
             **(evaluation.metrics() if evaluation else {}),

@@ -101,6 +101,8 @@ def test_a_trial_that_the_budget_has_stopped_may_win_in_a_later_process(
     assert ranking.numbers == ({1} if epochs == 1 else {1, 2})
     assert len(of(events, "epoch_ended")) == epochs
     assert end["reason"].startswith(f"`{limit}` has ended the search. With more of it, it goes on")
+    before = of(events, "search_ended")[0]["seconds_elapsed"]
+    assert before < end["metrics"]["seconds"] <= end["seconds_elapsed"] + 0.001
 
 
 @pytest.mark.parametrize(
