@@ -25,6 +25,7 @@ Config = dict[str, Any]
 # KerasTuner takes a seed of 0 for none.
 _SEED_FOR_ZERO = 2**31 - 1
 _TUNER_ID = "pneumonia"
+_Bayesian = keras_tuner.oracles.BayesianOptimizationOracle
 # Oracles that never ask what came of a trial.
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
 
@@ -97,7 +98,7 @@ class Oracle:
             return _is_round_open(oracle)
         if type(oracle) is AshaOracle:
             return oracle.can_propose()
-        if type(oracle) is keras_tuner.oracles.BayesianOptimizationOracle:
+        if type(oracle) is _Bayesian:
             first = oracle.num_initial_points or max(3 * len(oracle.hyperparameters.space), 3)
             return len(oracle.trials) < first
         return type(oracle) in _BLIND
@@ -105,18 +106,20 @@ class Oracle:
     def propose(self) -> Proposal | None:
         """Return the next trial, or None where the search has come to its end.
 
-        While other trials run, it may be asked only if `can_propose` says so.
+        While other trials run, it may be asked only if `can_propose` says so. What a Gaussian
+        process proposes a second time is not run again: the oracle is told what came of it.
         """
         if self._oracle is None:
             self._count += 1
             only = Proposal("0000", 1, {}, self._tuner["max_epochs"])
             return only if self._count == 1 else None
-        with contextlib.ExitStack() as stack:
-            if isinstance(self._oracle, keras_tuner.oracles.BayesianOptimizationOracle):
-                # Another number of threads rounds otherwise; those of two searches wait for others.
-                stack.enter_context(threadpool_limits(1, "blas"))
-            # To the oracle, everyone who runs a trial is another tuner.
-            trial = self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")
+        is_bayesian = isinstance(self._oracle, _Bayesian)
+        if is_bayesian and len(self._oracle._tried_so_far) >= self._combinations():
+            return None
+        trial = self._ask()
+        while is_bayesian and (twin := self._twin(trial)):
+            self.tell(trial.trial_id, twin.score, step=twin.best_step)
+            trial = self._ask()
         if trial.status != kt_trial.TrialStatus.RUNNING:
             return None
         if type(self._oracle) is keras_tuner.oracles.GridSearchOracle:
@@ -134,6 +137,21 @@ class Oracle:
         epochs = values.get("tuner/epochs", self._tuner["max_epochs"])
         decoded = self._space.decode(values)
         return Proposal(trial.trial_id, self._count, decoded, int(epochs), tags)
+
+    def _ask(self) -> kt_trial.Trial:
+        with contextlib.ExitStack() as stack:
+            if isinstance(self._oracle, _Bayesian):
+                # Another number of threads rounds otherwise; those of two searches wait for others.
+                stack.enter_context(threadpool_limits(1, "blas"))
+            # To the oracle, everyone who runs a trial is another tuner.
+            return self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")  # type: ignore[union-attr]
+
+    def _twin(self, trial: kt_trial.Trial) -> kt_trial.Trial | None:
+        """Return an earlier trial with the same values and a score, if there is one."""
+        values = trial.hyperparameters.values
+        others = (one for one in self._oracle.trials.values() if one is not trial)  # type: ignore[union-attr]
+        alike = (one for one in others if one.hyperparameters.values == values)
+        return next((one for one in alike if one.status == kt_trial.TrialStatus.COMPLETED), None)
 
     def tell(self, trial_id: str, score: float | None, *, step: int = 0) -> None:
         """Tell what came of a trial.
@@ -186,7 +204,8 @@ class Oracle:
             sizes = oracle.usual(limit, self._combinations())
             spans = zip(sizes, [0, *oracle.epochs], oracle.epochs, strict=False)
             return [Round(0, number, *span) for number, span in enumerate(spans)]
-        trials = min(limit, self._combinations())
+        # Nobody knows whether another oracle tries something twice.
+        trials = min(limit, self._combinations() if type(oracle) in (*_BLIND, _Bayesian) else limit)
         return [
             Round(None, 0, 0 if math.isinf(trials) else int(trials), 0, self._tuner["max_epochs"])
         ]

@@ -273,6 +273,24 @@ def test_a_space_with_fewer_combinations_than_trials_says_so(name: str) -> None:
     assert Oracle(space(two), tuner("hyperband"), OBJECTIVE).scope() == ""
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_a_gaussian_process_repeats_is_not_tried_again() -> None:
+    few = {"dense": {"units": "choice(64, 128, 512)", "dropout": "choice(0.1, 0.2)"}}
+    section = tuner("bayesian", seed=1, max_trials=9, num_initial_points=3)
+    oracle, tried = Oracle(space(few), section, OBJECTIVE), []
+    while (proposal := oracle.propose()) is not None:
+        tried.append((*proposal.values.values(),))
+        assert proposal.number == len(tried)
+        oracle.tell(proposal.trial_id, 0.5 + len(tried) / 100, step=1)
+    assert 3 < len(tried) == len(set(tried)) <= 6 == oracle.plan()[0].trials
+
+
+def test_of_an_oracle_that_nobody_knows_nothing_is_promised() -> None:
+    two = {"dense": {"units": "choice(64, 128)"}}
+    oracle = Oracle(space(two), tuner("random", _target_=f"{__name__}.Other"), OBJECTIVE)
+    assert (oracle.scope(), oracle.plan()[0].trials) == ("", 25)
+
+
 @pytest.mark.parametrize(
     "value",
     [
