@@ -18,7 +18,7 @@ from keras_tuner.engine import trial as kt_trial
 from pneumonia.config.constraints import Bounds
 
 # What KerasTuner's Hyperband calls them among a trial's values.
-_ROUND, _PARENT = "tuner/round", "tuner/trial_id"
+_ROUND, PARENT = "tuner/round", "tuner/trial_id"
 
 
 class AshaOracle(keras_tuner.Oracle):  # type: ignore[misc]
@@ -84,7 +84,7 @@ class AshaOracle(keras_tuner.Oracle):  # type: ignore[misc]
             parent = self._promotable(number)
             if parent is not None:
                 self._promoted.add(parent)
-                values = {**self.trials[parent].hyperparameters.values, _PARENT: parent}
+                values = {**self.trials[parent].hyperparameters.values, PARENT: parent}
                 return {"status": "RUNNING", "values": self._placed(values, number + 1)}
         before = self._seed_state
         values = self._random_values()
@@ -119,7 +119,7 @@ class AshaOracle(keras_tuner.Oracle):  # type: ignore[misc]
 
     def promotable(self) -> set[str]:
         """Return the trials that another goes on from, or may yet."""
-        found = {parent for parent in self._running(_PARENT) if parent is not None}
+        found = {parent for parent in self._running(PARENT) if parent is not None}
         coming = len(self.ongoing_trials) + (self.max_trials or 0) - len(self.trials)
         for ranked in self._ranked:
             # However many there will be in the round, one beyond is not among its best.

@@ -17,13 +17,14 @@ from pneumonia.config.instantiate import build, locate
 from pneumonia.config.search_space import Space
 from pneumonia.errors import ConfigError
 from pneumonia.evaluation.objective import Objective
-from pneumonia.search.asha import AshaOracle
+from pneumonia.search.asha import PARENT, AshaOracle
 from pneumonia.search.trials import Proposal
 
 Config = dict[str, Any]
 
 # KerasTuner takes a seed of 0 for none.
 _SEED_FOR_ZERO = 2**31 - 1
+_BRACKET = "tuner/bracket"
 _TUNER_ID = "pneumonia"
 _Bayesian = keras_tuner.oracles.BayesianOptimizationOracle
 # Oracles that never ask what came of a trial.
@@ -130,10 +131,12 @@ class Oracle:
             self._start(trial)
         values = trial.hyperparameters.values
         tags = {}
-        if "tuner/bracket" in values:
-            tags = {"bracket": str(values["tuner/bracket"]), "round": str(values["tuner/round"])}
-        if "tuner/trial_id" in values:
-            tags["promoted_from"] = values["tuner/trial_id"]
+        if parent := values.get(PARENT):
+            tags["promoted_from"] = parent
+        if _BRACKET in values:
+            if parent:  # where trials end in any order, KerasTuner writes the newest bracket
+                values[_BRACKET] = self._oracle.trials[parent].hyperparameters.values[_BRACKET]
+            tags |= {"bracket": str(values[_BRACKET]), "round": str(values["tuner/round"])}
         epochs = values.get("tuner/epochs", self._tuner["max_epochs"])
         decoded = self._space.decode(values)
         return Proposal(trial.trial_id, self._count, decoded, int(epochs), tags)
@@ -172,12 +175,14 @@ class Oracle:
         self._oracle.end_trial(trial)
 
     def promotable(self) -> set[str]:
-        """Return the trials that another may yet go on from."""
+        """Return the trials that another goes on from, or may yet."""
         if isinstance(self._oracle, AshaOracle):
             return self._oracle.promotable()
         if not isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
             return set()
-        return {
+        running = (one.hyperparameters.values for one in self._oracle.ongoing_trials.values())
+        # A bracket is forgotten as soon as its last trial has begun.
+        return {values[PARENT] for values in running if PARENT in values} | {
             info["id"]
             for bracket in self._oracle._brackets
             for trials in bracket["rounds"][:-1]

@@ -225,6 +225,25 @@ def test_hyperband_runs_what_it_plans() -> None:
     assert epochs == sum(one.trials * (one.epochs - one.start) for one in plan)
 
 
+def test_hyperband_as_completed_names_its_rounds_and_keeps_what_runs_goes_on_from() -> None:
+    oracle = Oracle(space(), tuner("hyperband", max_epochs=9), OBJECTIVE)
+    planned = {(str(one.bracket), str(one.round), one.epochs) for one in oracle.plan()}
+    proposed, running = list[Proposal](), list[Proposal]()
+    while True:
+        while len(running) < 3 and (proposal := oracle.propose()) is not None:
+            running.append(proposal)
+            proposed.append(proposal)
+        if not running:
+            break
+        ended = min(running, key=lambda one: one.epochs)
+        running.remove(ended)
+        oracle.tell(ended.trial_id, scored(ended))
+        assert {one.parent for one in running} - {None} <= oracle.promotable()
+    assert {(one.tags["bracket"], one.tags["round"], one.epochs) for one in proposed} <= planned
+    brackets = {one.trial_id: one.tags["bracket"] for one in proposed}
+    assert all(brackets[one.parent] == one.tags["bracket"] for one in proposed if one.parent)
+
+
 def test_hyperband_stops_at_max_trials() -> None:
     oracle = Oracle(space(), tuner("hyperband", max_trials=10), OBJECTIVE)
     count = 0
