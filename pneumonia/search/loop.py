@@ -268,8 +268,9 @@ class Search:
         """Take in what came of a trial."""
         if outcome.status == "STOPPED":
             self.bounds.is_spent(one.trial_id for one in self.outcomes)
-            reached = replace(self.proposals[outcome.trial_id], epochs=len(outcome.history))
-            self.proposals[outcome.trial_id] = reached
+            if outcome.fits < 2:  # several are at their end
+                reached = replace(self.proposals[outcome.trial_id], epochs=len(outcome.history))
+                self.proposals[outcome.trial_id] = reached
             self.stopped.append(outcome)
             return
         self.outcomes.append(outcome)

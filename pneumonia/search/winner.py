@@ -212,5 +212,10 @@ def write_preset(
         options=presets.options(choices),
         path=shlex.quote(shown(path)),
     )
+    if outcome.fits:
+        config = {
+            **config,
+            "training": {**config["training"], "executions_per_trial": outcome.fits},
+        }
     files.write_text(path, presets.text(config, choices, epochs=won.epochs, comment=comment))
     return path

@@ -71,8 +71,7 @@ class Outcome:
         trial_id: Its name within the search.
         status: `STOPPED` where the search had no more time for it.
         score: The objective at the best epoch, the mean over the fits; None where there is none.
-        best_epoch: The best epoch of the best fit, from 1; with folds the mean of all fits' best;
-            0 where there is none.
+        best_epoch: The best epoch of the best fit, from 1; with folds the mean of all; 0 for none.
         metrics: The metrics at that epoch; with folds the means at each fit's best.
         history: The metrics of the best fit's epochs.
         seconds: How long it took.
@@ -80,6 +79,7 @@ class Outcome:
         reason: Why it failed, in one line.
         traceback: Where; empty where the reason says it all.
         spread: The standard deviation of the objective between the fits; None of a single one.
+        fits: How many the score is of, where it was stopped: of those at their end.
     """
 
     trial_id: str
@@ -93,6 +93,7 @@ class Outcome:
     reason: str = ""
     traceback: str = ""
     spread: float | None = None
+    fits: int = 0
 
 
 def _silent(*_: object) -> None:
@@ -180,6 +181,7 @@ def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) 
         metrics=metrics,
         history=best.history,
         spread=statistics.stdev(values) if len(values) > 1 else None,
+        fits=len(fits) if status == "STOPPED" else 0,
         **more,
     )
 

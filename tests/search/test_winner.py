@@ -129,6 +129,20 @@ def test_lost_states_are_made_again_to_the_same(more: tuple[str, ...], here: Pat
     assert one == other
 
 
+@pytest.mark.parametrize(("limit", "fits"), [(1, 1), (3, 1), slow(5, 2)])
+def test_the_preset_of_what_was_stopped_trains_what_its_score_is_of(
+    limit: int, fits: int, here: Path
+) -> None:
+    more = (*GRID[:-1], "training.executions_per_trial=3", "dense.dropout=0.1")
+    (end,) = of(run(here / "a", *more, f"budget.epochs={limit}"), "search_ended")
+    preset = OmegaConf.load(here / "a" / "best.yaml")
+    assert preset.training.executions_per_trial == fits
+    assert preset.tuner.max_epochs == min(limit, 2)
+    more = (f"training.executions_per_trial={fits}", f"tuner.max_epochs={min(limit, 2)}")
+    (again,) = of(run(here / "b", *GRID[:-1], "dense.dropout=0.1", *more), "search_ended")
+    assert again["metrics"]["val_auc"] == end["metrics"]["val_auc"]
+
+
 def test_one_trial_is_the_mean_of_its_trainings() -> None:
     one = members.Draw("3", 3, 0.9, 0.1, 0.9, 0.1)
     assert members.told([one, one]) == "trial 3 alone"
