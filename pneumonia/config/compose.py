@@ -204,10 +204,7 @@ def _parse(override: str) -> Override | None:
 
 
 def _add_experiment(value: str, named: Set[str]) -> str:
-    """Store a file as an option of the group experiment; return the option's name.
-
-    Of a group that is named beside it, a trial's preset says all there is: that gives way.
-    """
+    """Store a file as an option of the group experiment; return the option's name."""
     if not value.endswith(_YAML):
         return value
     file = Path(value).expanduser()
@@ -222,6 +219,7 @@ def _add_experiment(value: str, named: Set[str]) -> str:
         raise ConfigError("experiment", "a YAML file that can be read", value, reason) from error
     if not isinstance(node, DictConfig) or not node:  # an empty one would run the defaults
         raise ConfigError("experiment", "a YAML file that holds a mapping", value)
+    # A trial's preset has whole sections: an option that is named beside it takes their place.
     for group in named & {*GROUPS} & {*map(str, node)}:
         if isinstance(node[group], DictConfig) and "_target_" in node[group]:
             del node[group]
