@@ -143,7 +143,7 @@ def preset(runs: Runs, name: str, output: Path | None) -> str:
     from pneumonia.config import presets
     from pneumonia.config.search_space import collapse, find
     from pneumonia.evaluation.objective import Objective
-    from pneumonia.storage.search_folder import CONFIG
+    from pneumonia.storage.search_folder import CONFIG, PRESET
 
     trial = runs.trial(name, key="export")
     search = runs.of_trial(trial)
@@ -153,9 +153,13 @@ def preset(runs: Runs, name: str, output: Path | None) -> str:
         raise ConfigError("export", "a trial of a search of this program", name, hint)
     config = collapse(cfg, presets.values_of(find(cfg), trial.params))
     score, epoch = trial.metrics.get("score", math.nan), trial.metrics.get("best_epoch", math.nan)
-    # One that the budget has stopped would come to more if it were trained to its end.
-    is_stopped = trial.status == "KILLED" and not math.isnan(epoch)
-    epochs = int(epoch if is_stopped else trial.params["epochs"])
+    epochs = int(trial.params["epochs"])
+    if trial.status == "KILLED" and not math.isnan(score):
+        # A winner that the budget has stopped: the search's own preset has what was trained of it.
+        own = OmegaConf.create(runs.text(search, PRESET) or "")
+        epochs = OmegaConf.select(own, "tuner.max_epochs", default=epochs)
+        executions = OmegaConf.select(own, "training.executions_per_trial", default=1)
+        config["training"] = {**config["training"], "executions_per_trial": executions}
     objective = Objective(**cfg.objective)
     known = "" if math.isnan(score) else f"On {objective.where}: {objective.name} {score:.4f}"
     known += "" if math.isnan(epoch) or not known else f" at epoch {epoch:.0f}"

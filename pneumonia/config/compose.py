@@ -28,7 +28,7 @@ from pneumonia.config import compatibility, extras, hydra_internals, schema, val
 from pneumonia.config.constraints import EXISTING
 from pneumonia.config.hydra_errors import Translator
 from pneumonia.config.hydra_internals import CONFIG_NAME, Hydra
-from pneumonia.config.presets import FILES, check_files
+from pneumonia.config.presets import FILES, check_files, give_way
 from pneumonia.config.search_space import GROUPS
 from pneumonia.config.suggestions import quoted
 from pneumonia.errors import ConfigError, ConfigErrors, without_passwords
@@ -128,7 +128,7 @@ def _prepared(override: str, named: Set[str]) -> str:
     if name == "experiment":
         listed = re.sub(r"\s*choice\((.*)\)\s*", r"\1", value).split(",")
         names = [one.strip(" '\"") for one in ([value] if EXISTING.accepts(value) else listed)]
-        if any(one.endswith(_YAML) for one in names):
+        if all(names) and any(one.endswith(_YAML) for one in names):
             return f"{key}={','.join(_add_experiment(one, named) for one in names)}"
     if name == "when" and equals:
         return f"++{override}"  # the empty mapping is closed to new keys, except by force
@@ -219,10 +219,7 @@ def _add_experiment(value: str, named: Set[str]) -> str:
         raise ConfigError("experiment", "a YAML file that can be read", value, reason) from error
     if not isinstance(node, DictConfig) or not node:  # an empty one would run the defaults
         raise ConfigError("experiment", "a YAML file that holds a mapping", value)
-    # A trial's preset has whole sections: an option that is named beside it takes their place.
-    for group in named & {*GROUPS} & {*map(str, node)}:
-        if isinstance(node[group], DictConfig) and "_target_" in node[group]:
-            del node[group]
+    give_way(node, named)
     # Different files need different names, and none that a preset has.
     name = f"file_{re.sub(r'[^A-Za-z0-9]+', '_', str(file.resolve().with_suffix(''))).strip('_')}"
     FILES[name] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,24 @@ def values_of(space: Space, params: Mapping[str, str]) -> dict[str, Scalar]:
                 value = given
             found[item.path] = value if item.contains(value) else given
     return found
+
+
+def give_way(preset: DictConfig, named: Set[str]) -> None:
+    """Take out what a preset says of groups whose option is named beside it, if it says all of it.
+
+    So a trial's preset does, of every group, with the conditions that it has.
+
+    Args:
+        preset: What its file holds.
+        named: The keys of the overrides.
+    """
+    is_trial = {*GROUPS} <= {*map(str, preset)}
+    for group in named & {*GROUPS} & {*map(str, preset)}:
+        if (section := preset[group]) and (is_trial or "_target_" in section):
+            # Of every dataset, as it is in config.yaml.
+            preset[group] = {key: section[key] for key in ("drop_duplicates",) if key in section}
+            for path in [one for one in preset.get("when") or () if one.startswith(f"{group}.")]:
+                del preset["when"][path]
 
 
 def check_files(hydra: Hydra, overrides: Sequence[str]) -> None:

@@ -90,10 +90,7 @@ class Search:
         self.journal, self.recorder = log, Recorder(log)
         self.past, self.lock = self.recorder.past, self.recorder.lock
         most = tuner["max_consecutive_failures"]
-        before = spec.origin.seconds if spec.origin else 0
-        self.bounds = StopRule(
-            limits, most_failures=most, journal=log, past=self.past, before=before
-        )
+        self.bounds = StopRule(limits, most_failures=most, journal=log, past=self.past)
         self.callbacks = Callbacks(callbacks, self.lock)
         self.fork = Fork(spec.origin, self.past, fetch) if spec.origin else None
         self.store: ArtifactStore = FolderStore(self.folder)
@@ -218,9 +215,10 @@ class Search:
         task = self._task(proposal, config)
         self.scheduler.make_room(task)
         found = self.fork.find(proposal, config) if self.fork else None
-        if not (task.has_begun or (found and self.fork and self.fork.origin.trials)):
+        is_same = self.fork is not None and self.fork.origin.trials is not None
+        if not (task.has_begun or (found and is_same)):
             so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
-            if self.bounds.is_spent(so_far):
+            if self.bounds.is_spent(so_far) or is_same:
                 return False
         source = {"taken_over_from": f"{self.fork.origin.search_id}/{found}"} if self.fork else {}
         self.recorder.begin_trial(proposal, config, **(source if found else {}))
@@ -268,7 +266,7 @@ class Search:
         """Take in what came of a trial."""
         if outcome.status == "STOPPED":
             self.bounds.is_spent(one.trial_id for one in self.outcomes)
-            if outcome.fits < 2:  # several are at their end
+            if not outcome.fits:  # none is at its end
                 reached = replace(self.proposals[outcome.trial_id], epochs=len(outcome.history))
                 self.proposals[outcome.trial_id] = reached
             self.stopped.append(outcome)

@@ -26,6 +26,7 @@ Config = dict[str, Any]
 _SEED_FOR_ZERO = 2**31 - 1
 _BRACKET = "tuner/bracket"
 _TUNER_ID = "pneumonia"
+_MOST_REPEATED = 20  # in a row, as KerasTuner's random proposals
 _Bayesian = keras_tuner.oracles.BayesianOptimizationOracle
 # Oracles that never ask what came of a trial.
 _BLIND = (keras_tuner.oracles.RandomSearchOracle, keras_tuner.oracles.GridSearchOracle)
@@ -114,14 +115,8 @@ class Oracle:
             self._count += 1
             only = Proposal("0000", 1, {}, self._tuner["max_epochs"])
             return only if self._count == 1 else None
-        is_bayesian = isinstance(self._oracle, _Bayesian)
-        if is_bayesian and len(self._oracle._tried_so_far) >= self._combinations():
-            return None
-        trial = self._ask()
-        while is_bayesian and (twin := self._twin(trial)):
-            self.tell(trial.trial_id, twin.score, step=twin.best_step)
-            trial = self._ask()
-        if trial.status != kt_trial.TrialStatus.RUNNING:
+        trial = self._ask_new()
+        if trial is None or trial.status != kt_trial.TrialStatus.RUNNING:
             return None
         if type(self._oracle) is keras_tuner.oracles.GridSearchOracle:
             # What follows a trial's values is known as soon as these are.
@@ -141,6 +136,17 @@ class Oracle:
         decoded = self._space.decode(values)
         return Proposal(trial.trial_id, self._count, decoded, int(epochs), tags)
 
+    def _ask_new(self) -> kt_trial.Trial | None:
+        if not isinstance(self._oracle, _Bayesian):
+            return self._ask()
+        if len(self._oracle._tried_so_far) < self._combinations():
+            for _ in range(_MOST_REPEATED):
+                trial = self._ask()
+                if (twin := self._twin(trial)) is None:
+                    return trial
+                self.tell(trial.trial_id, twin.score, step=twin.best_step or 0)
+        return None
+
     def _ask(self) -> kt_trial.Trial:
         with contextlib.ExitStack() as stack:
             if isinstance(self._oracle, _Bayesian):
@@ -150,11 +156,10 @@ class Oracle:
             return self._oracle.create_trial(f"{_TUNER_ID}-{self._count}")  # type: ignore[union-attr]
 
     def _twin(self, trial: kt_trial.Trial) -> kt_trial.Trial | None:
-        """Return an earlier trial with the same values and a score, if there is one."""
-        values = trial.hyperparameters.values
-        others = (one for one in self._oracle.trials.values() if one is not trial)  # type: ignore[union-attr]
+        """Return an earlier trial with the same values that has ended, if there is one."""
+        values, others = trial.hyperparameters.values, self._oracle.trials.values()  # type: ignore[union-attr]
         alike = (one for one in others if one.hyperparameters.values == values)
-        return next((one for one in alike if one.status == kt_trial.TrialStatus.COMPLETED), None)
+        return next((one for one in alike if one.status != kt_trial.TrialStatus.RUNNING), None)
 
     def tell(self, trial_id: str, score: float | None, *, step: int = 0) -> None:
         """Tell what came of a trial.

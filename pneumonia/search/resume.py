@@ -30,8 +30,8 @@ from pneumonia.storage.search_record import SearchRecord
 
 # What is left to send can be sent wherever the images are by now.
 _UNCHECKED = ("resume", "tracking.", "dataset.", "executor.", "features.")
-# What is done with the trials once they are over.
-_AFTER = ("winner.", "threshold.")
+# What is done with the trials once they are over, and what no trial fails by.
+_AFTER = ("winner.", "threshold.", "resume", "tracking.", "callbacks", "progress", "plan")
 _ANEW = "Put a copy in its place, or begin the search anew."
 _HINT = (
     "A copy of it goes to MLflow, as an artifact of the search's run: put that in its place, or "
@@ -51,7 +51,6 @@ class Origin:
         searched: The keys that it varied, and those that the fork does.
         trials: How many it has, where it has come to its end and differs only in what follows the
             trials: then a fork of it trains no others. Else None.
-        seconds: For how long it ran, where it is so.
     """
 
     folder: Path
@@ -60,7 +59,6 @@ class Origin:
     decides_alike: bool = True
     searched: frozenset[str] = frozenset()
     trials: int | None = None
-    seconds: float = 0.0
 
     @property
     def source(self) -> dict[str, str]:
@@ -217,14 +215,16 @@ def _compared(folder: Path, search_id: str, *, spec: SearchSpec) -> Origin:
     found = Origin(folder, search_id, reasons, is_alike, ranges)
     if reasons or not past.is_completed or not _is_followed(past, now):
         return found
-    return replace(found, trials=len(past.trials), seconds=past.ended.get("seconds_elapsed", 0.0))
+    return replace(found, trials=len(past.trials))
 
 
 def _is_followed(past: SearchRecord, now: Mapping[str, Any]) -> bool:
     """Tell whether nothing has changed that the trials of a search, or their number, depend on."""
-    lines = changes.of_params(past, now, budget=())
-    is_same = all(past.params.get(key) == now.get(key) for key in changes.BUDGET)
-    return is_same and all(line.startswith(_AFTER) for line in lines)
+    is_now = json.loads(json.dumps(dict(now)))
+    # What was proposed depends on the order in which trials ended, where that is free.
+    is_same = bool(is_now.get("executor.in_order", True))
+    changed = {key for key in {**past.params, **is_now} if past.params.get(key) != is_now.get(key)}
+    return is_same and all(key.startswith(_AFTER) for key in changed)
 
 
 def _refuse(name: str, lines: Sequence[str], *, threads: int | None) -> None:

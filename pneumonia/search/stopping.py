@@ -52,20 +52,18 @@ class StopRule:
         most_failures: After how many trials that failed one after the other a search stops.
         journal: The search's journal, which knows for how long it has run.
         past: What is known of the search; kept up with by the search.
-        before: The seconds of another search that count for this one.
     """
 
     def __init__(
-        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal,
-        past: SearchRecord, before: float = 0,
-    ) -> None:  # fmt: skip
+        self, limits: Mapping[str, Any], *, most_failures: int, journal: Journal, past: SearchRecord
+    ) -> None:
         self.interruption = Interruption()
         self.note = ""  # what the budget has ended, and how to go on with more
         self._most_failures, self._past = most_failures, past
         self._folder = journal.path.parent
         curves = (curve for trial in past.trials.values() for curve in trial.curves.values())
         epochs = sum(map(len, curves))
-        self.budget = Budget(limits, clock=lambda: before + journal.elapsed, epochs=epochs)
+        self.budget = Budget(limits, clock=lambda: journal.elapsed, epochs=epochs)
 
     def between_epochs(self) -> None:
         """Stop a training here where the search has to stop; a trial counts from its start.

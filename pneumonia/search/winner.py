@@ -212,10 +212,8 @@ def write_preset(
         options=presets.options(choices),
         path=shlex.quote(shown(path)),
     )
-    if outcome.fits:
-        config = {
-            **config,
-            "training": {**config["training"], "executions_per_trial": outcome.fits},
-        }
+    if outcome.status == "STOPPED":
+        fits = {"executions_per_trial": max(1, outcome.fits)}
+        config = {**config, "training": config["training"] | fits}
     files.write_text(path, presets.text(config, choices, epochs=won.epochs, comment=comment))
     return path

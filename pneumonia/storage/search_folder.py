@@ -15,6 +15,7 @@ from pneumonia.storage.offset import Cursor
 
 OUTPUTS = Path("outputs")
 CONFIG, PREDICTIONS, FORKED = "config.yaml", "predictions.csv", "forked_from.json"
+PRESET = "best.yaml"
 
 
 class SearchFolder:
@@ -29,7 +30,7 @@ class SearchFolder:
         self.tracking = path / offset.NAME  # how far the journal was sent
         self.states = path / artifacts.STATES  # what a trial goes on from
         self.classifier = path / "classifier.keras"  # the final one
-        self.preset = path / "best.yaml"
+        self.preset = path / PRESET
         self.predictions = path / PREDICTIONS  # of the final classifier
         self.report = path / "report.html"
         self.export = path / "export.json"  # what `pneumonia export` measured last

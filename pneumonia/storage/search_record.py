@@ -114,9 +114,16 @@ class SearchRecord:
         return (*before, *trial.curves.get(fit, ()))
 
     def best_curve(self, trial_id: str) -> tuple[Metrics, ...]:
-        """Return the metrics of the epochs of a trial's best fit, the earlier of equals."""
-        curves = [self.curve(trial_id, fit) for fit in sorted(self.trials[trial_id].reached)]
-        name, best = self.objective.name, self.objective.best_epoch
+        """Return the metrics of the epochs of a trial's best fit, the earlier of equals.
+
+        Only those fits count that its score is of, not one that the budget has cut off.
+        """
+        trial, name, best = self.trials[trial_id], self.objective.name, self.objective.best_epoch
+        curves = [self.curve(trial_id, fit) for fit in sorted(trial.reached)]
+        values = [curve[best(curve) - 1].get(name, math.nan) for curve in curves]
+        if trial.score is not None and len(curves) > 1:
+            is_of_all = math.isclose(sum(values) / len(values), trial.score)
+            curves = curves if is_of_all else curves[:-1]
         ranked = self.objective.rank(curves, lambda curve: curve[best(curve) - 1].get(name))
         return ranked[0] if ranked else ()
 

@@ -79,7 +79,7 @@ class Outcome:
         reason: Why it failed, in one line.
         traceback: Where; empty where the reason says it all.
         spread: The standard deviation of the objective between the fits; None of a single one.
-        fits: How many the score is of, where it was stopped: of those at their end.
+        fits: How many are at their end, where it was stopped; of them the score is, if any are.
     """
 
     trial_id: str
@@ -181,15 +181,19 @@ def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) 
         metrics=metrics,
         history=best.history,
         spread=statistics.stdev(values) if len(values) > 1 else None,
-        fits=len(fits) if status == "STOPPED" else 0,
+        fits=len(_at_end(task, fits)) if status == "STOPPED" else 0,
         **more,
     )
 
 
 def _complete(task: Task, fits: Sequence[FitState]) -> Sequence[FitState]:
     """Return the fits at their end, or all if none is: a mean of unequal ones is no measure."""
+    return _at_end(task, fits) or fits
+
+
+def _at_end(task: Task, fits: Sequence[FitState]) -> list[FitState]:
     is_stopped, most = functools.partial(loop.is_stopped, config=task.config), task.epochs
-    return [one for one in fits if len(one.history) >= most or is_stopped(one.history)] or fits
+    return [one for one in fits if len(one.history) >= most or is_stopped(one.history)]
 
 
 def _best(fits: Sequence[FitState], objective: Objective) -> tuple[FitState, list[Metrics]]:

@@ -96,7 +96,7 @@ def run(recipe: Recipe, seed: int, folder: Path, data: Path) -> None:
     if found is not None and found.is_completed:
         return
     words = [f"resume={path}"]
-    if found is None:
+    if not SearchFolder(path).journal.exists():
         own = ("dataset=pneumonia_mnist", f"dataset.manual_dir={data}", f"hydra.run.dir={path}")
         words = [*recipe.words, *own, f"seed={seed}"]
         words += [f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]

@@ -250,18 +250,21 @@ class Exported:
         return trial
 
     def text(self, run: Run, name: str) -> str:
-        groups = dict.fromkeys(("dataset", "augment", "model", "dense", "optimizer", "training"))
+        if name == "best.yaml":  # of what was trained of the winner
+            return "tuner: {max_epochs: 3}\ntraining: {executions_per_trial: 1}\n"
+        groups = dict.fromkeys(("dataset", "augment", "model", "dense", "optimizer"))
+        groups["training"] = {"executions_per_trial": 2}
         objective = {"name": "val_auc", "direction": "max"}
         return yaml.safe_dump({"objective": objective, "features": {}, "when": {}, **groups})
 
 
-@pytest.mark.parametrize(("status", "epochs"), [("FINISHED", 6), ("KILLED", 2)])
-def test_what_a_budget_has_stopped_is_exported_up_to_its_best_epoch(
-    status: str, epochs: int
-) -> None:
+@pytest.mark.parametrize(("status", "epochs"), [("FINISHED", 6), ("KILLED", 3)])
+def test_what_a_budget_has_stopped_is_exported_as_it_was_trained(status: str, epochs: int) -> None:
     text = compare.preset(Exported(status), "ab12", None)  # type: ignore[arg-type]
     assert "val_auc 0.9000 at epoch 2." in text
-    assert yaml.safe_load(text)["tuner"]["max_epochs"] == epochs
+    made = yaml.safe_load(text)
+    assert made["tuner"]["max_epochs"] == epochs
+    assert made["training"]["executions_per_trial"] == (1 if status == "KILLED" else 2)
 
 
 @pytest.mark.slow

@@ -371,16 +371,20 @@ def test_an_experiment_may_be_a_file(main: Any, search: Search, tmp_path: Path) 
 def test_an_option_beside_a_trial_s_preset_takes_the_place_of_its_section(
     main: Any, search: Search
 ) -> None:
-    given = ["augment=chest", "dense.units=48", "dense.dropout=0.3"]
-    config = search_space.plain(compose.compose(given))
-    choices = {"augment": "chest", "model": "efficientnet_lite0", "tuner": "random"}
+    given = ["augment=chest", "dense.units=48", "dense.dropout=0.3", "optimizer=any"]
+    given += ["optimizer.name=sgd", "training.batch_size=8", "dataset.drop_duplicates=true"]
+    config = search_space.plain(compose.compose(compose.prepare(given)))
+    choices = {"augment": "chest", "optimizer": "any", "tuner": "random"}
     Path("best.yaml").write_text(presets.text(config, choices, epochs=1, comment="made"))
-    options = ["augment=none", "optimizer=adamw", "model=cnn"]
+    options = ["augment=none", "optimizer=adamw", "model=cnn", "training=default"]
+    options += ["dataset=phantom"]
     assert main("experiment=best.yaml", *options) == 0
     assert main("experiment=best.yaml", "augment.crop=0.1") == 0
     (one, _), (other, _) = search.jobs
     alone = search_space.plain(compose.compose(options))
-    for group in ("augment", "optimizer", "model"):
+    assert one.dataset.drop_duplicates
+    alone["training"]["threads"] = one.training.threads
+    for group in ("augment", "optimizer", "model", "training"):
         assert search_space.plain(one)[group] == alone[group]
     assert one.dense.units == other.dense.units == 48
     assert other.augment._target_.endswith("chest")

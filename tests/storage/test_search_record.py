@@ -109,6 +109,20 @@ def test_a_winner_that_the_budget_has_stopped_has_the_score_that_it_won_with(
     assert "Trial 2 won with val_auc 0.9700 at epoch 2." in report.render(search)
 
 
+def test_an_execution_that_the_budget_has_cut_off_is_not_in_the_score(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path)) as one:
+        one.append("search_started", search_id="s1", params={"objective.name": "val_auc"})
+        start(one, "0000")
+        train(one, "0000", 1, 2, 3)
+        train(one, "0000", 9, execution=1)  # higher, and no measure
+        one.append("search_ended", status="completed", winner="0000", metrics={"val_auc": 0.3})
+    found = from_journal(tmp_path)
+    winner = search_record.score_stopped(found)
+    assert winner is not None
+    assert (winner.score, winner.best_epoch) == (0.3, 3)
+    assert found.best_curve("0000")[-1]["val_auc"] == 0.3
+
+
 @pytest.mark.parametrize("text", ["", "[", "dense: {units: 'choice(1'}"])
 def test_without_a_config_that_can_be_read_the_trials_tell_what_differs(
     text: str, tmp_path: Path
