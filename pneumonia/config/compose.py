@@ -106,7 +106,8 @@ def prepare(overrides: Sequence[str], *, chosen: Chosen = lambda name, given: {}
 
     `experiment=some/file.yaml` becomes an option of the group, held in memory; `resume=last` sets
     `resume.search`, beside which there is `resume.fork`, and comes with the options of that search,
-    so that what else is given fits it; conditions are added by force; paths are quoted.
+    so that what else is given fits it; conditions are added by force; paths are quoted. What a
+    trial's preset says of a group gives way to an option of it that is named beside.
 
     Args:
         overrides: As they were typed.

@@ -173,7 +173,7 @@ def plugins(named: Iterable[str]) -> dict[str, str]:
 
 
 def find_place(name: str) -> Path | None:
-    """Return the file or the folder of a module, without dots; None where it has no source."""
+    """Return the file or the folder of a module, without dots; None where it has none."""
     spec = find_module(name)
     place = spec and next(iter(spec.submodule_search_locations or ()), spec.origin)
     return Path(place) if place and Path(place).exists() else None

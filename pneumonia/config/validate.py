@@ -70,7 +70,9 @@ def validate(cfg: DictConfig) -> Space:
         except ConfigError as error:
             errors.append(error)
     if errors:
-        raise ConfigErrors(list({str(error): error for error in errors}.values()))
+        told = {error.key for error in errors}  # what is wrong as a whole is told once
+        alone = (error for error in errors if error.key.rpartition(".")[0] not in told)
+        raise ConfigErrors(list({str(error): error for error in alone}.values()))
     return space
 
 
@@ -88,7 +90,8 @@ def check_emptied(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key, _, value in (override.lstrip("+").partition("=") for override in overrides):
         left = OmegaConf.select(cfg, key) if "".join(value.split()) == "{}" else None
         if isinstance(left, DictConfig) and left and not key.startswith("hydra"):
-            hint = f"Keys are taken out by ~{key}.{[*left][-1]}"
+            taken = next((one for one in left if f"val_{one}" != cfg.objective.name), [*left][-1])
+            hint = f"Keys are taken out by ~{key}.{taken}"
             if key == "when" or (key in schema.KEYS and schema.KEYS[key].accepts(None)):
                 hint = f"Write {key}=null for none"
             elif key in (*schema.CLOSED, *schema.SECTIONS):

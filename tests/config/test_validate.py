@@ -277,7 +277,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+training.loss.reduction=none"], "expected sum_over_batch_size, sum or mean"),
     (["+training.metrics.loss._target_=keras.metrics.AUC"], "a name of letters, digits and _, oth"),
     (["training.metrics={}"], "expected keys to set, as {} takes none out. Received: {}. Keys are"),
-    (["training.metrics={ }"], "Keys are taken out by ~training.metrics.auc"),
+    (["training.metrics={ }"], "Keys are taken out by ~training.metrics.accuracy"),
     (["training.early_stopping={}"], "Write training.early_stopping=null for none"),
     (["optimizer=any", "when={}"], "Write when=null for none"),
     # Hydra's own settings
@@ -440,6 +440,13 @@ def test_right_configs_pass(overrides: list[str]) -> None:
     check(*overrides)
 
 
+@pytest.mark.parametrize("given", ["{negative: 1, positive: 2}", "{0: 1, 1: 2, 2: 3}", "{0: -1}"])
+def test_what_is_wrong_as_a_whole_is_told_once(given: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        compose.check(compose.prepare([f"training.class_weight={given}"]))
+    assert [error.key for error in caught.value.errors] == ["training.class_weight"]
+
+
 @pytest.mark.parametrize(
     ("weights", "key"),
     [
@@ -481,8 +488,8 @@ def test_a_loss_is_no_objective_to_maximize(target: str, is_low: bool) -> None:
 @pytest.mark.parametrize(
     ("overrides", "hint"),
     [
-        (["training.metrics={}"], "Keys are taken out by ~training.metrics.auc"),
-        (["++training.metrics={ }"], "Keys are taken out by ~training.metrics.auc"),
+        (["training.metrics={}"], "Keys are taken out by ~training.metrics.accuracy"),
+        (["++training.metrics={ }"], "Keys are taken out by ~training.metrics.accuracy"),
         (["training.early_stopping={}"], "Write training.early_stopping=null for none"),
         (["optimizer=any", "when={}"], "Write when=null for none"),
     ],
