@@ -90,7 +90,8 @@ def check_emptied(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key, _, value in (override.lstrip("+").partition("=") for override in overrides):
         left = OmegaConf.select(cfg, key) if "".join(value.split()) == "{}" else None
         if isinstance(left, DictConfig) and left and not key.startswith("hydra"):
-            taken = next((one for one in left if f"val_{one}" != cfg.objective.name), [*left][-1])
+            names = [str(one) for one in left]
+            taken = next((one for one in names if f"val_{one}" != cfg.objective.name), names[-1])
             hint = f"Keys are taken out by ~{key}.{taken}"
             if key == "when" or (key in schema.KEYS and schema.KEYS[key].accepts(None)):
                 hint = f"Write {key}=null for none"
