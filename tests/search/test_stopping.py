@@ -89,7 +89,7 @@ def kill_at_the_end(folder: Path, proposal: Proposal | None) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("epochs", [1, slow(3)])
 def test_a_trial_that_the_budget_has_stopped_may_win_in_a_later_process(
     epochs: int, here: Path
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_trial_that_the_budget_has_stopped_may_win_in_a_later_process(
 
 
 @pytest.mark.parametrize(
-    ("workers", "in_order"), [(1, True), (2, False), slow(1, False), slow(2, True)]
+    ("workers", "in_order"), [(1, True), slow(2, False), slow(1, False), slow(2, True)]
 )
 def test_all_that_had_begun_may_win_where_the_budget_is_spent(
     workers: int, in_order: bool, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +144,9 @@ def test_folds_that_the_budget_has_stopped_within_the_first_trial_say_so(here: P
 # Forks of what the budget has ended.
 
 
-@pytest.mark.parametrize("limit", ["budget.trials=1", "budget.epochs=3", "budget.seconds=0.01"])
+@pytest.mark.parametrize(
+    "limit", ["budget.epochs=3", *map(slow, ("budget.trials=1", "budget.seconds=0.01"))]
+)
 def test_a_fork_that_only_scores_the_winner_trains_nothing(limit: str, here: Path) -> None:
     unread = run(here / "a", *GRID, limit, "winner.test=false")
     events = run(here / "b", *GRID, limit, fork_of=here / "a")
