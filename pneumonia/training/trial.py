@@ -150,8 +150,8 @@ def _run(task: Task, store: ArtifactStore, hooks: Hooks, kept: Checkpoints) -> O
     try:
         fits.train()
     except StopTrial:
-        seconds = time.monotonic() - started
-        return _outcome(task, _complete(task, fits.stopped), "STOPPED", seconds=seconds)
+        reached, seconds = _at_end(task, fits.stopped), time.monotonic() - started
+        return _outcome(task, reached or fits.stopped, "STOPPED", seconds=seconds)
     kept.finish(fits.done)
     key = None
     # Each fold's has seen other images: none of them stands for the trial.
@@ -186,12 +186,8 @@ def _outcome(task: Task, fits: Sequence[FitState], status: Status, **more: Any) 
     )
 
 
-def _complete(task: Task, fits: Sequence[FitState]) -> Sequence[FitState]:
-    """Return the fits at their end, or all if none is: a mean of unequal ones is no measure."""
-    return _at_end(task, fits) or fits
-
-
 def _at_end(task: Task, fits: Sequence[FitState]) -> list[FitState]:
+    """Return the fits at their end: a mean with one that was cut off is no measure."""
     is_stopped, most = functools.partial(loop.is_stopped, config=task.config), task.epochs
     return [one for one in fits if len(one.history) >= most or is_stopped(one.history)]
 
@@ -227,7 +223,7 @@ def best_weights(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[Array,
         StateError: As `all_fits` does.
     """
     done = all_fits(task, store, hooks)
-    return _best(_complete(task, done), Objective(**task.config["objective"]))[0].best
+    return _best(_at_end(task, done) or done, Objective(**task.config["objective"]))[0].best
 
 
 def all_fits(task: Task, store: ArtifactStore, hooks: Hooks) -> tuple[FitState, ...]:
