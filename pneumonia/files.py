@@ -110,6 +110,11 @@ def written(path: Path) -> float:
     return 0.0
 
 
+def sources(place: Path) -> Iterator[Path]:
+    """Yield a file, or the Python files in and below a folder."""
+    return (path for path in (place, *place.rglob("*.py")) if path.is_file())
+
+
 def digest(places: Iterable[Path], root: Path) -> str:
     """Return a digest of files, and of the sources in folders, 12 hexadecimal digits.
 
@@ -118,8 +123,7 @@ def digest(places: Iterable[Path], root: Path) -> str:
         root: They are known by where they lie below it.
     """
     state = hashlib.sha256()
-    found = [path for place in places for path in (place, *place.rglob("*.py")) if path.is_file()]
-    for path in sorted(found):
+    for path in sorted(path for place in places for path in sources(place)):
         name = path.relative_to(root).as_posix()
         state.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:12]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from pneumonia.config.ranges import Scalar
-from pneumonia.config.search_space import GROUPS, Space
+from pneumonia.config.search_space import GROUPS, Space, conditions_beyond
 from pneumonia.config.suggestions import closest
 from pneumonia.errors import ConfigError, without_passwords
 from pneumonia.shell import shown
@@ -96,8 +96,8 @@ def give_way(preset: DictConfig, named: Set[str]) -> None:
         if (section := preset[group]) and (is_trial or "_target_" in section):
             # Of every dataset, as it is in config.yaml.
             preset[group] = {key: section[key] for key in ("drop_duplicates",) if key in section}
-            for path in [one for one in preset.get("when") or () if one.startswith(f"{group}.")]:
-                del preset["when"][path]
+            if "when" in preset:
+                preset["when"] = conditions_beyond(group, preset["when"])
 
 
 def check_files(hydra: Hydra, overrides: Sequence[str]) -> None:

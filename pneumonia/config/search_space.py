@@ -168,6 +168,11 @@ def leaves(cfg: DictConfig) -> Iterator[tuple[str, Any, Any]]:
         yield path, value, resolved
 
 
+def conditions_beyond(group: str, when: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the conditions of keys that are not in a group."""
+    return {key: rules for key, rules in (when or {}).items() if not key.startswith(f"{group}.")}
+
+
 def plain(cfg: DictConfig) -> Tree:
     """Return the unresolved config as plain mappings, without Hydra's own part."""
     tree: Tree = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]

@@ -190,13 +190,9 @@ def _from_beside(place: Path) -> set[str]:
     """Return the first names of the modules that one imports from where it lies itself."""
     if place.parent.name in _INSTALLED:
         return set()
-    found = {name.partition(".")[0] for file in _files(place) for name in _imports(file)}
+    found = {name.partition(".")[0] for file in files.sources(place) for name in _imports(file)}
     beside = (place.parent / name for name in found)
     return {one.name for one in beside if one.is_dir() or one.with_suffix(".py").is_file()}
-
-
-def _files(place: Path) -> Iterator[Path]:
-    return iter([place]) if place.is_file() else place.rglob("*.py")
 
 
 def _imports(file: Path) -> Iterator[str]:

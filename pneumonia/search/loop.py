@@ -220,8 +220,10 @@ class Search:
             so_far = [*(one.trial_id for one in self.outcomes), *self.scheduler.trial_ids]
             if self.bounds.is_spent(so_far) or is_same:
                 return False
-        source = {"taken_over_from": f"{self.fork.origin.search_id}/{found}"} if self.fork else {}
-        self.recorder.begin_trial(proposal, config, **(source if found else {}))
+        source = {}
+        if self.fork and found:
+            source["taken_over_from"] = f"{self.fork.origin.search_id}/{found}"
+        self.recorder.begin_trial(proposal, config, **source)
         self.callbacks.tell("trial_started", proposal, config)
         if found and (taken := self._take_over(proposal, found)):
             self.scheduler.add(taken)

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pneumonia import files, process, terminal
 from pneumonia.config import schema, validate
-from pneumonia.config.search_space import plain
+from pneumonia.config.search_space import conditions_beyond, plain
 from pneumonia.config.validate import flatten
 from pneumonia.errors import ConfigError, UserError, without_passwords
 from pneumonia.search import changes
@@ -311,9 +311,8 @@ def _overlay(
 
 def _conditions(group: str, own: dict[str, Any] | None, others: dict[str, Any]) -> dict[str, Any]:
     """Return conditions, those of a group's keys from the others: an option may bring its own."""
-    kept = {key: rules for key, rules in (own or {}).items() if not key.startswith(f"{group}.")}
     taken = {key: rules for key, rules in others.items() if key.startswith(f"{group}.")}
-    return kept | taken
+    return conditions_beyond(group, own) | taken
 
 
 def _copy(source: Any, target: Any, path: Sequence[str]) -> None:
